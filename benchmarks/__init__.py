@@ -1,0 +1,1 @@
+"""Measurements, each a command of `python ray_jobs/benchmark.py`. Never imported by the jobs themselves."""

@@ -1,0 +1,1 @@
+"""Commands. The only package that knows Ray, ranks, URIs and the command line."""
