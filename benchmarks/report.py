@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:
-    """Print `rows` (one mapping a row, the first row's keys are the columns) and write them to `json_file`, if given."""
+    """Print `rows` (one mapping a row; the first names the columns) and write them to `json_file`, if given."""
     table = Table(title=title)
     columns = list(rows[0])
     for column in columns:
