@@ -148,14 +148,15 @@ def _smooth_field(rng: np.random.Generator, cells: int) -> Array:
         at = np.linspace(0, cells, size, dtype=np.float32)
         low = np.minimum(at.astype(np.intp), cells - 1)
         part = (at - low).astype(np.float32)[:, None, None]
-        field = np.moveaxis(field[low] * (1 - part) + field[low + 1] * part, 0, -1)
+        blend = field[low] * (1 - part) + field[low + 1] * part
+        field = np.moveaxis(blend, 0, -1).astype(np.float32, copy=False)
     return field
 
 
 def _soften(scan: Array) -> Array:
     """Blur by a (1, 2, 1) / 4 kernel along each axis."""
     for axis in range(3):
-        scan = (np.roll(scan, 1, axis) + 2 * scan + np.roll(scan, -1, axis)) / 4
+        scan = (0.25 * np.roll(scan, 1, axis) + 0.5 * scan + 0.25 * np.roll(scan, -1, axis)).astype(np.float32, copy=False)
     return scan
 
 
