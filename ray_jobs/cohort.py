@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ray_jobs.config import TrainConfig
+from ray_jobs.config import TrainConfig, home_folder
 from ray_jobs.convert import convert_cohort
 from storage import CohortStore, InputError, Splits, assign_splits, find_cases, open_store
 from storage.phantom import write_phantom_cohort
@@ -45,8 +45,8 @@ def store_folder(source: Path) -> Path:
 
 
 def data_folder() -> Path:
-    """Return the folder for converted stores: `data` where the command runs."""
-    return Path("data").resolve()
+    """Return the folder for synthetic cohorts and converted stores."""
+    return home_folder() / "data"
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
-from models import LossConfig, UNetConfig
+from models import Execution, LossConfig, UNetConfig
 from ray_jobs.optimiser import OptimiserConfig
 from ray_jobs.validation import ValidationConfig
 from storage import InputError
@@ -39,7 +39,6 @@ class TrainConfig:
     cache_gb: float = 50.0
     """Local disk for decoded cases, shared by the ranks of a node, in GB."""
     epochs: int = 10
-    seed: int = 0
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
@@ -47,6 +46,7 @@ class TrainConfig:
     sampling: SamplingConfig
     augmentation: AugmentationConfig
     model: UNetConfig
+    execution: Execution = dataclasses.field(default_factory=Execution)
     loss: LossConfig
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
@@ -63,14 +63,10 @@ class TrainConfig:
                 f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
                 "give a preset in which they agree"
             )
-        multiple = self.model.side_multiple
-        wrong = [side for side in self.sampling.patch_shape if side % multiple]
-        if wrong:
-            fits = [max(multiple, round(side / multiple) * multiple) for side in self.sampling.patch_shape]
-            raise InputError(
-                f"--sampling.patch-shape {self.sampling.patch_shape} does not suit this U-Net: "
-                f"each side must divide by {multiple}, for example {tuple(fits)}"
-            )
+        try:
+            self.model.check_sides(self.sampling.patch_shape)
+        except ValueError as error:
+            raise InputError(f"--sampling.patch-shape: {error}") from error
 
 
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
@@ -91,14 +87,16 @@ def apply_environment(config: TrainConfig, *, ignore_store: bool = False) -> Tra
         config,
         workers=int(workers) if workers else config.workers,
         store=config.store if ignore_store else environment_default("STORE") or config.store,
-        runs=environment_default("RUNS") or default_runs(),
+        runs=environment_default("RUNS") or str(home_folder() / "runs"),
     )
 
 
-def default_runs() -> str:
-    """Return `runs` here, or a folder of the user's own inside a Ray job, whose working directory is thrown away."""
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return str(Path.home() / "brats-stream" / "runs") if in_job else "runs"
+def home_folder() -> Path:
+    """Return where runs and converted data go unless told: here, or the user's own folder inside a Ray job.
+
+    A job's working directory may be an uploaded copy that is thrown away with the job.
+    """
+    return Path.home() / "brats-stream" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
 
 
 def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:

@@ -23,17 +23,13 @@ def on_a_cluster() -> bool:
 
 @contextlib.contextmanager
 def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out.
-
-    Ray's ports listen on every interface and anyone who reaches them may run code, so token authentication is always
-    on (RAY_AUTH_MODE=disabled in the environment is the user's own word and is kept).
-    """
-    require_token()
-    # The worker's own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
+    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out."""
+    # The workers' own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if on_a_cluster():
         ray.init(**quiet)
     else:
+        make_token()
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
         ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
     try:
@@ -42,13 +38,13 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         ray.shutdown()
 
 
-def require_token() -> None:
-    """Turn token authentication on, with the user's token or a new one that only this user can read."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ.setdefault("RAY_AUTH_MODE", "token") != "token":
-        return
+def make_token() -> None:
+    """See to it that this user has a token for private clusters, which only this user can read.
+
+    Ray would write the file itself, but readable by everyone.
+    """
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if os.environ.get("RAY_AUTH_TOKEN") or path.exists():
+    if os.environ["RAY_AUTH_MODE"] != "token" or os.environ.get("RAY_AUTH_TOKEN") or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from ray_jobs.cohort import cache_folder, find_or_make_store, split_cases
 from ray_jobs.command import parse_training, run_command
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
+from ray_jobs.fit import fit
 from ray_jobs.progress import TrainingProgress
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.summary import print_summary
-from ray_jobs.train_loop import TrainPlan, train_loop_per_worker
+from ray_jobs.train_loop import TrainPlan
 from storage import InputError
 
 
@@ -67,35 +66,6 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
     }
     folder.write_summary(summary)
     return summary
-
-
-def fit(
-    plan: TrainPlan,
-    folder: RunFolder,
-    *,
-    workers: int,
-    use_gpu: bool,
-    board: Any,
-    callbacks: Sequence[ray.train.UserCallback] = (),
-) -> ray.train.Result:
-    """Run the training loop on `workers` processes, resuming what the run folder holds."""
-    trainer = TorchTrainer(
-        train_loop_per_worker,
-        train_loop_config={"plan": plan, "board": board},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-        run_config=ray.train.RunConfig(
-            name=folder.name,
-            storage_path=folder.runs,
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="iou_mean", checkpoint_score_order="max"
-            ),
-            callbacks=list(callbacks),
-            failure_config=ray.train.FailureConfig(max_failures=3),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
-    )
-    return trainer.fit()
 
 
 def check_world_size(config: TrainConfig, workers: int) -> None:

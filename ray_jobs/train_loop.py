@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dali_pipelines import Batch, PatchLoader, Shard
-from models import GradientGuard, Precision, build_loss, build_unet, choose_precision
+from models import OptimiserStep, Precision, build_loss, build_unet, choose_precision
 from ray_jobs.checkpoint import read_state, read_thresholds, read_weights, write_checkpoint
 from ray_jobs.config import TrainConfig, run_identity
 from ray_jobs.figures import save_cross_section
@@ -46,7 +46,7 @@ class Run:
     precision: Precision
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-    guard: GradientGuard
+    take_step: OptimiserStep
     evaluator: CaseEvaluator
 
 
@@ -68,7 +68,7 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
             for batch in loader:
                 loss = train_step(run, batch)
                 monitor.after_step(loss, run.schedule.get_last_lr()[0])
-            metrics = monitor.after_epoch(epoch, skipped_steps=run.guard.skipped)
+            metrics = monitor.after_epoch(epoch, skipped_steps=run.take_step.steps_skipped)
             last = epoch + 1 == plan.config.epochs
             if last or (epoch + 1) % plan.config.validation.every == 0:
                 scored = score(run, session, plan.splits.validation, keep_images=1)
@@ -79,10 +79,10 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
 
 def train_step(run: Run, batch: Batch) -> torch.Tensor:
     """Forward, backward, update. Returns the loss on the device: reading it here would make the GPU wait."""
-    with torch.autocast(batch.image.device.type, run.precision.dtype, enabled=run.precision.dtype is not None):
+    with run.precision.autocast(batch.image.device):
         outputs = run.parallel(batch.image)
     loss: torch.Tensor = run.loss(outputs, batch.regions)
-    run.guard.step(loss)
+    run.take_step(loss)
     run.schedule.step()
     return loss.detach()
 
@@ -90,7 +90,7 @@ def train_step(run: Run, batch: Batch) -> torch.Tensor:
 def prepare(plan: TrainPlan, session: Session) -> Run:
     """Build everything at its starting state: the same on every rank, and the same in every start of the run."""
     config = plan.config
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.sampling.seed)
     if session.device.type == "cpu":
         torch.set_num_threads(threads_per_rank(session.world_size))
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
@@ -104,10 +104,10 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         device=str(session.device),
         normalisation=config.normalisation,
     )
-    model = build_unet(config.model).to(session.device)
+    model = build_unet(config.model, config.execution).to(session.device)
     parallel = nn.parallel.DistributedDataParallel(model) if session.world_size > 1 else model
     optimiser, schedule = build_optimiser(config.optimiser, model, config.epochs * loader.steps_per_epoch)
-    guard = GradientGuard(optimiser, model, use_scaler=precision.use_scaler, clip_norm=config.optimiser.clip_norm)
+    take_step = OptimiserStep(model, optimiser, precision, device=session.device, clip_norm=config.optimiser.clip_norm)
     return Run(
         plan=plan,
         cache=cache,
@@ -118,7 +118,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         precision=precision,
         optimiser=optimiser,
         schedule=schedule,
-        guard=guard,
+        take_step=take_step,
         evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
     )
 
@@ -158,7 +158,7 @@ def record(
         "loader": run.loader.state_dict(),
         "optimiser": run.optimiser.state_dict(),
         "schedule": run.schedule.state_dict(),
-        "guard": run.guard.state_dict(),
+        "steps": run.take_step.state_dict(),
         "torch_rng": torch.get_rng_state(),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def restore(run: Run, folder: Path) -> None:
     run.loader.load_state_dict(state["loader"])
     run.optimiser.load_state_dict(state["optimiser"])
     run.schedule.load_state_dict(state["schedule"])
-    run.guard.load_state_dict(state["guard"])
+    run.take_step.load_state_dict(state["steps"])
     torch.set_rng_state(state["torch_rng"])
 
 

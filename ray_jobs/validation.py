@@ -98,8 +98,7 @@ class CaseEvaluator:
         )
 
     def _predict(self, image_BMDHW: torch.Tensor) -> torch.Tensor:
-        dtype = self._precision.dtype
-        with torch.autocast(image_BMDHW.device.type, dtype, enabled=dtype is not None):
+        with self._precision.autocast(image_BMDHW.device):
             if self._is_2d:
                 return self._finest(image_BMDHW.squeeze(2)).unsqueeze(2)
             return self._finest(image_BMDHW)

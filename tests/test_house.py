@@ -68,3 +68,11 @@ def test_files_and_functions_stay_small() -> None:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or 0) - node.lineno + 1
                     assert length <= 60, f"{file.relative_to(ROOT)}: {node.name} is longer than 60 lines"
+
+
+def test_commands_import_ray_only_through_the_package() -> None:
+    """ray_jobs/__init__.py sets what Ray reads when it is first imported."""
+    commands = [file for file in (ROOT / "ray_jobs").glob("*.py") if '__name__ == "__main__"' in file.read_text()]
+    assert commands
+    for file in commands:
+        assert "ray" not in imported(file), f"{file.name} must leave importing ray to the modules it uses"
