@@ -9,18 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import storage
-
-if not hasattr(storage, "DecodedCaseCache"):
-    storage.DecodedCaseCache = object
-
-    def _coef(info, scheme):
-        scale = 1 / np.asarray(info.std)
-        return scale.astype(np.float32), (-np.asarray(info.mean) * scale).astype(np.float32)
-
-    storage.normalisation_coefficients = _coef
-
-from storage.labels import REGION_LABELS, REGIONS  # noqa: E402
+from storage.labels import MODALITIES, REGION_LABELS, REGIONS
 
 Shape = tuple[int, int, int]
 
@@ -30,11 +19,17 @@ class Arrays(NamedTuple):
     label_DHW: NDArray[np.uint8] | None
 
 
+class Array(NamedTuple):
+    dtype: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Info:
     case_id: str
     shape: Shape
     labelled: bool
+    modalities: tuple[str, ...]
+    arrays: dict[str, Array]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     minimum: tuple[float, ...]
@@ -61,6 +56,8 @@ class MemoryCache:
             case_id=case_id,
             shape=image.shape[1:],
             labelled=label is not None,
+            modalities=MODALITIES,
+            arrays={"image": Array(str(image.dtype))},
             mean=tuple(brain.mean(axis=1)),
             std=tuple(brain.std(axis=1)),
             minimum=tuple(brain.min(axis=1)),
