@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cohort import cache_folder, find_or_make_store, split_cases
+from ray_jobs.cohort import cache_folder, find_or_make_store
 from ray_jobs.command import parse_training, run_command
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.fit import fit
@@ -19,7 +19,7 @@ from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.summary import print_summary
 from ray_jobs.train_loop import TrainPlan
-from storage import InputError
+from storage import InputError, assign_splits
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +37,7 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     check_world_size(config, workers)
     store = find_or_make_store(config, console)
-    splits = split_cases(store)
+    splits = assign_splits(store.infos(), config.splits)
     name = config.name or default_run_name(config, store.digest)
     folder = RunFolder(config.runs, name)
     finished = folder.claim(run_identity(config, store.digest))
