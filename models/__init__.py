@@ -12,6 +12,7 @@ from models.precision import (
     choose_precision,
 )
 from models.presets import UNET_PRESETS
+from models.pytorch3dunet import unet_from_pytorch3dunet
 from models.thresholds import RegionScores, ThresholdCounts
 from models.unet import Execution, UNet, UNetConfig, build_unet
 
@@ -38,4 +39,5 @@ __all__ = [
     "score_case",
     "score_overlap",
     "sliding_window_probabilities",
+    "unet_from_pytorch3dunet",
 ]
