@@ -42,14 +42,15 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     refuse_hidden_folder(store.uri, "store")
     refuse_hidden_folder(folder.uri, "run folder")
 
+    trials_folder = folder.uri
+    plan = TrainPlan(config=base, store=store.uri, splits=splits, cache=cache_folder())
+
     def trial(chosen: dict[str, float]) -> None:
         optimiser = dataclasses.replace(base.optimiser, learning_rate=chosen["learning_rate"])
-        plan = TrainPlan(
-            config=dataclasses.replace(base, optimiser=optimiser), store=store.uri, splits=splits, cache=cache_folder()
-        )
+        own_plan = dataclasses.replace(plan, config=dataclasses.replace(base, optimiser=optimiser))
         # A name that a restarted trial finds again: it goes on from its own checkpoint.
-        inner = RunFolder(folder.uri, f"trial-lr-{chosen['learning_rate']:g}")
-        fit(plan, inner, workers=workers, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
+        own = RunFolder(trials_folder, f"trial-lr-{chosen['learning_rate']:g}")
+        fit(own_plan, own, workers=workers, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
 
     available = ray.cluster_resources().get("GPU" if use_gpu else "CPU", workers)
     tuner = tune.Tuner(

@@ -13,7 +13,7 @@ from rich.console import Console
 from ray_jobs.cohort import cache_folder, find_or_make_store
 from ray_jobs.command import parse_training, run_command
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
-from ray_jobs.fit import fit
+from ray_jobs.fit import best_checkpoint_name, fit
 from ray_jobs.progress import TrainingProgress
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
@@ -61,7 +61,7 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "git_commit": git_commit(),
         **result.return_value,
-        "checkpoint": result.best_checkpoints[0][0].path if result.best_checkpoints else result.checkpoint.path,
+        "checkpoint": f"{folder.uri}/{best_checkpoint_name(result)}",
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     folder.write_summary(summary)

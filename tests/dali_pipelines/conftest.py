@@ -20,7 +20,7 @@ if not hasattr(storage, "DecodedCaseCache"):
 
     storage.normalisation_coefficients = _coef
 
-from storage.labels import REGION_LABELS, REGIONS  # noqa: E402
+from storage.labels import REGION_LABELS, REGIONS
 
 Shape = tuple[int, int, int]
 

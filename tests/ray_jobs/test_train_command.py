@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 
-
 def test_train_from_nifti_then_again(
     phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
 ) -> None:
@@ -18,7 +17,9 @@ def test_train_from_nifti_then_again(
     run = tmp_path / "runs" / "one"
     summary = json.loads((run / "summary.json").read_text())
     assert {"run", "store", "config", "git_commit", "validation", "test", "throughput", "checkpoint"} <= summary.keys()
-    assert {"patches_per_second", "data_wait_fraction", "world_size", "device", "precision"} == set(summary["throughput"])
+    assert {"patches_per_second", "data_wait_fraction", "world_size", "device", "precision"} == set(
+        summary["throughput"]
+    )
     assert summary["throughput"]["world_size"] == 2
     assert (Path(summary["checkpoint"]) / "model.safetensors").is_file()
     assert list(run.glob("events.out.tfevents*"))

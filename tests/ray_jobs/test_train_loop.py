@@ -1,4 +1,4 @@
-"""The training loop without Ray: losses fall, a resumed run equals one left alone, checkpoints hold what they should."""
+"""The training loop without Ray: losses fall, a resumed run equals one left alone."""
 
 import dataclasses
 import json
@@ -81,11 +81,11 @@ def test_a_resumed_run_equals_one_left_alone(small_config: TrainConfig, make_pla
 
 
 def test_loss_falls(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
-    sampling = dataclasses.replace(small_config.sampling, patch_shape=(32, 32, 32), patches_per_epoch=80)
+    sampling = dataclasses.replace(small_config.sampling, patch_shape=(32, 32, 32), patches_per_epoch=60)
     session = LocalSession(tmp_path / "run", torch.device("cpu"))
-    train(make_plan(dataclasses.replace(small_config, sampling=sampling)), session)
-    first, second = (each["loss"] for each in session.history)
-    assert second < 0.9 * first
+    train(make_plan(dataclasses.replace(small_config, sampling=sampling, epochs=4)), session)
+    losses = [each["loss"] for each in session.history]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_the_2d_network_trains_on_slices(make_plan: MakePlan, tmp_path: Path) -> None:
