@@ -35,16 +35,16 @@ class Objects:
     """Keys to bytes below one URI. Keys are relative paths with forward slashes."""
 
     def __init__(self, uri: str | Path, *, create: bool = False) -> None:
-        self.uri, self.folder = _parse_uri(uri)
+        self.uri, self.folder = parse_uri(uri)
         with explained(self.uri):
-            if self.folder is not None:
-                if create:
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                elif not self.folder.is_dir():
-                    raise InputError(f"wanted a store at {self.uri}, found {_what_is(self.folder)}; check the path")
-                self._backend: LocalStore | S3Store = LocalStore(prefix=self.folder)
-            else:
-                self._backend = _open_s3(self.uri)
+            if self.folder is None:
+                self._backend: LocalStore | S3Store = _open_s3(self.uri)
+                return
+            if create and (self.folder.is_dir() or not self.folder.exists()):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                raise InputError(f"wanted a store at {self.uri}, found {_what_is(self.folder)}; check the path")
+            self._backend = LocalStore(prefix=self.folder)
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is none."""
@@ -156,7 +156,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _parse_uri(uri: str | Path) -> tuple[str, Path | None]:
+def parse_uri(uri: str | Path) -> tuple[str, Path | None]:
+    """The URI made absolute, and the folder it means unless it is remote. Raises InputError for other schemes."""
     text = str(uri)
     if text.startswith("s3://"):
         if not urlparse(text).netloc:

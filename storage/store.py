@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from storage.index import (
 from storage.info import CaseArrays, CaseInfo, Shape
 from storage.labels import BRATS_124, MODALITIES, LabelConvention
 from storage.layout import content_digest
-from storage.objects import Objects, explained
+from storage.objects import Objects, explained, parse_uri
 from storage.patch import clip_patch, place_patch
 
 _CASES = "cases"
@@ -93,15 +94,8 @@ class CohortStore:
         Raises CorruptStoreError naming case, array and chunk.
         """
         info = self.info(case_id)
-        image_MDHW = self._read(case_id, "image", ...)
-        label_DHW = self._read(case_id, "label", ...) if info.labelled else None
-        for name, array in (("image", image_MDHW), ("label", label_DHW)):
-            if array is not None and content_digest(array) != info.arrays[name].content_sha256:
-                raise CorruptStoreError(
-                    f"{self.uri}: case {case_id}, array {name}: not the voxels that were written (SHA-256 differs); "
-                    f"convert the case again"
-                )
-        return CaseArrays(image_MDHW, label_DHW)
+        image_MDHW = self._read_whole(case_id, "image")
+        return CaseArrays(image_MDHW, self._read_whole(case_id, "label") if info.labelled else None)
 
     def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
         """The patch of `shape` at `origin` (z y x of the stored grid); voxels outside the stored box are 0.
@@ -118,14 +112,18 @@ class CohortStore:
         """Sampled voxels of each region, int32 [N, 3] of z y x in the stored grid. Raises InputError if unlabelled."""
         if not self.info(case_id).labelled:
             raise InputError(f"case {case_id} of {self.uri} has no label, so no foreground; leave it out of training")
-        return unpack_foreground(self._read(case_id, "foreground", ...))
+        return unpack_foreground(self._read_whole(case_id, "foreground"))
 
     def committed_cases(self) -> dict[str, CaseInfo]:
-        """Every case with a commit record, read from the cases themselves; damaged records raise CorruptStoreError."""
+        """Every case with a sound commit record, read from the cases themselves: what a conversion may keep."""
         names = self.objects.folders(_CASES)
         keys = [case_key(name, ROOT_KEY) for name in names]
-        found = zip(names, keys, self.objects.get_many(keys), strict=True)
-        return {name: decode_case(raw, f"{self.uri}/{key}") for name, key, raw in found if raw is not None}
+        found: dict[str, CaseInfo] = {}
+        for name, key, raw in zip(names, keys, self.objects.get_many(keys), strict=True):
+            if raw is not None:
+                with suppress(CorruptStoreError):  # converted again, like a case that is not there
+                    found[name] = decode_case(raw, f"{self.uri}/{key}")
+        return found
 
     def rebuild_index(self, cases: Mapping[str, CaseInfo] | None = None) -> None:
         """List the committed cases in the root, in one atomic write. For the driver of a conversion only."""
@@ -150,6 +148,15 @@ class CohortStore:
             self._arrays[path] = zarr.Array.from_dict(StorePath(self._reader, path), json.loads(raw))
         return self._arrays[path]
 
+    def _read_whole(self, case_id: str, name: str) -> NDArray[Any]:
+        array = self._read(case_id, name, ...)
+        if content_digest(array) != self.info(case_id).arrays[name].content_sha256:
+            raise CorruptStoreError(
+                f"{self.uri}: case {case_id}, array {name}: not the voxels that were written (SHA-256 differs); "
+                f"convert the case again"
+            )
+        return array
+
     def _read(self, case_id: str, name: str, selection: Any) -> NDArray[Any]:
         with explained(self.uri):
             array = self._open(case_id, name)
@@ -166,15 +173,25 @@ class CohortStore:
 
 
 def create_store(
-    uri: str | Path, *, modalities: Sequence[str] = MODALITIES, convention: LabelConvention = BRATS_124
+    uri: str | Path,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    convention: LabelConvention = BRATS_124,
+    repair: bool = False,
 ) -> CohortStore:
     """Make an empty store, or open the one that is there if it has the same settings.
 
+    With `repair` a damaged index is replaced by an empty one, for a driver that lists the cases anew.
     Raises InputError for a folder that holds something else, or a store with other settings.
     """
     objects = Objects(uri, create=True)
     settings = StoreSettings(modalities=tuple(modalities), convention=convention)
     raw = objects.get(ROOT_KEY)
+    if raw is not None and repair:
+        try:
+            decode_index(raw, objects.uri)
+        except CorruptStoreError:
+            raw = None
     if raw is None:
         if not objects.is_empty() and objects.get(f"{_CASES}/{ROOT_KEY}") is None:
             raise InputError(f"wanted an empty place or a store at {objects.uri}, found other files; name a new folder")
@@ -194,6 +211,16 @@ def open_store(uri: str | Path) -> CohortStore:
     """Open a store for reading: one read, however many cases. Raises InputError when it is not one of ours."""
     objects = Objects(uri)
     return CohortStore(objects, decode_index(objects.get(ROOT_KEY), objects.uri))
+
+
+def find_store(uri: str | Path) -> CohortStore | None:
+    """The store at `uri`, or None when nothing is there yet. Raises InputError when something else is."""
+    _, folder = parse_uri(uri)
+    if folder is not None and not folder.exists():
+        return None
+    objects = Objects(uri)
+    raw = objects.get(ROOT_KEY)
+    return None if raw is None else CohortStore(objects, decode_index(raw, objects.uri))
 
 
 def _find_damaged_chunk(array: "zarr.Array[Any]") -> str:
