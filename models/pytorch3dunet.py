@@ -25,8 +25,8 @@ def unet_from_pytorch3dunet(
         kernels are stored as (1, 3, 3) is read as well.
     norm_groups: the network's num_groups, which weights don't tell; None: 8, pytorch-3dunet's default, where that
         divides every normalised width, else 9, as cs231n-3d-segmentation.
-    execution: None: PyTorch's default memory layout, as the original runs, for the same logits to the last bits; another
-        layout adds in another order, which moves logits by about 1e-5 of their size.
+    execution: None: PyTorch's default memory layout, as the original runs, for the same logits to the last bits;
+        another layout adds in another order, which moves logits by about 1e-5 of their size.
     Raises ValueError for other architectures.
     """
     weights = {
