@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.config import TrainConfig, home_folder
-from ray_jobs.convert import convert_cohort
+from ray_jobs.conversion import convert_cohort
 from storage import CohortStore, find_cases, open_store
 from storage.phantom import write_phantom_cohort
 

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.cohort import cache_folder, find_or_make_store
-from ray_jobs.command import parse_training, run_command
+from ray_jobs.command import parse_training
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
+from ray_jobs.exit_status import run_command
 from ray_jobs.fit import best_checkpoint_name, fit
 from ray_jobs.progress import TrainingProgress
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder

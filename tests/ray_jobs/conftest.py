@@ -29,7 +29,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def phantom_store(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
     """The phantom cohort as a store."""
-    from ray_jobs.convert import convert_cohort
+    from ray_jobs.conversion import convert_cohort
     from storage import open_store
 
     uri = str(tmp_path_factory.mktemp("store") / "phantom.zarr")
