@@ -112,7 +112,7 @@ def gamma(image: Node, exponent: Node, spatial: str, *, inverted: bool) -> Node:
     `inverted` does so to the negated image, which bends the bright end.
     """
     low, high = (_over_voxels(kind, image, spatial) for kind in ("min", "max"))
-    # The small number keeps an empty patch, whose range is 0, from dividing by it; maximum, rounding from a power of < 0.
+    # The small number keeps an empty patch, whose range is 0, from dividing by it; the maximum, rounding below 0.
     per_extent = _constant(1.0) / math.max(high - low, _constant(1e-7))
     place = (high - image) * per_extent if inverted else (image - low) * per_extent
     curved = math.fpow(math.max(place, _constant(0.0)), _per_modality(exponent, spatial))
@@ -150,8 +150,7 @@ def _per_modality(values: Node, spatial: str) -> Node:
 
 
 def _over_voxels(kind: str, image: Node, spatial: str) -> Node:
-    reductions = {"mean": fn.reductions.mean, "min": fn.reductions.min, "max": fn.reductions.max}
-    return reductions[kind](image, axes=list(range(1, len(spatial) + 1)), keep_dims=True)
+    return getattr(fn.reductions, kind)(image, axes=list(range(1, len(spatial) + 1)), keep_dims=True)
 
 
 def _deviation(image: Node, mean: Node, spatial: str) -> Node:

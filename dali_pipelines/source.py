@@ -47,7 +47,7 @@ class Replacement:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was read for a plan: image int16 or float32 (M, d, h, w), label uint8 (1, d, h, w), or without d for slices."""
+    """What was read for a plan: image as stored (M, d, h, w), label uint8 (1, d, h, w); without d for slices."""
 
     plan: PatchPlan
     image: NDArray[np.generic]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from nvidia.dali import pipeline_def
 from numpy.typing import NDArray
+from nvidia.dali import pipeline_def
 from torch.utils.dlpack import from_dlpack
 
 from dali_pipelines import augment

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.config import TrainConfig, home_folder
-from ray_jobs.convert import convert_cohort
-from storage import CohortStore, InputError, Splits, assign_splits, find_cases, open_store
+from ray_jobs.conversion import convert_cohort
+from storage import CohortStore, find_cases, open_store
 from storage.phantom import write_phantom_cohort
 
 PHANTOM_CASES = 16
@@ -55,11 +55,3 @@ def cache_folder() -> Path:
     if nvme.is_dir() and os.access(nvme, os.W_OK):
         return nvme / "brats-stream-cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brats-stream"
-
-
-def split_cases(store: CohortStore) -> Splits:
-    """Return the store's splits. Raises InputError where a part would have no labelled case."""
-    splits = assign_splits(store)
-    if not (splits.train and splits.validation and splits.test):
-        raise InputError(f"store {store.uri} has too few labelled cases for training, validation and test")
-    return splits

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ray_jobs.command import parse_over_preset, run_command
+from ray_jobs.command import parse_over_preset
+from ray_jobs.exit_status import run_command
 from ray_jobs.ray_start import ray_running
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.search import SearchConfig, run_search
