@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cohort import cache_folder, find_or_make_store
+from ray_jobs.cohort import cache_folder, check_input, find_or_make_store
 from ray_jobs.command import parse_training
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.exit_status import run_command
@@ -26,6 +26,7 @@ from storage import InputError, assign_splits
 def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
     config = parse_training(arguments)
+    check_input(config)
     console = Console()
     with ray_running():
         summary = train_run(config, console)
