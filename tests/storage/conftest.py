@@ -102,3 +102,15 @@ def oddities() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the oddities are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def flip_byte() -> Callable[[Path, int], None]:
+    """Change one byte of a file."""
+
+    def flip(path: Path, position: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[position] ^= 0x10
+        path.write_bytes(data)
+
+    return flip

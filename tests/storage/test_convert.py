@@ -14,13 +14,11 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from storage import CaseInfo, CaseRefusedError, CohortStore, convert_case, create_store, find_cases, open_store
 from storage.grid import box_slices, to_source
-from storage.labels import BRATS_2013, BRATS_123, CONVENTIONS
+from storage.labels import BRATS_123, BRATS_2013, CONVENTIONS
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 ORIENTATIONS = [
-    "".join(codes)
-    for axes in itertools.permutations(("LR", "PA", "SI"))
-    for codes in itertools.product(*axes)
+    "".join(codes) for axes in itertools.permutations(("LR", "PA", "SI")) for codes in itertools.product(*axes)
 ]
 
 

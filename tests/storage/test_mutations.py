@@ -17,7 +17,9 @@ def mutate(raw: bytes, random: np.random.Generator) -> bytes:
     """One to three changes: flipped bits (mostly in the header), overwritten or removed or inserted runs of bytes."""
     data = bytearray(raw)
     for _ in range(random.integers(1, 4)):
-        place = int(random.integers(0, min(len(data), 352))) if random.random() < 0.7 else int(random.integers(len(data)))
+        place = (
+            int(random.integers(0, min(len(data), 352))) if random.random() < 0.7 else int(random.integers(len(data)))
+        )
         length = int(random.integers(1, 9))
         match random.integers(5):
             case 0 | 1:

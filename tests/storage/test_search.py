@@ -83,8 +83,7 @@ def msd_folder(root: Path, labels: dict[str, str] | None = None) -> Path:
     touch(folder / "imagesTs", "BRATS_485.nii.gz")
     description = {
         "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-        "labels": labels
-        or {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+        "labels": labels or {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
     }
     (folder / "dataset.json").write_text(json.dumps(description))
     return folder
