@@ -147,7 +147,7 @@ class DecodedCaseCache:
                     return partial
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"wanted {size} bytes in the cache {self.folder}, other processes fill all of its {self.max_bytes}; "
+                    f"wanted {size} bytes in the cache {self.folder}, others fill all of its {self.max_bytes}; "
                     f"allow it more bytes"
                 )
             time.sleep(_LOOK_AGAIN_SECONDS)
