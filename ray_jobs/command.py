@@ -1,6 +1,5 @@
-"""What every command does alike: parse a typed configuration, end user errors in one line, leave quietly on Ctrl-C."""
+"""A command line over a preset over the environment's defaults."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -8,11 +7,6 @@ import tyro
 
 from ray_jobs.config import TrainConfig, apply_environment, environment_default
 from ray_jobs.presets import preset
-from storage import InputError
-
-USER_ERROR = 2
-INTERRUPTED = 130
-
 
 Config = TypeVar("Config")
 
@@ -30,18 +24,6 @@ def parse_over_preset(arguments: Sequence[str], around: Callable[[TrainConfig], 
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
     return tyro.cli(kind, default=around(base), args=list(arguments))
-
-
-def run_command(main: Callable[[Sequence[str]], int]) -> int:
-    """Return the exit status of `main`: 2 after an InputError, which is printed as one line, 130 after Ctrl-C."""
-    try:
-        return main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -15,7 +15,7 @@ from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
 from ray_jobs.optimiser import OptimiserConfig
 from ray_jobs.validation import ValidationConfig
-from storage import InputError
+from storage import InputError, SplitConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class TrainConfig:
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
     """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
+    splits: SplitConfig = dataclasses.field(default_factory=SplitConfig)
     sampling: SamplingConfig
     augmentation: AugmentationConfig
     model: UNetConfig

@@ -1,6 +1,7 @@
 """One training run as a Ray Train job: workers, where checkpoints go, what is retried."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -37,3 +38,9 @@ def fit(
         ),
     )
     return trainer.fit()
+
+
+def best_checkpoint_name(result: ray.train.Result) -> str:
+    """Return the folder, below the run's, of the checkpoint with the best validation IoU."""
+    checkpoint, _ = max(result.best_checkpoints, key=lambda each: each[1]["iou_mean"])
+    return Path(checkpoint.path).name

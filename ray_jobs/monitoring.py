@@ -66,7 +66,7 @@ class Monitor:
         steps = len(self._losses)
         loss = float(torch.stack(self._losses).mean()) if steps else float("nan")
         loss, seconds, wait = self._mean_over_ranks([loss, seconds, wait])
-        patches = steps * self._loader.global_batch_size
+        patches = steps * self._loader.sampling.global_batch_size
         self._total_seconds += seconds
         self._total_wait += wait
         self._patches += patches
@@ -114,13 +114,14 @@ class Monitor:
 
     def _news(self, stage: str, *, loss: float = float("nan"), message: str = "") -> Progress:
         seconds = time.perf_counter() - self._started
+        patches = len(self._losses) * self._loader.sampling.global_batch_size
         return Progress(
             stage=stage,
             epoch=self._loader.epoch,
             step=self._loader.step,
             steps=self._loader.steps_per_epoch,
             loss=loss,
-            patches_per_second=len(self._losses) * self._loader.global_batch_size / seconds if seconds else 0.0,
+            patches_per_second=patches / seconds if seconds else 0.0,
             data_wait_fraction=(self._loader.wait_seconds - self._wait_before) / seconds if seconds else 0.0,
             message=message,
         )

@@ -9,13 +9,13 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 
-from ray_jobs.cohort import cache_folder, find_or_make_store, split_cases
+from ray_jobs.cohort import cache_folder, find_or_make_store
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.fit import fit
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.train_loop import TrainPlan
-from storage import InputError
+from storage import InputError, assign_splits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,20 +36,21 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     base = search.training
     workers, use_gpu = choose_workers(base.workers, gpu=base.gpu)
     store = find_or_make_store(base, console)
-    splits = split_cases(store)
+    splits = assign_splits(store.infos(), base.splits)
     folder = RunFolder(base.runs, base.name or f"tune-{default_run_name(base, store.digest)}")
     folder.claim(run_identity(base, store.digest) | {"learning_rates": list(search.learning_rates)})
     refuse_hidden_folder(store.uri, "store")
     refuse_hidden_folder(folder.uri, "run folder")
 
+    trials_folder = folder.uri
+    plan = TrainPlan(config=base, store=store.uri, splits=splits, cache=cache_folder())
+
     def trial(chosen: dict[str, float]) -> None:
         optimiser = dataclasses.replace(base.optimiser, learning_rate=chosen["learning_rate"])
-        plan = TrainPlan(
-            config=dataclasses.replace(base, optimiser=optimiser), store=store.uri, splits=splits, cache=cache_folder()
-        )
+        own_plan = dataclasses.replace(plan, config=dataclasses.replace(base, optimiser=optimiser))
         # A name that a restarted trial finds again: it goes on from its own checkpoint.
-        inner = RunFolder(folder.uri, f"trial-lr-{chosen['learning_rate']:g}")
-        fit(plan, inner, workers=workers, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
+        own = RunFolder(trials_folder, f"trial-lr-{chosen['learning_rate']:g}")
+        fit(own_plan, own, workers=workers, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
 
     available = ray.cluster_resources().get("GPU" if use_gpu else "CPU", workers)
     tuner = tune.Tuner(

@@ -13,7 +13,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Print scores per region, throughput, and where everything lies."""
     validation, test = summary["validation"], summary["test"]
     table = Table(title=f"run {summary['run']}")
-    for column in ("region", "threshold", "validation IoU", "validation Dice", "test IoU", "test Dice", "baseline IoU"):
+    for column in ("region", "threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline"):
         table.add_column(column, justify="left" if column == "region" else "right")
     for region in (*REGIONS, "mean"):
         scores = [part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
@@ -27,7 +27,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     console.print(
         f"{validation['cases']} validation and {test['cases']} test cases; thresholds chosen on validation. "
-        "Baseline: the best threshold on any single modality, validation cases."
+        "Baseline: IoU of the best threshold on any single modality, validation cases."
     )
     speed = summary["throughput"]
     console.print(

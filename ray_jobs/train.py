@@ -10,21 +10,23 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cohort import cache_folder, find_or_make_store, split_cases
-from ray_jobs.command import parse_training, run_command
+from ray_jobs.cohort import cache_folder, check_input, find_or_make_store
+from ray_jobs.command import parse_training
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
-from ray_jobs.fit import fit
+from ray_jobs.exit_status import run_command
+from ray_jobs.fit import best_checkpoint_name, fit
 from ray_jobs.progress import TrainingProgress
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.summary import print_summary
 from ray_jobs.train_loop import TrainPlan
-from storage import InputError
+from storage import InputError, assign_splits
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
     config = parse_training(arguments)
+    check_input(config)
     console = Console()
     with ray_running():
         summary = train_run(config, console)
@@ -37,7 +39,7 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     check_world_size(config, workers)
     store = find_or_make_store(config, console)
-    splits = split_cases(store)
+    splits = assign_splits(store.infos(), config.splits)
     name = config.name or default_run_name(config, store.digest)
     folder = RunFolder(config.runs, name)
     finished = folder.claim(run_identity(config, store.digest))
@@ -61,7 +63,7 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "git_commit": git_commit(),
         **result.return_value,
-        "checkpoint": result.best_checkpoints[0][0].path if result.best_checkpoints else result.checkpoint.path,
+        "checkpoint": f"{folder.uri}/{best_checkpoint_name(result)}",
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     folder.write_summary(summary)

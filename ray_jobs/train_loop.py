@@ -67,7 +67,7 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
             monitor.start_epoch()
             for batch in loader:
                 loss = train_step(run, batch)
-                monitor.after_step(loss, run.schedule.get_last_lr()[0])
+                monitor.after_step(loss, float(run.schedule.get_last_lr()[0]))
             metrics = monitor.after_epoch(epoch, skipped_steps=run.take_step.steps_skipped)
             last = epoch + 1 == plan.config.epochs
             if last or (epoch + 1) % plan.config.validation.every == 0:

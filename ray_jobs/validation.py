@@ -5,7 +5,7 @@ Shapes: M modality, R region, D H W voxels (z y x).
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -82,29 +82,23 @@ class CaseEvaluator:
         self, model: nn.Module, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision
     ) -> None:
         self._model, self._config, self._precision = model, config, precision
-        self._is_2d = len(patch_shape) == 2
-        self._window = (1, *patch_shape) if self._is_2d else tuple(patch_shape)
+        self._window = tuple(patch_shape)
 
     def probabilities(self, image_MDHW: torch.Tensor) -> torch.Tensor:
         """Return probabilities_RDHW in float32, on the image's device."""
-        axes = (2, 3) if self._is_2d else (1, 2, 3)  # of MDHW; a 2-D network never sees z
+        axes = range(3 - len(self._window), 3)  # a 2-D network sees slices, and never z
         return sliding_window_probabilities(
-            self._predict,
+            self._finest_logits,
             image_MDHW,
             window=self._window,
             overlap=self._config.overlap,
             batch_size=self._config.window_batch,
-            mirror_axes=axes if self._config.mirror else (),
+            mirror_axes=tuple(axes) if self._config.mirror else (),
         )
 
-    def _predict(self, image_BMDHW: torch.Tensor) -> torch.Tensor:
-        with self._precision.autocast(image_BMDHW.device):
-            if self._is_2d:
-                return self._finest(image_BMDHW.squeeze(2)).unsqueeze(2)
-            return self._finest(image_BMDHW)
-
-    def _finest(self, image: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._model(image)[0]
+    def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:
+        with self._precision.autocast(image.device):
+            logits: torch.Tensor = self._model(image)[0]
         return logits
 
 
@@ -115,7 +109,7 @@ def evaluate(
     case_ids: Sequence[str],
     session: Session,
     *,
-    normalisation: str,
+    normalisation: Literal["zscore", "minmax"],
     thresholds: Mapping[str, float] | None = None,
     keep_images: int = 0,
     with_baseline: bool = False,
@@ -129,16 +123,15 @@ def evaluate(
     baseline = SingleModalityBaseline(session.device) if with_baseline else None
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
-    with VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation) as volumes:
-        for volume in volumes:
-            if volume.regions_RDHW is None:
-                raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
-            probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
-            counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
-            if baseline is not None:
-                baseline.update(volume)
-            if len(images) < keep_images:
-                images.append(_keep(volume, probabilities_RDHW))
+    for volume in VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation):
+        if volume.regions_RDHW is None:
+            raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
+        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
+        counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
+        if baseline is not None:
+            baseline.update(volume)
+        if len(images) < keep_images:
+            images.append(_keep(volume, probabilities_RDHW))
     counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
     if thresholds is None:
         best = counts.best_per_region()

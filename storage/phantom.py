@@ -156,9 +156,8 @@ def _smooth_field(rng: np.random.Generator, cells: int) -> Array:
 def _soften(scan: Array) -> Array:
     """Blur by a (1, 2, 1) / 4 kernel along each axis."""
     for axis in range(3):
-        scan = (0.25 * np.roll(scan, 1, axis) + 0.5 * scan + 0.25 * np.roll(scan, -1, axis)).astype(
-            np.float32, copy=False
-        )
+        blurred = 0.25 * np.roll(scan, 1, axis) + 0.5 * scan + 0.25 * np.roll(scan, -1, axis)
+        scan = blurred.astype(np.float32, copy=False)
     return scan
 
 

@@ -1,0 +1,127 @@
+"""The layers a U-Net level is made of, the same for 2-D and 3-D.
+
+Letters in names: B batch, C features, D H W voxels z y x.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """How every convolution of a level is dressed; see `UNetConfig` for the words."""
+
+    dimensions: Literal[2, 3]
+    kind: Literal["plain", "residual", "pre_norm"]
+    norm_groups: int | None
+
+
+class Stage(nn.Sequential):
+    """One level: features_BC… in, features_BC… out, sides halved where `down` is given."""
+
+    def __init__(
+        self,
+        config: BlockConfig,
+        inputs: int,
+        width: int,
+        *,
+        blocks: int,
+        down: Literal["strided", "max_pool"] | None = None,
+        stem: bool = False,
+        encoding: bool = False,
+    ) -> None:
+        layers: list[nn.Module] = []
+        stride = 2 if down == "strided" else 1
+        if down == "max_pool":
+            layers.append(nn.MaxPool3d(2) if config.dimensions == 3 else nn.MaxPool2d(2))
+        if config.kind == "residual":
+            if stem:
+                layers.append(PlainBlock(config, inputs, width))
+                inputs = width
+            for index in range(blocks):
+                layers.append(ResidualBlock(config, inputs, width, stride=stride if index == 0 else 1))
+                inputs = width
+        elif config.kind == "pre_norm":
+            for index in range(blocks):
+                # pytorch-3dunet widens in two steps on the way down.
+                output = max(inputs, width // 2) if encoding and index < blocks - 1 else width
+                layers.append(PreNormBlock(config, inputs, output, stride=stride if index == 0 else 1))
+                inputs = output
+        else:
+            for index in range(blocks):
+                layers.append(PlainBlock(config, inputs, width, stride=stride if index == 0 else 1))
+                inputs = width
+        super().__init__(*layers)
+
+
+class PlainBlock(nn.Module):
+    """Convolution, normalisation, leaky ReLU."""
+
+    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.convolution = make_convolution(config.dimensions, inputs, width, kernel=3, stride=stride)
+        self.norm = make_norm(width, config.norm_groups)
+        self.activation = nn.LeakyReLU(0.01, inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.activation(self.norm(self.convolution(features)))
+
+
+class PreNormBlock(nn.Module):
+    """Normalisation, convolution, ReLU: pytorch-3dunet's layer order "gcr"."""
+
+    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.norm = make_norm(inputs, config.norm_groups)
+        self.convolution = make_convolution(config.dimensions, inputs, width, kernel=3, stride=stride)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.activation(self.convolution(self.norm(features)))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a skip; the skip is averaged down and projected where the shape changes."""
+
+    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+        super().__init__()
+        dimensions = config.dimensions
+        self.first = PlainBlock(config, inputs, width, stride=stride)
+        self.convolution = make_convolution(dimensions, width, width, kernel=3)
+        self.last_norm = make_norm(width, config.norm_groups)
+        self.activation = nn.LeakyReLU(0.01, inplace=True)
+        skip: list[nn.Module] = []
+        if stride != 1:
+            skip.append(nn.AvgPool3d(stride) if dimensions == 3 else nn.AvgPool2d(stride))
+        if inputs != width:
+            skip.append(make_convolution(dimensions, inputs, width, kernel=1))
+            skip.append(make_norm(width, config.norm_groups))
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, features: Tensor) -> Tensor:
+        residual = self.last_norm(self.convolution(self.first(features)))
+        return self.activation(residual + self.skip(features))
+
+
+def make_convolution(
+    dimensions: int, inputs: int, outputs: int, *, kernel: int, stride: int = 1, bias: bool = False
+) -> nn.Conv2d | nn.Conv3d:
+    """A convolution that keeps the sides (divided by `stride`). No bias by default: normalisation would cancel it."""
+    convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    return convolution(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+
+def make_norm(width: int, groups: int | None) -> nn.GroupNorm:
+    """Group normalisation; `groups=None` gives instance normalisation, which is one group per feature.
+
+    torch's InstanceNorm copies its input out of channels_last_3d and back at every layer; GroupNorm doesn't.
+    """
+    if groups is None:
+        groups = width
+    elif width < groups:
+        groups = 1  # as pytorch-3dunet does for its first layer, whose four modalities are fewer than its groups
+    if width % groups:
+        raise ValueError(f"group normalisation: {width} features don't divide into {groups} groups")
+    return nn.GroupNorm(groups, width)

@@ -1,0 +1,179 @@
+"""Probabilities of a whole volume from a network that sees windows of it.
+
+Letters in names: B windows in a batch, M modality, R region, D H W voxels z y x.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Predict = Callable[[Tensor], Tensor]
+"""image_BMDHW (or image_BMHW) -> logits_BRDHW (or logits_BRHW)."""
+
+
+def sliding_window_probabilities(
+    predict: Predict | Sequence[Predict],
+    image_MDHW: Tensor,
+    *,
+    window: Sequence[int] | None,
+    overlap: float = 0.5,
+    batch_size: int = 1,
+    mirror_axes: Sequence[int] = (),
+    device: torch.device | None = None,
+) -> Tensor:
+    """Float32 probabilities_RDHW: the Gaussian-weighted mean of the windows' sigmoids, on the image's device.
+
+    predict: a network's logits, or several networks' whose probabilities are averaged.
+    window: sides of a window (D, H, W); (H, W) for a 2-D network, which then sees slice after slice; None for the
+        whole volume at once. A volume smaller than the window is padded with zeros on both sides.
+    overlap: share of a window's side that the next one covers again, 0 <= overlap < 1.
+    mirror_axes: spatial axes (0 = D) whose mirrorings are averaged as well: 2^n predictions a window.
+    device: where windows are predicted and added up; default the image's. Beside the windows and activations it holds
+        a slab one window deep, so volumes larger than a GPU's memory may stay on the CPU.
+    Equal to MONAI's sliding_window_inference(mode="gaussian") of the sigmoids, window positions included.
+    Raises ValueError for windows, overlaps and axes that don't make sense.
+    """
+    networks = [predict] if callable(predict) else list(predict)
+    window_DHW, flat = _check(networks, image_MDHW, window, overlap, batch_size, mirror_axes)
+    device = device or image_MDHW.device
+    padded_MDHW, inner = _pad(image_MDHW, window_DHW)
+    sides = padded_MDHW.shape[1:]
+    weight_DHW = gaussian_weights(window_DHW).to(device)
+    starts = [_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
+    axes: list[tuple[int, ...]] = [()] + [
+        chosen for count in range(1, len(mirror_axes) + 1) for chosen in combinations(sorted(mirror_axes), count)
+    ]
+    slab: _Slab | None = None
+    with torch.no_grad():
+        for batch in _batches(list(product(*starts)), batch_size):
+            image_BMDHW = torch.stack([_cut(padded_MDHW, start, window_DHW) for start in batch])
+            image_BMDHW = image_BMDHW.to(device, non_blocking=True)
+            probabilities_BRDHW = _mean_probabilities(networks, image_BMDHW, axes, flat=flat)
+            probabilities_BRDHW *= weight_DHW
+            if slab is None:
+                regions = probabilities_BRDHW.shape[1]
+                slab = _Slab((regions, *sides), window_DHW[0], device=device, home=image_MDHW.device)
+            for start, probabilities_RDHW in zip(batch, probabilities_BRDHW, strict=True):
+                slab.add(start, probabilities_RDHW, weight_DHW)
+    assert slab is not None
+    return slab.finish()[(slice(None), *inner)].contiguous()
+
+
+def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
+    """Float32 weight_DHW, 1 in the middle, standard deviation an eighth of each side, nowhere below 0.001."""
+    weight_DHW = torch.ones(())
+    for length in window_DHW:
+        offset = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
+        weight_DHW = weight_DHW[..., None] * torch.exp(offset.square() / (-2 * (0.125 * length) ** 2))
+    # The floor keeps the corners of the volume, which only one window sees, from being 0 / 0.
+    return weight_DHW.clamp(min=max(float(weight_DHW.min()), 1e-3))
+
+
+class _Slab:
+    """Running sums over the planes that windows still reach; planes behind them are divided and sent home."""
+
+    def __init__(self, shape_RDHW: Sequence[int], depth: int, *, device: torch.device, home: torch.device) -> None:
+        regions, planes, height, width = shape_RDHW
+        self._result_RDHW = torch.empty((regions, planes, height, width), dtype=torch.float32, device=home)
+        self._sum_RDHW = torch.zeros((regions, depth, height, width), dtype=torch.float32, device=device)
+        self._weight_DHW = torch.zeros((depth, height, width), dtype=torch.float32, device=device)
+        self._first = 0  # plane of the volume that the slab begins with
+
+    def add(self, start: Sequence[int], weighted_RDHW: Tensor, weight_DHW: Tensor) -> None:
+        """Add a window; `start` never goes back along D."""
+        if start[0] > self._first:
+            self._advance(start[0] - self._first)
+        height, width = (slice(at, at + length) for at, length in zip(start[1:], weight_DHW.shape[1:], strict=True))
+        self._sum_RDHW[:, :, height, width] += weighted_RDHW
+        self._weight_DHW[:, height, width] += weight_DHW
+
+    def finish(self) -> Tensor:
+        """The probabilities of the whole volume."""
+        self._send(self._sum_RDHW.shape[1])
+        return self._result_RDHW
+
+    def _advance(self, planes: int) -> None:
+        self._send(planes)
+        for sums, axis in ((self._sum_RDHW, 1), (self._weight_DHW, 0)):
+            kept = sums.narrow(axis, planes, sums.shape[axis] - planes).clone()
+            sums.zero_()
+            sums.narrow(axis, 0, kept.shape[axis]).copy_(kept)
+        self._first += planes
+
+    def _send(self, planes: int) -> None:
+        finished_RDHW = self._sum_RDHW[:, :planes] / self._weight_DHW[:planes]
+        self._result_RDHW[:, self._first : self._first + planes].copy_(finished_RDHW)
+
+
+def _check(
+    networks: Sequence[Predict],
+    image_MDHW: Tensor,
+    window: Sequence[int] | None,
+    overlap: float,
+    batch_size: int,
+    mirror_axes: Sequence[int],
+) -> tuple[tuple[int, int, int], bool]:
+    """The window in three sides, and whether the network is 2-D."""
+    if image_MDHW.ndim != 4:
+        raise ValueError(f"wanted an image (M, D, H, W), got {tuple(image_MDHW.shape)}")
+    sides = tuple(image_MDHW.shape[1:] if window is None else window)
+    flat = len(sides) == 2
+    if len(sides) not in (2, 3) or min(sides) < 1:
+        raise ValueError(f"wanted a window of two or three positive sides, got {sides}")
+    if not 0 <= overlap < 1 or batch_size < 1 or not networks:
+        raise ValueError(
+            "wanted 0 <= overlap < 1, batch_size >= 1 and at least one network, "
+            f"got {overlap}, {batch_size} and {len(networks)}"
+        )
+    allowed = {1, 2} if flat else {0, 1, 2}
+    if not set(mirror_axes) <= allowed or len(set(mirror_axes)) < len(mirror_axes):
+        raise ValueError(f"mirror_axes: wanted different ones of {sorted(allowed)} (0 is D), got {tuple(mirror_axes)}")
+    depth, height, width = (1, *sides) if flat else sides
+    return (depth, height, width), flat
+
+
+def _pad(image_MDHW: Tensor, window_DHW: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """The image, at least as large as the window, and where the original lies in it."""
+    amounts: list[int] = []
+    inner: list[slice] = []
+    for side, length in zip(image_MDHW.shape[1:], window_DHW, strict=True):
+        missing = max(length - side, 0)
+        amounts = [missing // 2, missing - missing // 2, *amounts]  # functional.pad counts from the last axis
+        inner.append(slice(missing // 2, missing // 2 + side))
+    return (functional.pad(image_MDHW, amounts) if any(amounts) else image_MDHW), tuple(inner)
+
+
+def _starts(side: int, length: int, overlap: float) -> list[int]:
+    """Where windows begin along one axis; the last one is moved back to end with the image."""
+    step = max(int(length * (1 - overlap)), 1)
+    return [*range(0, side - length, step), side - length]
+
+
+def _batches(starts: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
+    for first in range(0, len(starts), size):
+        yield starts[first : first + size]
+
+
+def _cut(image_MDHW: Tensor, start: Sequence[int], window_DHW: Sequence[int]) -> Tensor:
+    depth, height, width = (slice(at, at + length) for at, length in zip(start, window_DHW, strict=True))
+    return image_MDHW[:, depth, height, width]
+
+
+def _mean_probabilities(
+    networks: Sequence[Predict], image_BMDHW: Tensor, axes: Sequence[tuple[int, ...]], *, flat: bool
+) -> Tensor:
+    """Float32 probabilities_BRDHW averaged over networks and mirrorings."""
+    total_BRDHW: Tensor | None = None
+    for mirrored in axes:
+        flips = [axis + 2 for axis in mirrored]
+        image = image_BMDHW.flip(flips) if flips else image_BMDHW
+        for predict in networks:
+            logits = predict(image.squeeze(2)).unsqueeze(2) if flat else predict(image)
+            probabilities = torch.sigmoid(logits.float())
+            probabilities = probabilities.flip(flips) if flips else probabilities
+            total_BRDHW = probabilities if total_BRDHW is None else total_BRDHW + probabilities
+    assert total_BRDHW is not None
+    return total_BRDHW / (len(axes) * len(networks))

@@ -1,0 +1,120 @@
+"""Scores of one case's segmentation, per region, and their mean over cases.
+
+Conventions for empty regions (BraTS): empty in truth and prediction scores 1 (HD95: 0 mm); empty in one of them 0
+(HD95: `WORST_DISTANCE_MM`). Sensitivity without a positive voxel and precision without a predicted one are 1 where
+the other mask is empty as well and 0 where it isn't.
+Letters in names: R region, D H W voxels z y x.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from models.thresholds import divide_or_one
+
+WORST_DISTANCE_MM = 374.0
+"""BraTS's distance for a missed region: the diagonal of its 240 x 240 x 155 mm grid, rounded up."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseScores:
+    """One case's scores, a number for each region; distances in mm, None where they weren't asked for."""
+
+    iou: tuple[float, ...]
+    dice: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    precision: tuple[float, ...]
+    hd95: tuple[float, ...] | None = None
+
+
+def score_overlap(predicted_RDHW: Tensor, regions_RDHW: Tensor) -> CaseScores:
+    """IoU, Dice, sensitivity and precision of masks (non-zero = inside), counted on their device.
+
+    Raises ValueError when shapes disagree.
+    """
+    if predicted_RDHW.shape != regions_RDHW.shape:
+        raise ValueError(
+            f"wanted masks of one shape, got {tuple(predicted_RDHW.shape)} and {tuple(regions_RDHW.shape)}"
+        )
+    predicted, present = (predicted_RDHW != 0).flatten(1), (regions_RDHW != 0).flatten(1)
+    hits_R, predicted_R, present_R = (predicted & present).sum(1), predicted.sum(1), present.sum(1)
+    either_R = predicted_R + present_R
+    nothing_R = (either_R == 0).double()
+    return CaseScores(
+        iou=_numbers(divide_or_one(hits_R, either_R - hits_R)),
+        dice=_numbers(divide_or_one(2 * hits_R, either_R)),
+        sensitivity=_numbers(torch.where(present_R == 0, nothing_R, divide_or_one(hits_R, present_R))),
+        precision=_numbers(torch.where(predicted_R == 0, nothing_R, divide_or_one(hits_R, predicted_R))),
+    )
+
+
+def score_case(
+    predicted_RDHW: Tensor, regions_RDHW: Tensor, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
+) -> CaseScores:
+    """All of `CaseScores`; the distances are computed on the CPU. spacing_mm: voxel sides along D, H, W."""
+    overlap = score_overlap(predicted_RDHW, regions_RDHW)
+    predicted = (predicted_RDHW != 0).cpu().numpy()
+    present = (regions_RDHW != 0).cpu().numpy()
+    hd95 = tuple(hausdorff95(*pair, spacing_mm=spacing_mm) for pair in zip(predicted, present, strict=True))
+    return CaseScores(
+        iou=overlap.iou, dice=overlap.dice, sensitivity=overlap.sensitivity, precision=overlap.precision, hd95=hd95
+    )
+
+
+def hausdorff95(predicted_DHW: Mask, present_DHW: Mask, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> float:
+    """95th percentile of the distances between the masks' surface voxels, in mm: the larger of the two directions.
+
+    Surface voxels have a face neighbour outside the mask. The same number as MONAI's compute_hausdorff_distance with
+    percentile=95; other tools pool both directions or weigh by surface area.
+    """
+    if not predicted_DHW.any() or not present_DHW.any():
+        return 0.0 if predicted_DHW.any() == present_DHW.any() else WORST_DISTANCE_MM
+    # Distances only matter between the two masks, so everything outside their common box can be left out.
+    box = ndimage.find_objects((predicted_DHW | present_DHW).astype(np.uint8))[0]
+    surfaces = [_surface(np.pad(mask[box], 1)) for mask in (predicted_DHW, present_DHW)]
+    directions = []
+    for surface, other in (surfaces, surfaces[::-1]):
+        distance = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
+        directions.append(float(np.percentile(distance[surface], 95)))
+    return max(directions)
+
+
+def mean_over_cases(scores: Iterable[Mapping[str, CaseScores]]) -> CaseScores:
+    """The mean of each score over cases, from any number of workers' {case_id: scores}; each case counts once.
+
+    A case that two workers scored (a sampler padded its list) must have equal scores, or ValueError says which.
+    The order of workers and cases doesn't matter. hd95 is None unless every case has it.
+    """
+    by_case: dict[str, CaseScores] = {}
+    for part in scores:
+        for case_id, score in part.items():
+            if by_case.setdefault(case_id, score) != score:
+                raise ValueError(
+                    f"case {case_id} was scored twice with different results; give each case to one worker only"
+                )
+    if not by_case:
+        raise ValueError("no case was scored, so there is no mean; check the split")
+    means: dict[str, tuple[float, ...] | None] = {}
+    for field in fields(CaseScores):
+        values = [getattr(score, field.name) for score in by_case.values()]
+        complete = all(value is not None for value in values)
+        # fsum: the exact sum rounded once, whatever the order.
+        means[field.name] = tuple(math.fsum(v) / len(v) for v in zip(*values, strict=True)) if complete else None
+    return CaseScores(**means)  # type: ignore[arg-type]
+
+
+def _surface(mask_DHW: Mask) -> Mask:
+    inside: Mask = ndimage.binary_erosion(mask_DHW)
+    return mask_DHW & ~inside
+
+
+def _numbers(values_R: Tensor) -> tuple[float, ...]:
+    return tuple(values_R.tolist())

@@ -1,0 +1,169 @@
+"""One place decides the arithmetic of a training run, and whether a step is taken."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """dtype: what autocast computes in, None for float32 throughout; use_scaler: whether gradients need scaling."""
+
+    dtype: torch.dtype | None
+    use_scaler: bool
+    name: str
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """The context to run forward passes and losses in."""
+        return torch.autocast(device_type=device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+FLOAT32 = Precision(dtype=None, use_scaler=False, name="float32")
+BFLOAT16 = Precision(dtype=torch.bfloat16, use_scaler=False, name="bfloat16")
+# Its smallest positive value is 6e-8; a mean over 128³ voxels divides gradients by more.
+FLOAT16 = Precision(dtype=torch.float16, use_scaler=True, name="float16")
+
+
+def choose_precision(device: torch.device, requested: PrecisionName = "auto") -> Precision:
+    """auto: bfloat16 on GPUs from sm_80 (Ampere) and CPUs with AMX or AVX512-bf16, float16 on older GPUs with tensor
+    cores (sm_70 and later, as T4), else float32. Raises ValueError for a name that isn't one of PrecisionName.
+    """
+    named = {precision.name: precision for precision in (FLOAT32, BFLOAT16, FLOAT16)}
+    if requested in named:
+        return named[requested]
+    if requested != "auto":
+        raise ValueError(f"precision: wanted auto, {', '.join(named)}, got {requested!r}")
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return BFLOAT16 if capability >= (8, 0) else FLOAT16 if capability >= (7, 0) else FLOAT32
+    if device.type == "cpu" and _cpu_has_fast_bfloat16():
+        return BFLOAT16
+    return FLOAT32
+
+
+def _cpu_has_fast_bfloat16() -> bool:
+    # Other CPUs compute bfloat16 by conversion, several times slower than float32.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+class NonFiniteGradientsError(RuntimeError):
+    """Too many steps in a row had infinite or NaN gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """taken: whether the weights moved. gradient_norm: before clipping, may be inf or NaN when not taken."""
+
+    taken: bool
+    gradient_norm: float
+
+
+class OptimiserStep:
+    """Backward pass, clipping and update of one loss; a step whose gradients aren't finite is skipped and counted.
+
+    agree: given a bool, returns the one that holds on every worker. DDP's averaged gradients are equal on all workers,
+    so it is needed only where workers hold different gradients.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        precision: Precision,
+        *,
+        device: torch.device,
+        clip_norm: float | None = 12.0,
+        stop_after: int = 10,
+        agree: Callable[[bool], bool] | None = None,
+    ) -> None:
+        self.steps_taken = 0
+        self.steps_skipped = 0
+        self.skipped_in_a_row = 0
+        self._network = network
+        self._optimiser = optimiser
+        self._precision = precision
+        self._clip_norm = clip_norm
+        self._stop_after = stop_after
+        self._agree = agree
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision.use_scaler)
+
+    def __call__(self, loss: Tensor, *, describe_batch: Callable[[], str] | None = None) -> StepResult:
+        """Take or skip one step. describe_batch: called for the diagnosis only.
+
+        Raises NonFiniteGradientsError, naming the parameters, after `stop_after` skipped steps in a row.
+        """
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimiser)
+        parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # Waits for the GPU: the one synchronisation of a step.
+        finite = bool(torch.isfinite(norm))
+        if self._agree is not None:
+            finite = self._agree(finite)
+        if finite:
+            if self._clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, norm)
+            self._scaler.step(self._optimiser)
+            self.steps_taken += 1
+            self.skipped_in_a_row = 0
+        else:
+            self.steps_skipped += 1
+            self.skipped_in_a_row += 1
+        self._scaler.update()
+        if self.skipped_in_a_row >= self._stop_after:
+            raise NonFiniteGradientsError(self._diagnose(loss, describe_batch))
+        return StepResult(taken=finite, gradient_norm=float(norm))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for an exact resume."""
+        return {
+            "steps_taken": self.steps_taken,
+            "steps_skipped": self.steps_skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.steps_taken = state["steps_taken"]
+        self.steps_skipped = state["steps_skipped"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+
+    def _diagnose(self, loss: Tensor, describe_batch: Callable[[], str] | None) -> str:
+        broken_weights = _names_not_finite((name, value) for name, value in self._network.named_parameters())
+        broken_gradients = _names_not_finite(
+            (name, value.grad) for name, value in self._network.named_parameters() if value.grad is not None
+        )
+        scaling = f", loss scale {self._scaler.get_scale():g}" if self._precision.use_scaler else ""
+        if broken_weights:
+            cause = "the weights are no longer finite: go back to an earlier checkpoint and lower the learning rate"
+        elif not bool(torch.isfinite(loss)):
+            cause = "the loss isn't finite: look at the batch for non-finite voxels, or lower the learning rate"
+        else:
+            cause = "the loss is finite but its gradients aren't: lower the learning rate, or try precision float32"
+        return (
+            f"wanted finite gradients, got {self.skipped_in_a_row} steps in a row without "
+            f"({self.steps_taken} steps taken before or between, {self.steps_skipped} skipped in all). "
+            f"Loss {float(loss.detach()):g} in {self._precision.name}{scaling}; {cause}. "
+            f"Gradients not finite: {_shorten(broken_gradients)}. Weights not finite: {_shorten(broken_weights)}."
+            + (f" Batch: {describe_batch()}." if describe_batch is not None else "")
+        )
+
+
+def _names_not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
+    return [name for name, value in named if not bool(torch.isfinite(value).all())]
+
+
+def _shorten(names: list[str]) -> str:
+    return "none" if not names else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,146 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import sliding_window_probabilities
+from models.inference import gaussian_weights
+
+
+def _blur() -> Callable[[Tensor], Tensor]:
+    network = nn.Conv3d(2, 3, 3, padding=1)
+
+    def predict(image: Tensor) -> Tensor:
+        return network(image)  # type: ignore[no-any-return]
+
+    return predict
+
+
+def _reference(predict: Callable[[Tensor], Tensor], image: Tensor, window: tuple[int, int, int], step: int) -> Tensor:
+    """Every window added into a whole volume, in the plainest way."""
+    weight = gaussian_weights(window)
+    total, weights = torch.zeros(3, *image.shape[1:]), torch.zeros(image.shape[1:])
+    starts = [sorted({*range(0, side - w, step), side - w}) for side, w in zip(image.shape[1:], window, strict=True)]
+    for z in starts[0]:
+        for y in starts[1]:
+            for x in starts[2]:
+                cut = (slice(z, z + window[0]), slice(y, y + window[1]), slice(x, x + window[2]))
+                with torch.no_grad():
+                    total[(slice(None), *cut)] += torch.sigmoid(predict(image[(slice(None), *cut)][None]))[0] * weight
+                weights[cut] += weight
+    return total / weights
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_windows_add_up_to_the_plain_sum_for_any_batch_size(batch_size: int) -> None:
+    image, predict = torch.randn(2, 13, 9, 11), _blur()
+    result = sliding_window_probabilities(predict, image, window=(4, 4, 4), batch_size=batch_size)
+    torch.testing.assert_close(result, _reference(predict, image, (4, 4, 4), 2))
+    assert (result.dtype, result.is_contiguous()) == (torch.float32, True)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
+def test_any_overlap(overlap: float) -> None:
+    image, predict = torch.randn(2, 10, 8, 9), _blur()
+    result = sliding_window_probabilities(predict, image, window=(4, 4, 4), overlap=overlap)
+    torch.testing.assert_close(result, _reference(predict, image, (4, 4, 4), int(4 * (1 - overlap))))
+
+
+def test_weighting_leaves_a_pointwise_network_unchanged() -> None:
+    image = torch.randn(1, 9, 10, 11)
+    result = sliding_window_probabilities(lambda x: 3 * x, image, window=(4, 5, 6), overlap=0.3, mirror_axes=(0, 1, 2))
+    torch.testing.assert_close(result, torch.sigmoid(3 * image))
+
+
+def test_a_volume_smaller_than_the_window_is_padded_and_cut_back() -> None:
+    shapes = []
+
+    def predict(image: Tensor) -> Tensor:
+        shapes.append(tuple(image.shape[1:]))
+        return 2 * image
+
+    image = torch.randn(1, 3, 9, 4)
+    result = sliding_window_probabilities(predict, image, window=(8, 8, 8))
+    assert set(shapes) == {(1, 8, 8, 8)}
+    torch.testing.assert_close(result, torch.sigmoid(2 * image))
+
+
+def test_the_whole_volume_at_once() -> None:
+    image, predict = torch.randn(2, 5, 6, 7), _blur()
+    with torch.no_grad():
+        wanted = torch.sigmoid(predict(image[None]))[0]
+    torch.testing.assert_close(sliding_window_probabilities(predict, image, window=None), wanted)
+
+
+def test_a_2d_network_sees_every_slice() -> None:
+    network = nn.Conv2d(2, 3, 3, padding=1)
+    image = torch.randn(2, 5, 6, 8)
+    result = sliding_window_probabilities(network, image, window=(6, 8), batch_size=2)
+    with torch.no_grad():
+        wanted = torch.stack([torch.sigmoid(network(image[None, :, z]))[0] for z in range(5)], dim=1)
+    torch.testing.assert_close(result, wanted)
+
+
+def test_mirroring_makes_a_lopsided_network_symmetric() -> None:
+    predict = _blur()
+    image = torch.randn(2, 6, 6, 6)
+    plain = sliding_window_probabilities(predict, image, window=(6, 6, 6))
+    mirrored = sliding_window_probabilities(predict, image.flip(3), window=(6, 6, 6)).flip(3)
+    both = sliding_window_probabilities(predict, image, window=(6, 6, 6), mirror_axes=(2,))
+    assert not torch.allclose(plain, mirrored, atol=1e-2)
+    torch.testing.assert_close(both, (plain + mirrored) / 2)
+
+
+def test_mirroring_three_axes_predicts_eight_times() -> None:
+    calls = 0
+
+    def predict(image: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return image
+
+    sliding_window_probabilities(predict, torch.zeros(1, 4, 4, 4), window=(4, 4, 4), mirror_axes=(0, 1, 2))
+    assert calls == 8
+
+
+def test_several_networks_average_their_probabilities() -> None:
+    first, second, image = _blur(), _blur(), torch.randn(2, 6, 6, 6)
+    single = [sliding_window_probabilities(predict, image, window=(4, 4, 4)) for predict in (first, second)]
+    both = sliding_window_probabilities([first, second], image, window=(4, 4, 4))
+    torch.testing.assert_close(both, (single[0] + single[1]) / 2)
+
+
+def test_memory_on_the_device_does_not_grow_with_the_volumes_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running sums are a slab one window deep; only the result, at home on the image's device, has the full depth."""
+    largest = []
+    for depth in (16, 64):
+        sizes: list[int] = []
+        original = torch.zeros
+
+        def zeros(*shape: object, _sizes: list[int] = sizes, _original: object = original, **options: object) -> Tensor:
+            tensor = _original(*shape, **options)  # type: ignore[operator]
+            _sizes.append(tensor.numel())
+            return tensor  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(torch, "zeros", zeros)
+        sliding_window_probabilities(lambda x: x, torch.randn(1, depth, 8, 8), window=(4, 4, 4))
+        monkeypatch.setattr(torch, "zeros", original)
+        largest.append(max(sizes))
+    assert largest == [4 * 8 * 8] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": (4, 4, 4), "overlap": 1.0}, "0 <= overlap < 1"),
+        ({"window": (4,)}, "two or three positive sides"),
+        ({"window": (4, 0, 4)}, "two or three positive sides"),
+        ({"window": (4, 4), "mirror_axes": (0,)}, r"different ones of \[1, 2\]"),
+        ({"window": (4, 4, 4), "mirror_axes": (1, 1)}, "different ones"),
+        ({"window": (4, 4, 4), "batch_size": 0}, "batch_size >= 1"),
+    ],
+)
+def test_senseless_settings_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sliding_window_probabilities(lambda x: x, torch.zeros(1, 4, 4, 4), **options)  # type: ignore[arg-type]

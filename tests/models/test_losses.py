@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import PYTORCH3DUNET_LOSS, LossConfig, build_loss
+
+CONFIGS = [
+    LossConfig(dice=dice, voxel=voxel)  # type: ignore[arg-type]
+    for dice in ("batch", "sample", "none")
+    for voxel in ("bce", "ce", "focal", "none")
+    if (dice, voxel) != ("none", "none")
+] + [PYTORCH3DUNET_LOSS]
+
+
+def _nested_regions(batch: int = 2, sides: tuple[int, ...] = (4, 5, 6)) -> Tensor:
+    whole = torch.rand(batch, 1, *sides) < 0.4
+    core = whole & (torch.rand_like(whole, dtype=torch.float32) < 0.5)
+    enhancing = core & (torch.rand_like(core, dtype=torch.float32) < 0.5)
+    return torch.cat((whole, core, enhancing), dim=1).to(torch.uint8)
+
+
+def test_dice_and_bce_equal_the_formula_written_out() -> None:
+    logits, regions = torch.randn(2, 3, 4, 5, 6), _nested_regions()
+    p, t = logits.sigmoid().double(), regions.double()
+    bce = -(t * p.log() + (1 - t) * (1 - p).log()).mean()
+    batch_dice = torch.stack([2 * (p[:, r] * t[:, r]).sum() / (p[:, r].sum() + t[:, r].sum()) for r in range(3)])
+    sample_dice = torch.stack(
+        [2 * (p[b, r] * t[b, r]).sum() / (p[b, r].sum() + t[b, r].sum()) for b in range(2) for r in range(3)]
+    )
+    for name, dice in (("batch", batch_dice), ("sample", sample_dice)):
+        loss = build_loss(LossConfig(dice=name, dice_weight=0.7, voxel_weight=0.3, smooth=0.0))  # type: ignore[arg-type]
+        wanted = 0.3 * bce + 0.7 * (1 - dice.mean())
+        torch.testing.assert_close(loss((logits,), regions).double(), wanted, rtol=1e-6, atol=0)
+
+
+def test_cross_entropy_equals_torch_on_the_exclusive_labels() -> None:
+    logits, regions = torch.randn(2, 3, 4, 5, 6), _nested_regions()
+    labels = regions[:, 0].long() + regions[:, 1] + regions[:, 2]
+    with_background = torch.cat((torch.zeros(2, 1, 4, 5, 6), logits), dim=1)
+    softmax = with_background.softmax(1)
+    regional = torch.stack([softmax[:, 1:].sum(1), softmax[:, 2:].sum(1), softmax[:, 3]], dim=1)
+    dice = torch.stack(
+        [2 * (regional[:, r] * regions[:, r]).sum() / (regional[:, r] + regions[:, r]).sum() for r in range(3)]
+    )
+    wanted = torch.nn.functional.cross_entropy(with_background, labels) + 1 - dice.mean()
+    loss = build_loss(LossConfig(voxel="ce", smooth=0.0))
+    torch.testing.assert_close(loss((logits,), regions), wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_equals_its_paper(gamma: float) -> None:
+    logits, regions = torch.randn(2, 3, 4, 5), _nested_regions(sides=(4, 5))
+    p = logits.sigmoid()
+    p_true = torch.where(regions == 1, p, 1 - p)
+    loss = build_loss(LossConfig(dice="none", voxel="focal", focal_gamma=gamma))
+    torch.testing.assert_close(loss((logits,), regions), (-((1 - p_true) ** gamma) * p_true.log()).mean())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.dice}-{c.voxel}-{c.squared}")
+@pytest.mark.parametrize("value", [6e4, -6e4, 0.0])
+@pytest.mark.parametrize("truth", ["background", "full", "mixed"])
+def test_loss_and_gradients_stay_finite_at_the_ends_of_float16(config: LossConfig, value: float, truth: str) -> None:
+    logits = torch.full((2, 3, 4, 4, 4), value, dtype=torch.float16)
+    logits[0, :, :2] *= -1
+    logits.requires_grad_()
+    regions = {
+        "background": torch.zeros(2, 3, 4, 4, 4, dtype=torch.uint8),
+        "full": torch.ones(2, 3, 4, 4, 4, dtype=torch.uint8),
+        "mixed": _nested_regions(sides=(4, 4, 4)),
+    }[truth]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = build_loss(config)((logits,), regions)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert logits.grad is not None
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(logits.grad).all())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.dice}-{c.voxel}-{c.squared}")
+def test_gradients_equal_finite_differences(config: LossConfig) -> None:
+    # The loss computes in float32, so differences are taken wide and compared in the direction of a random vector.
+    logits = torch.randn(2, 3, 2, 3, 4, requires_grad=True)
+    coarse = torch.randn(2, 3, 1, 2, 2, requires_grad=True)
+    regions = _nested_regions(sides=(2, 3, 4))
+    loss = build_loss(config)
+    loss((logits, coarse), regions).backward()
+    for leaf, others in ((logits, lambda x: (x, coarse)), (coarse, lambda x: (logits, x))):
+        direction = torch.randn_like(leaf)
+        step = 1e-2
+        with torch.no_grad():
+            ahead, behind = (loss(others(leaf + sign * step * direction), regions) for sign in (1, -1))
+        assert leaf.grad is not None
+        slope = (leaf.grad * direction).sum()
+        torch.testing.assert_close((ahead - behind) / (2 * step), slope, rtol=2e-3, atol=2e-5)
+
+
+def test_deep_supervision_halves_the_weight_with_the_sides() -> None:
+    regions = _nested_regions(sides=(8, 8, 8))
+    outputs = tuple(torch.randn(2, 3, side, side, side) for side in (8, 4, 2))
+    config = LossConfig(dice="none")
+    single = build_loss(config)
+    # nearest-exact at half the sides takes the second voxel of each pair, at a quarter the third of four.
+    shrunk = (regions, regions[..., 1::2, 1::2, 1::2], regions[..., 2::4, 2::4, 2::4])
+    losses = [single((output,), truth) for output, truth in zip(outputs, shrunk, strict=True)]
+    torch.testing.assert_close(single(outputs, regions), (4 * losses[0] + 2 * losses[1] + losses[2]) / 7)
+    chosen = build_loss(replace(config, output_weights=(1.0, 0.0, 0.5)))
+    torch.testing.assert_close(chosen(outputs, regions), losses[0] + 0.5 * losses[2])
+
+
+def test_an_absent_region_rightly_left_empty_costs_nothing() -> None:
+    logits = torch.full((1, 3, 4, 4, 4), -200.0)
+    regions = torch.zeros(1, 3, 4, 4, 4, dtype=torch.uint8)
+    assert float(build_loss(LossConfig())((logits,), regions)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_wrong_shapes_and_empty_losses_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have the regions' shape \(1, 3, 4\), got \(1, 2, 4\)"):
+        build_loss(LossConfig())((torch.zeros(1, 2, 4),), torch.zeros(1, 3, 4))
+    with pytest.raises(ValueError, match="nothing to train on"):
+        LossConfig(dice="none", voxel="none")
+    with pytest.raises(ValueError, match="output_weights: wanted 2"):
+        build_loss(LossConfig(output_weights=(1.0,)))(
+            (torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)), torch.zeros(1, 3, 4, 4)
+        )

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models import UNET_PRESETS, Execution, UNet, UNetConfig, build_unet
+
+SMALL = UNetConfig(widths=(4, 8, 12), deep_supervision=1)
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        # Of the architectures' own implementations; nnU-Net counts a bias for each convolution, ours carry none there.
+        ("unet3d", 1_292_897),
+        ("unet2d", 432_029),
+        ("nnunet", 31_194_188),
+        ("resenc", 102_339_148),
+    ],
+)
+def test_presets_have_the_parameters_of_their_originals(preset: str, parameters: int) -> None:
+    network = build_unet(UNET_PRESETS[preset])
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("block", ["plain", "residual", "pre_norm"])
+def test_outputs_are_finest_first_and_extra_ones_only_in_training(dimensions: int, block: str) -> None:
+    config = replace(SMALL, dimensions=dimensions, block=block)
+    network = build_unet(config)
+    image = torch.randn(2, 4, *(8, 12, 16)[:dimensions])
+    shapes = [tuple(output.shape) for output in network(image)]
+    assert shapes == [(2, 3, *(8, 12, 16)[:dimensions]), (2, 3, *(4, 6, 8)[:dimensions])]
+    assert len(network.eval()(image)) == 1
+
+
+def test_every_parameter_receives_a_gradient() -> None:
+    for block in ("plain", "residual", "pre_norm"):
+        network = build_unet(replace(SMALL, block=block))
+        for output in network(torch.randn(1, 4, 8, 8, 8)):
+            (output * torch.randn_like(output)).sum().backward(retain_graph=True)
+        missing = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+        assert missing == []
+
+
+def test_unsuitable_sides_are_refused_with_the_sizes_that_suit() -> None:
+    network = build_unet(UNET_PRESETS["tiny"])
+    assert network.config.side_multiples == (8, 8, 8)
+    with pytest.raises(ValueError, match=r"multiples of 8: take 16 x 40 or 48 x 8,"):
+        network(torch.zeros(1, 4, 16, 45, 3))
+    with pytest.raises(ValueError, match=r"wanted an image \(B, M, D, H, W\) with 4 modalities, got \(1, 3, 8, 8, 8\)"):
+        network(torch.zeros(1, 3, 8, 8, 8))
+
+
+def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
+    network = build_unet(UNET_PRESETS["unet3d"]).eval()
+    assert network.config.side_multiples == (1, 1, 1)
+    with torch.no_grad():
+        assert network(torch.randn(1, 4, 9, 15, 8))[0].shape == (1, 3, 9, 15, 8)
+    with pytest.raises(ValueError, match=r"8 or more: take 8 x 9 x 9"):
+        network(torch.zeros(1, 4, 7, 9, 9))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"widths": (8,)},
+        {"widths": (8, 0)},
+        {"dimensions": 4},
+        {"encoder_blocks": (2,)},
+        {"deep_supervision": 5},
+        {"down": "max_pool"},
+    ],
+)
+def test_impossible_configurations_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="UNetConfig"):
+        replace(UNET_PRESETS["nnunet"], **wrong)  # type: ignore[arg-type]
+
+
+def _loss_and_gradients(network: UNet, image: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    loss = sum((output**2).mean() for output in network(image))
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("switch", ["channels_last", "activation_checkpointing"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_switches_change_neither_names_nor_results(switch: str, dimensions: int) -> None:
+    config = replace(SMALL, dimensions=dimensions)
+    image = torch.randn(2, 4, *(8, 8, 8)[:dimensions])
+    results = []
+    for on in (False, True):
+        torch.manual_seed(1)
+        network = build_unet(config, replace(Execution(channels_last=False), **{switch: on}))
+        results.append(_loss_and_gradients(network, image))
+    (loss, gradients), (other_loss, other_gradients) = results
+    torch.testing.assert_close(loss, other_loss)
+    assert gradients.keys() == other_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, other_gradients[name], rtol=1e-3, atol=1e-5)
+
+
+def test_activation_checkpointing_runs_each_level_again() -> None:
+    calls = []
+    network = build_unet(SMALL, Execution(activation_checkpointing=True))
+    network.encoder[1][0].convolution.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[index,union-attr]
+    network(torch.randn(1, 4, 8, 8, 8))[0].sum().backward()
+    assert len(calls) == 2
+
+
+def test_channels_last_reaches_weights_and_activations() -> None:
+    network = build_unet(SMALL, Execution(channels_last=True))
+    seen = []
+    for module in network.decoder:
+        module.register_forward_hook(
+            lambda _m, _i, out: seen.append(out.is_contiguous(memory_format=torch.channels_last_3d))
+        )
+    network(torch.randn(2, 4, 8, 8, 8))
+    assert seen == [True, True]
+
+
+def test_equal_seeds_train_bit_for_bit_alike() -> None:
+    image = torch.randn(2, 4, 8, 8, 8)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        runs.append(_loss_and_gradients(build_unet(SMALL), image)[1])
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
