@@ -2,8 +2,8 @@
 
 Lesions of the truth that a small dilation joins count as one; each is compared with all predicted components that
 touch its dilation. Lesions without any, and predicted components that touch no lesion, score as badly as can be.
-Source: Saluja et al. 2023, "BraTS 2023 performance metrics"; Kazerooni et al. 2023, arXiv:2305.17033, evaluation. Their
-script weighs HD95 by surface area; ours is `hausdorff95`.
+Source: the challenge's evaluation (synapse.org syn51156910, R. Saluja's "lesion-wise" announcement) and the script it
+names, github.com/rachitsaluja/BraTS-2023-Metrics. The script weighs HD95 by surface area; ours is `hausdorff95`.
 Letters in names: D H W voxels z y x.
 """
 
