@@ -1,1 +1,12 @@
 """Commands. The only package that knows Ray, ranks, URIs and the command line."""
+
+import os
+
+# Ray reads these once, when it is first imported; so commands import it only through this package.
+# A private cluster's ports listen on every interface, and who reaches them may run code: it always wants a token
+# (RAY_AUTH_MODE=disabled is the user's own word). A cluster that this process joins has decided for itself.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Threads that wait for each other by spinning starve the loader's threads: measured ten times slower on two busy cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

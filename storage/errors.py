@@ -1,5 +1,7 @@
 """Errors that a user can mend: what was wanted, what was found, what to do."""
 
+from dataclasses import dataclass
+
 
 class InputError(Exception):
     """Something the user gave cannot be used.
@@ -7,3 +9,33 @@ class InputError(Exception):
     The message is one line that says what was wanted, what was found and what to do; commands print it without a
     stack trace and exit with status 2.
     """
+
+
+class CorruptStoreError(InputError):
+    """Bytes in a store (or in a cache of it) are not the bytes that were written. The message names the place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why one case was left out while the rest went on."""
+
+    case_id: str
+    file: str
+    finding: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f" ({self.file})" if self.file else ""
+        return f"{self.case_id}{where}: {self.finding}; {self.remedy}"
+
+
+class CaseRefusedError(Exception):
+    """One case cannot be converted; carries the refusal that the report lists."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+    def __reduce__(self) -> tuple[type["CaseRefusedError"], tuple[Refusal]]:
+        # Exceptions pickle their args by default, which here is the text and not the refusal; Ray tasks raise this one.
+        return (CaseRefusedError, (self.refusal,))

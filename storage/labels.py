@@ -1,9 +1,18 @@
 """Modalities, labels and regions: decided here once, in this order, for every other file.
 
 A *label* is a voxel's value; a *region* is one of the overlapping masks that BraTS scores.
-Stores hold labels in one convention whatever the source used.
-Source of the regions: Baid et al. 2021, "The RSNA-ASNR-MICCAI BraTS 2021 Benchmark", section 4.
+Stores hold labels in one convention whatever the source used; a `LabelConvention` says how a source's values map to it.
+Source of the regions: Baid et al. 2021, "The RSNA-ASNR-MICCAI BraTS 2021 Benchmark", section 4; of the cavity label:
+de Verdier et al. 2024, "The 2024 BraTS Challenge: Glioma Segmentation on Post-treatment MRI".
+
+Shapes: D H W are voxels z y x, R is the region.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 REGIONS = ("WT", "TC", "ET")
@@ -16,3 +25,73 @@ REGION_LABELS: dict[str, tuple[int, ...]] = {
     "TC": (NECROTIC_CORE, ENHANCING),
     "ET": (ENHANCING,),
 }
+
+STORED_LABEL_NAMES = ("background", "necrotic_or_non_enhancing_core", "edema", "enhancing", "resection_cavity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConvention:
+    """What the values of a source's label files mean, as a map from each source value to the stored label."""
+
+    name: str
+    stored_by_source: Mapping[int, int]
+
+    def __post_init__(self) -> None:
+        if self.stored_by_source.get(0) != BACKGROUND:
+            raise ValueError(f"label convention {self.name}: 0 must mean background, got {dict(self.stored_by_source)}")
+        for source, stored in self.stored_by_source.items():
+            if not 0 <= source <= 255 or not 0 <= stored < len(STORED_LABEL_NAMES):
+                raise ValueError(f"label convention {self.name}: {source}:{stored} is outside 0..255:0..4")
+
+    @property
+    def lossy(self) -> bool:
+        """True when two source values become one stored label, so that the source cannot be rebuilt."""
+        return len(set(self.stored_by_source.values())) < len(self.stored_by_source)
+
+    def to_stored(self, label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Source values to stored labels; raises ValueError naming values outside the convention."""
+        present = np.flatnonzero(np.bincount(label_DHW.ravel(), minlength=256))
+        unknown = sorted(set(present.tolist()) - set(self.stored_by_source))
+        if unknown:
+            known = sorted(self.stored_by_source)
+            raise ValueError(f"label values {unknown} are outside the convention {self.name} {known}")
+        table = np.zeros(256, dtype=np.uint8)
+        table[list(self.stored_by_source)] = list(self.stored_by_source.values())
+        return table[label_DHW]
+
+    def to_source(self, label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stored labels back to the source's values. A lossy convention gives the lowest source value of each label.
+
+        Raises ValueError when a stored label has no source value (a cavity in a convention without one).
+        """
+        table = np.zeros(len(STORED_LABEL_NAMES), dtype=np.uint8)
+        for source in sorted(self.stored_by_source, reverse=True):
+            table[self.stored_by_source[source]] = source
+        present = set(np.flatnonzero(np.bincount(label_DHW.ravel(), minlength=len(table))).tolist())
+        homeless = sorted(present - set(self.stored_by_source.values()))
+        if homeless:
+            raise ValueError(f"stored labels {homeless} have no value in the convention {self.name}")
+        return table[label_DHW]
+
+
+BRATS_124 = LabelConvention(name="brats-124", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 4: ENHANCING})
+BRATS_123 = LabelConvention(name="brats-123", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 3: ENHANCING})
+GLI_2024 = LabelConvention(
+    name="gli-2024", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 3: ENHANCING, 4: RESECTION_CAVITY}
+)
+MSD = LabelConvention(name="msd", stored_by_source={0: 0, 1: EDEMA, 2: NECROTIC_CORE, 3: ENHANCING})
+# BraTS 2013 told necrosis (1) from non-enhancing core (3); later years do not, so both become 1: lossy.
+BRATS_2013 = LabelConvention(
+    name="brats-2013", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 3: NECROTIC_CORE, 4: ENHANCING}
+)
+CONVENTIONS: dict[str, LabelConvention] = {
+    convention.name: convention for convention in (BRATS_124, BRATS_123, GLI_2024, MSD, BRATS_2013)
+}
+
+
+def region_masks(label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stored labels to the overlapping regions: uint8 RDHW of 0 and 1, in the order of `REGIONS`."""
+    table = np.zeros((len(REGIONS), 256), dtype=np.uint8)
+    for index, region in enumerate(REGIONS):
+        table[index, list(REGION_LABELS[region])] = 1
+    return np.stack([row[label_DHW] for row in table])

@@ -1,0 +1,255 @@
+"""PatchLoader: what the trainer sees. Iterate, state_dict, load_state_dict, close; torch tensors out.
+
+B batch, M modalities, R regions, D H W voxels z, y, x.
+"""
+
+import hashlib
+import json
+import time
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import lru_cache
+from itertools import count
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from dali_pipelines.augmentation import AugmentationConfig
+from dali_pipelines.delivery import Batch, Delivery, InFlight
+from dali_pipelines.devices import parse_device
+from dali_pipelines.graph import GraphConfig
+from dali_pipelines.run_ahead import RunAhead
+from dali_pipelines.sampling import PatchSampler, SamplingConfig
+from dali_pipelines.shard import Shard
+from dali_pipelines.source import OnBadCase, Replacement, SampleReader, count_by_case, read_ahead
+from storage import DecodedCaseCache, normalisation_coefficients
+from storage.errors import InputError
+
+STATE_VERSION = 1
+
+# Cases whose foreground coordinates are held in memory, a few hundred kB each.
+_FOREGROUND_CASES = 256
+
+
+class PatchLoader:
+    """Batches of augmented patches or slices of one rank, computed ahead of the trainer.
+
+    `for batch in loader` gives the steps of the current epoch that remain, then moves on to the next epoch. What a
+    step holds depends on the configuration, the seed and the cases alone.
+
+    Args:
+        cache: decoded cases; shared by all ranks of a node.
+        case_ids: labelled cases; their order does not matter.
+        sampling, augmentation: what is drawn.
+        shard: the part of each global batch that is this rank's.
+        device: "cpu" or "cuda:N": where the graph runs and the tensors lie.
+        normalisation: the intensities' scale, as the model records it.
+        dtype: of the images; autocast takes either.
+        read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
+        ready_batches: computed before they are asked for. As many again are being read.
+        on_bad_case: "raise" stops with the case's name; "skip" puts another case in its place and counts it.
+        channels_last: image tensors as a permuted view of channels-last memory.
+
+    Raises:
+        InputError: no or unlabelled cases, a batch that does not divide among the ranks, a missing GPU.
+    """
+
+    def __init__(
+        self,
+        cache: DecodedCaseCache,
+        case_ids: Sequence[str],
+        *,
+        sampling: SamplingConfig,
+        augmentation: AugmentationConfig,
+        shard: Shard | None = None,
+        device: str = "cpu",
+        normalisation: Literal["zscore", "minmax"] = "zscore",
+        dtype: Literal["float32", "float16"] = "float32",
+        read_threads: int = 2,
+        graph_threads: int = 1,
+        ready_batches: int = 2,
+        on_bad_case: OnBadCase = "raise",
+        channels_last: bool = False,
+    ) -> None:
+        self.sampling = sampling
+        self.shard = shard or Shard()
+        self.epoch = 0
+        self.step = 0
+        self.wait_seconds = 0.0
+        self.replacements: list[Replacement] = []
+        sampler = make_sampler(cache, case_ids, sampling, augmentation, normalisation)
+        self._samples = SampleReader(
+            reader=cache, plan=sampler.plan, dimensions=sampling.dimensions, on_bad_case=on_bad_case
+        )
+        self._read_threads = read_threads
+        self._ready_batches = ready_batches
+        self._identity = _describe(case_ids, sampling, augmentation, normalisation)
+        self._batch_size = self.shard.local_batch_size(sampling.global_batch_size)
+        place = parse_device(device)
+        graph = GraphConfig(
+            augmentation=augmentation,
+            size=sampling.patch_shape,
+            batch_size=self._batch_size,
+            device_id=place.index,
+            on_gpu=place.type == "cuda",
+            num_threads=graph_threads,
+            float16=dtype == "float16",
+            channels_last=channels_last,
+        )
+        self._delivery: Delivery | None = Delivery(graph)
+        self._in_flight = InFlight(place)
+        self._feed: RunAhead[Batch] | None = None
+        self._end_feed: weakref.finalize[Any, Any] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, the same for every rank."""
+        return self.sampling.steps_per_epoch
+
+    @property
+    def bad_cases(self) -> dict[str, int]:
+        """How often each case could not be read and was replaced, on this rank."""
+        return count_by_case(self.replacements)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The remaining steps of the current epoch; afterwards `epoch` is one more and `step` 0."""
+        while self.step < self.steps_per_epoch:
+            yield self._take()
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last batch handed out, in plain types; only `replacements` differ between ranks."""
+        return {
+            "version": STATE_VERSION,
+            "epoch": self.epoch,
+            "step": self.step,
+            "identity": dict(self._identity),
+            "replacements": [asdict(replacement) for replacement in self.replacements],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position. Ranks and threads may have changed; what defines the samples may not (InputError)."""
+        if state.get("version") != STATE_VERSION:
+            found = state.get("version")
+            raise InputError(f"wanted a loader state of version {STATE_VERSION}, got {found}; start a new run")
+        for name, value in self._identity.items():
+            if state["identity"].get(name) != value:
+                raise InputError(
+                    f"the saved loader state has {name} {state['identity'].get(name)}, this run {value}: its samples "
+                    "would differ; resume with the saved configuration or start a new run"
+                )
+        self._stop_feed()
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.replacements = [Replacement(**entry) for entry in state["replacements"]]
+
+    def close(self) -> None:
+        """End all threads and free the pipeline; safe to call twice. The position stays readable."""
+        self._stop_feed()
+        self._delivery = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take(self) -> Batch:
+        started = time.perf_counter()
+        if self._feed is None:
+            self._start_feed()
+        assert self._feed is not None
+        try:
+            batch = self._feed.next()
+        except BaseException:
+            self._stop_feed()
+            raise
+        self.wait_seconds += time.perf_counter() - started
+        self.step += 1
+        self.replacements.extend(batch.replacements)
+        return self._in_flight.hand_out(batch)
+
+    def _start_feed(self) -> None:
+        if self._delivery is None:
+            raise RuntimeError("this PatchLoader is closed; make a new one")
+        pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch")
+        batches = _compute_batches(
+            self._samples,
+            _positions(self.sampling, self.shard, self.epoch, self.step),
+            pool,
+            self._delivery,
+            batch_size=self._batch_size,
+            ahead=max(self._ready_batches * self._batch_size, self._read_threads),
+        )
+        self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed")
+        # Reached also when nobody calls close: at garbage collection and when the interpreter ends.
+        self._end_feed = weakref.finalize(self, self._feed.stop)
+
+    def _stop_feed(self) -> None:
+        if self._end_feed is not None:
+            self._end_feed()
+        self._feed = self._end_feed = None
+
+
+def make_sampler(
+    cache: DecodedCaseCache,
+    case_ids: Sequence[str],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: Literal["zscore", "minmax"],
+) -> PatchSampler:
+    """The sampler over `case_ids` of the cache's store; raises InputError for cases without labels."""
+    infos = [cache.store.info(case_id) for case_id in sorted(case_ids)]
+    unlabelled = [info.case_id for info in infos if not info.labelled]
+    if unlabelled:
+        raise InputError(
+            f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
+            f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
+        )
+    return PatchSampler(
+        infos,
+        lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),
+        {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
+        sampling=sampling,
+        augmentation=augmentation,
+    )
+
+
+def _positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
+    """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
+    for current in count(epoch):
+        for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
+            for index in shard.sample_indices(this_step, sampling.global_batch_size):
+                yield current, index
+
+
+def _compute_batches(
+    samples: SampleReader,
+    positions: Iterator[tuple[int, int]],
+    pool: ThreadPoolExecutor,
+    delivery: Delivery,
+    *,
+    batch_size: int,
+    ahead: int,
+) -> Generator[Batch, None, None]:
+    """Batches without end; runs in the feed's thread."""
+    try:
+        read = read_ahead(samples.read, positions, pool, ahead=ahead)
+        while True:
+            yield delivery.run([next(read) for _ in range(batch_size)])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _describe(
+    case_ids: Sequence[str], sampling: SamplingConfig, augmentation: AugmentationConfig, normalisation: str
+) -> dict[str, Any]:
+    """What the samples depend on, in types that JSON keeps."""
+    cases = hashlib.sha256("\n".join(sorted(case_ids)).encode()).hexdigest()
+    described = {"cases": cases, "normalisation": normalisation}
+    described |= {f"sampling.{name}": value for name, value in asdict(sampling).items()}
+    described |= {f"augmentation.{name}": value for name, value in asdict(augmentation).items()}
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain

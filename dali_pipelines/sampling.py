@@ -1,0 +1,217 @@
+"""(seed, epoch, global sample index, attempt) -> PatchPlan: case, place, geometry, intensities. All the randomness.
+
+A plan depends on nothing else: not on the rank, the world size, the number of threads, or what was drawn before.
+Places are (z, y, x) in the stored grid. M modalities.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipelines.augmentation import AugmentationConfig
+from dali_pipelines.geometry import dali_matrix, draw_geometry, needed_box, place_in_patch
+from dali_pipelines.intensity import Parameters, draw_intensities
+from dali_pipelines.noise_bank import BANK_SLACK
+from storage.errors import InputError
+from storage.labels import MODALITIES
+
+# Further streams of random numbers of an epoch, set apart from the samples' own by their length.
+CASE_ORDER, FOREGROUND_PHASE = 0, 1
+
+Coordinates = Mapping[str, NDArray[np.int32]]
+
+
+class CaseFacts(Protocol):
+    """What sampling needs to know of a case; storage.CaseInfo has it."""
+
+    @property
+    def case_id(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What a batch is made of. `patch_shape` in voxels: (D, H, W) or, for slices, (H, W)."""
+
+    dimensions: Literal[2, 3] = 3
+    patch_shape: tuple[int, ...] = (128, 128, 128)
+    global_batch_size: int = 2
+    patches_per_epoch: int = 500
+    # Share of the patches that are placed on tumour; exact over any run of samples, not only on average.
+    foreground_fraction: float = 1 / 3
+    # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
+    # at the price of batches that hold fewer different cases.
+    patches_per_case: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dimensions not in (2, 3):
+            raise InputError(f"dimensions must be 2 (slices) or 3 (patches), got {self.dimensions}")
+        if len(self.patch_shape) != self.dimensions or min(self.patch_shape) < 1:
+            raise InputError(f"patch_shape must have {self.dimensions} sides, at least 1 voxel, got {self.patch_shape}")
+        for name in ("global_batch_size", "patches_per_case"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.patches_per_epoch < self.global_batch_size:
+            raise InputError(
+                f"patches_per_epoch must be at least one batch ({self.global_batch_size}), got {self.patches_per_epoch}"
+            )
+        if not 0 <= self.foreground_fraction <= 1:
+            raise InputError(f"foreground_fraction must lie within 0 and 1, got {self.foreground_fraction}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch; a remainder is left out, so that all ranks step alike."""
+        return self.patches_per_epoch // self.global_batch_size
+
+    @property
+    def block_shape(self) -> tuple[int, int, int]:
+        """The patch as (D, H, W); a slice is one voxel deep."""
+        depth, height, width = (1,) * (3 - len(self.patch_shape)) + self.patch_shape
+        return depth, height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPlan:
+    """One sample, decided. The read block starts at `read_origin` (may be negative) and has `read_shape`."""
+
+    epoch: int
+    index: int
+    attempt: int
+    case_id: str
+    foreground: str | None  # the region the patch was placed on
+    read_origin: tuple[int, int, int]
+    read_shape: tuple[int, int, int]
+    parameters: Parameters  # the graph's inputs by name, without image and label
+
+
+class PatchSampler:
+    """Plans samples over `cases`. `foreground(case_id)` gives region -> (N, 3) int32 voxels; it may be slow."""
+
+    def __init__(
+        self,
+        cases: Sequence[CaseFacts],
+        foreground: Callable[[str], Coordinates],
+        coefficients: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+        *,
+        sampling: SamplingConfig,
+        augmentation: AugmentationConfig,
+    ) -> None:
+        if not cases:
+            raise InputError("wanted at least one case to sample patches from, got none; check the split")
+        self.sampling = sampling
+        self.augmentation = augmentation
+        self._cases = tuple(cases)
+        self._foreground = foreground
+        self._coefficients = coefficients
+        self._patch = np.array(sampling.block_shape, float)
+
+    def plan(self, epoch: int, index: int, attempt: int = 0) -> PatchPlan:
+        """Decide sample `index` of `epoch`; `attempt` > 0 replaces a case that could not be read."""
+        sampling = self.sampling
+        rng = np.random.default_rng([sampling.seed, epoch, index, attempt])
+        case = self._cases[self._case_number(rng, epoch, index, attempt)]
+        region, voxel = self._draw_voxel(rng, case.case_id, epoch, index)
+        geometry = draw_geometry(rng, self.augmentation, dimensions=sampling.dimensions)
+        origin = self._draw_origin(rng, case.shape, voxel)
+        read_origin, read_shape = origin, sampling.block_shape
+        matrix = np.eye(3, 4, dtype=np.float32)
+        if geometry.warps:
+            centre = np.array(origin) + self._patch / 2
+            if voxel is not None:
+                centre = self._centre_showing(geometry.linear, centre, voxel)
+            start, stop = needed_box(geometry.linear, centre, self._patch, np.array(case.shape, float))
+            if sampling.dimensions == 2:
+                start[0], stop[0] = origin[0], origin[0] + 1  # the neighbouring slices have no weight
+            matrix = dali_matrix(geometry.linear, centre, self._patch, start)
+            read_origin, read_shape = _triple(start), _triple(stop - start)
+        parameters: Parameters = {
+            "warp_on": np.array(geometry.warps),
+            "warp_matrix": matrix if sampling.dimensions == 3 else np.ascontiguousarray(matrix[:2, [0, 1, 3]]),
+            "mirror": np.array(geometry.mirror[-sampling.dimensions :], np.int32),
+        }
+        parameters |= draw_intensities(
+            rng, self.augmentation, modalities=len(MODALITIES), patch_shape=sampling.patch_shape, slack=BANK_SLACK
+        )
+        scale, offset = self._coefficients[case.case_id]
+        parameters |= {"normalise_scale": scale, "normalise_offset": offset}
+        return PatchPlan(
+            epoch=epoch,
+            index=index,
+            attempt=attempt,
+            case_id=case.case_id,
+            foreground=region,
+            read_origin=read_origin,
+            read_shape=read_shape,
+            parameters=parameters,
+        )
+
+    def _case_number(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> int:
+        """Cases come in a shuffled order, each once before any comes again."""
+        count = len(self._cases)
+        spare = int(rng.integers(count))
+        group = index // self.sampling.patches_per_case
+        first: int = _case_order(self.sampling.seed, epoch, group // count, count)[group % count]
+        if attempt == 0 or count == 1:
+            return first
+        return spare if spare != first else (spare + 1) % count
+
+    def _draw_voxel(
+        self, rng: np.random.Generator, case_id: str, epoch: int, index: int
+    ) -> tuple[str | None, NDArray[np.int32] | None]:
+        """A tumour voxel, its region drawn first so that a small region comes as often as a large one."""
+        chances = rng.random(2)
+        if not is_foreground(self.sampling, epoch, index):
+            return None, None
+        regions = {name: voxels for name, voxels in self._foreground(case_id).items() if len(voxels)}
+        if not regions:
+            return None, None
+        region = list(regions)[int(chances[0] * len(regions))]
+        return region, regions[region][int(chances[1] * len(regions[region]))]
+
+    def _draw_origin(
+        self, rng: np.random.Generator, shape: tuple[int, int, int], voxel: NDArray[np.int32] | None
+    ) -> tuple[int, int, int]:
+        """The patch within the case, or, along an axis where the case is smaller, the case within the patch."""
+        room = np.array(shape) - np.array(self.sampling.block_shape)
+        low, high = np.minimum(room, 0), np.maximum(room, 0)
+        origin = np.minimum(low + np.floor(rng.random(3) * (high - low + 1)), high)
+        if voxel is not None:
+            origin = np.clip(voxel - np.array(self.sampling.block_shape) // 2, low, high)
+        return _triple(origin)
+
+    def _centre_showing(self, linear: Any, centre: Any, voxel: NDArray[np.int32]) -> Any:
+        """`centre`, or the voxel itself where rotation and zoom would push the chosen voxel out of the patch."""
+        place = place_in_patch(linear, centre, self._patch, voxel.astype(np.float64) + 0.5)
+        return centre if np.all((place > 0) & (place < self._patch)) else voxel + 0.5
+
+
+def is_foreground(sampling: SamplingConfig, epoch: int, index: int) -> bool:
+    """Whether a sample is placed on tumour: evenly spread over the indices, from a phase drawn for the epoch."""
+    fraction = sampling.foreground_fraction
+    start = _foreground_phase(sampling.seed, epoch)
+    return math.floor((index + 1) * fraction + start) > math.floor(index * fraction + start)
+
+
+@lru_cache(maxsize=64)
+def _case_order(seed: int, epoch: int, turn: int, count: int) -> tuple[int, ...]:
+    order = np.random.default_rng([seed, epoch, turn, CASE_ORDER, count]).permutation(count)
+    return tuple(int(number) for number in order)
+
+
+@lru_cache(maxsize=8)
+def _foreground_phase(seed: int, epoch: int) -> float:
+    return float(np.random.default_rng([seed, epoch, FOREGROUND_PHASE]).random())
+
+
+def _triple(values: Any) -> tuple[int, int, int]:
+    z, y, x = (int(value) for value in values)
+    return z, y, x

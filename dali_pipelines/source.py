@@ -1,0 +1,121 @@
+"""Planned samples read ahead in threads, in order. Knows stores and plans; nothing of augmentation or DALI.
+
+M modalities, D H W voxels z, y, x.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dali_pipelines.sampling import PatchPlan
+from storage.errors import InputError
+
+# A replacement case may be unreadable as well; more than this many in a row is no accident.
+MAX_ATTEMPTS = 8
+
+OnBadCase = Literal["raise", "skip"]
+
+
+class CaseReadError(InputError):
+    """A case could not be read; the message names the case and the sample that wanted it."""
+
+
+class PatchReader(Protocol):
+    """What is read from: storage.DecodedCaseCache, or the store itself."""
+
+    def read_patch(self, case_id: str, origin: tuple[int, int, int], shape: tuple[int, int, int]) -> Any:
+        """Has image_MDHW and label_DHW; zero outside the stored box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """A sample that another case had to fill."""
+
+    epoch: int
+    index: int
+    attempt: int
+    case_id: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was read for a plan: image int16 (M, d, h, w), label uint8 (1, d, h, w), or without d for slices."""
+
+    plan: PatchPlan
+    image: NDArray[np.int16]
+    label: NDArray[np.uint8]
+    replacements: tuple[Replacement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReader:
+    """Reads one sample; any number of threads may call it."""
+
+    reader: PatchReader
+    plan: Callable[[int, int, int], PatchPlan]
+    dimensions: int
+    on_bad_case: OnBadCase
+
+    def read(self, epoch: int, index: int) -> Sample:
+        """The sample, or its replacement; raises CaseReadError."""
+        replacements: list[Replacement] = []
+        for attempt in range(MAX_ATTEMPTS):
+            plan = self.plan(epoch, index, attempt)
+            try:
+                image, label = self._read_block(plan)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                if self.on_bad_case == "raise":
+                    raise CaseReadError(_describe(plan, reason)) from error
+                replacements.append(
+                    Replacement(epoch=epoch, index=index, attempt=attempt, case_id=plan.case_id, error=reason)
+                )
+            else:
+                return Sample(plan=plan, image=image, label=label, replacements=tuple(replacements))
+        last = replacements[-1]
+        raise CaseReadError(_describe(plan, f"{MAX_ATTEMPTS} cases in a row were unreadable; the last: {last.error}"))
+
+    def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        arrays = self.reader.read_patch(plan.case_id, plan.read_origin, plan.read_shape)
+        image, label = arrays.image_MDHW, arrays.label_DHW
+        if label is None:
+            raise InputError(f"case {plan.case_id} has no label; training needs labelled cases")
+        image = np.ascontiguousarray(image, np.int16)
+        label = np.ascontiguousarray(label, np.uint8)[None]
+        return (image, label) if self.dimensions == 3 else (image[:, 0], label[:, 0])
+
+
+def read_ahead(
+    read: Callable[[int, int], Sample], samples: Iterator[tuple[int, int]], pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[Sample]:
+    """`read(*sample)` for each of `samples` (epoch, index), in their order, `ahead` of them under way at a time.
+
+    An error is raised where its sample would have come, not earlier.
+    """
+    waiting: deque[Future[Sample]] = deque(pool.submit(read, *sample) for sample in islice(samples, ahead))
+    while waiting:
+        sample = waiting.popleft().result()
+        waiting.extend(pool.submit(read, *further) for further in islice(samples, 1))
+        yield sample
+
+
+def count_by_case(replacements: Sequence[Replacement]) -> dict[str, int]:
+    """How often each case could not be read."""
+    counts: dict[str, int] = {}
+    for replacement in replacements:
+        counts[replacement.case_id] = counts.get(replacement.case_id, 0) + 1
+    return counts
+
+
+def _describe(plan: PatchPlan, reason: str) -> str:
+    return (
+        f"case {plan.case_id} could not be read for sample {plan.index} of epoch {plan.epoch}: {reason}; "
+        'verify the store, convert the case again, or go on without it (on_bad_case="skip")'
+    )

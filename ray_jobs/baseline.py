@@ -1,0 +1,38 @@
+"""What no network is needed for: the best threshold on any single modality, scored like the network.
+
+If it comes near the network's score, the cases are too easy to say anything about the network.
+"""
+
+import torch
+
+from dali_pipelines import Volume
+from models import ThresholdCounts
+from storage import MODALITIES, REGIONS
+
+WIDEST = 5.0  # standard deviations: thresholds are tried over -5 … 5 of the normalised image
+
+
+class SingleModalityBaseline:
+    """Best IoU per region of `modality >= t` or `modality <= t` inside the brain, over modalities and thresholds."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.counts = [
+            ThresholdCounts(num_regions=2 * len(REGIONS), device=device) for _ in MODALITIES
+        ]  # a region above the threshold, then each below it
+
+    def update(self, volume: Volume) -> None:
+        """Count one case."""
+        assert volume.regions_RDHW is not None
+        brain_DHW = (volume.image_MDHW != 0).any(dim=0)
+        regions = torch.cat([volume.regions_RDHW, volume.regions_RDHW])
+        for counts, scan_DHW in zip(self.counts, volume.image_MDHW, strict=True):
+            above = ((scan_DHW / WIDEST + 1) / 2).clamp(0.001, 0.999)
+            both = torch.stack([above, 1 - above]) * brain_DHW
+            counts.update(volume.case_id, both.repeat_interleave(len(REGIONS), dim=0), regions)
+
+
+def best_single_modality_iou(counts_per_modality: list[ThresholdCounts]) -> dict[str, float]:
+    """Return the best IoU of each region over modalities, directions and thresholds, and the mean of those."""
+    found = torch.stack([torch.as_tensor(counts.best_per_region().iou) for counts in counts_per_modality])
+    best = found.reshape(-1, len(REGIONS)).amax(dim=0).tolist()
+    return {**dict(zip(REGIONS, best, strict=True)), "mean": sum(best) / len(best)}

@@ -1,0 +1,57 @@
+"""From what the user named (a folder of NIfTI files, a store, or nothing) to an open store and its splits."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from ray_jobs.config import TrainConfig, home_folder
+from ray_jobs.conversion import convert_cohort
+from storage import CohortStore, find_cases, open_store
+from storage.phantom import write_phantom_cohort
+
+PHANTOM_CASES = 16
+PHANTOM_SEED = 0
+
+
+def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
+    """Return the open store of `config`, converting its source, or a synthetic cohort, where that is still to do."""
+    if config.store is not None:
+        return open_store(config.store)
+    source = Path(config.source) if config.source is not None else phantom_source(console)
+    find_cases(source)  # refuses a folder that holds no cases before anything is written
+    uri = str(store_folder(source))
+    convert_cohort(source, uri, console=console)
+    return open_store(uri)
+
+
+def phantom_source(console: Console) -> Path:
+    """Write the synthetic cohort, if it is not there yet, and return its folder."""
+    folder = data_folder() / f"phantom-{PHANTOM_CASES}-{PHANTOM_SEED}"
+    with console.status("writing the synthetic cohort") as status:
+        return write_phantom_cohort(
+            folder,
+            cases=PHANTOM_CASES,
+            seed=PHANTOM_SEED,
+            on_case=lambda case_id: status.update(f"writing the synthetic cohort: {case_id}"),
+        )
+
+
+def store_folder(source: Path) -> Path:
+    """Return where the store of `source` is kept: the same place every time for the same folder."""
+    place = source.resolve()
+    return data_folder() / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}.zarr"
+
+
+def data_folder() -> Path:
+    """Return the folder for synthetic cohorts and converted stores."""
+    return home_folder() / "data"
+
+
+def cache_folder() -> Path:
+    """Return where this machine keeps decoded cases: a cloud machine's NVMe disk, else the user's cache folder."""
+    nvme = Path("/opt/dlami/nvme")
+    if nvme.is_dir() and os.access(nvme, os.W_OK):
+        return nvme / "brats-stream-cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brats-stream"

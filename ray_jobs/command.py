@@ -1,0 +1,36 @@
+"""A command line over a preset over the environment's defaults."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from ray_jobs.config import TrainConfig, apply_environment, environment_default
+from ray_jobs.presets import preset
+
+Config = TypeVar("Config")
+
+
+def parse_training(arguments: Sequence[str]) -> TrainConfig:
+    """Return the training configuration of `arguments`."""
+    return parse_over_preset(arguments, lambda base: base, TrainConfig)
+
+
+def parse_over_preset(arguments: Sequence[str], around: Callable[[TrainConfig], Config], kind: type[Config]) -> Config:
+    """Return the `kind` of configuration that `arguments` describe.
+
+    Defaults come from the preset that they name, then from the environment; `around` puts them into a `kind`.
+    """
+    chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
+    base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
+    return tyro.cli(kind, default=around(base), args=list(arguments))
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return what follows `option`: the preset must be known before the command line over it can be parsed."""
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None

@@ -1,0 +1,112 @@
+"""The training run's configuration, composed of what the other packages own, and where its defaults come from.
+
+This is the only file that reads the environment: BRATS_PRESET, BRATS_WORKERS, BRATS_STORE and BRATS_RUNS give a
+cluster's defaults, so that `ray job submit -- python ray_jobs/train.py` needs no arguments there.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from dali_pipelines import AugmentationConfig, SamplingConfig
+from models import Execution, LossConfig, UNetConfig
+from ray_jobs.optimiser import OptimiserConfig
+from ray_jobs.validation import ValidationConfig
+from storage import InputError, SplitConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a U-Net on BraTS cases. Without --source or --store it writes and uses a synthetic cohort."""
+
+    preset: str = "demo"
+    """Named starting point for everything below: demo, laptop, brats3d or brats2d."""
+    source: str | None = None
+    """Folder of BraTS cases as downloaded (NIfTI); converted once, found again next time."""
+    store: str | None = None
+    """Zarr store made by convert.py: a path or an s3:// URL."""
+    runs: str = "runs"
+    """Where runs are kept: a path or an s3:// URL."""
+    name: str | None = None
+    """Name of the run; the same name resumes. Default: preset and a hash of configuration and store."""
+    workers: int | None = None
+    """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
+    gpu: bool | None = None
+    """Whether each worker has a GPU. Default: where there are GPUs."""
+    cache_gb: float = 50.0
+    """Local disk for decoded cases, shared by the ranks of a node, in GB."""
+    epochs: int = 10
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
+    normalisation: Literal["zscore", "minmax"] = "zscore"
+    """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
+    splits: SplitConfig = dataclasses.field(default_factory=SplitConfig)
+    sampling: SamplingConfig
+    augmentation: AugmentationConfig
+    model: UNetConfig
+    execution: Execution = dataclasses.field(default_factory=Execution)
+    loss: LossConfig
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.store is not None:
+            raise InputError("give --source (NIfTI) or --store (already converted), not both")
+        if self.epochs < 1:
+            raise InputError(f"--epochs must be at least 1, got {self.epochs}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}")
+        if self.model.dimensions != self.sampling.dimensions:
+            raise InputError(
+                f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
+                "give a preset in which they agree"
+            )
+        try:
+            self.model.check_sides(self.sampling.patch_shape)
+        except ValueError as error:
+            raise InputError(f"--sampling.patch-shape: {error}") from error
+
+
+# What may differ between two starts of one run: where it is kept and on how much machine it runs.
+NOT_PART_OF_A_RUN = ("preset", "source", "store", "runs", "name", "workers", "gpu", "cache_gb")
+
+
+def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:
+    """Return BRATS_<name>, or None where it is unset or empty."""
+    return os.environ.get(f"BRATS_{name}") or None
+
+
+def apply_environment(config: TrainConfig, *, ignore_store: bool = False) -> TrainConfig:
+    """Fill in what the environment names: defaults that the command line may still change."""
+    workers = environment_default("WORKERS")
+    if workers is not None and not workers.isdecimal():
+        raise InputError(f"BRATS_WORKERS must be a whole number, got {workers!r}")
+    return dataclasses.replace(
+        config,
+        workers=int(workers) if workers else config.workers,
+        store=config.store if ignore_store else environment_default("STORE") or config.store,
+        runs=environment_default("RUNS") or str(home_folder() / "runs"),
+    )
+
+
+def home_folder() -> Path:
+    """Return where runs and converted data go unless told: here, or the user's own folder inside a Ray job.
+
+    A job's working directory may be an uploaded copy that is thrown away with the job.
+    """
+    return Path.home() / "brats-stream" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
+
+
+def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
+    """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
+    part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
+    return {"store_digest": store_digest, **json.loads(json.dumps(part))}
+
+
+def default_run_name(config: TrainConfig, store_digest: str) -> str:
+    """Return `<preset>-<hash>`, the same for the same configuration and store."""
+    text = json.dumps(run_identity(config, store_digest), sort_keys=True)
+    return f"{config.preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,142 @@
+"""Convert a BraTS download into a store: `python ray_jobs/convert.py --source DIR --store PATH_OR_URL`.
+
+Exit status: 0 when every case is stored, 3 when some were refused or found damaged (report.json in the store lists
+them with reasons), 2 when nothing could be done with what was given.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ray_jobs.conversion import convert_cohort, verify_cohort
+from ray_jobs.exit_status import run_command
+from ray_jobs.ray_start import ray_running
+from storage import InputError, find_cases, open_store
+from storage.cohort import ConversionReport
+from storage.labels import CONVENTIONS, MODALITIES, LabelConvention
+from storage.objects import parse_uri
+
+__all__ = ["ConvertConfig", "convert_cohort", "main"]
+
+REFUSED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Convert a BraTS download into a store; run again, it does only what is missing or changed."""
+
+    store: str
+    """Folder or s3:// URL of the store; it is made if it is not there."""
+    source: Path | None = None
+    """Folder with the cases, at any depth. Without it only --verify is done."""
+    verify: bool = False
+    """Read everything in the store again and compare it with its checksums (and with the source files)."""
+    modalities: tuple[str, ...] = MODALITIES
+    """The scans each case must have, in the store's order; fewer for cohorts with fewer."""
+    names: dict[str, str] = field(default_factory=dict)
+    """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
+    label_convention: str | None = None
+    """What the label values mean: brats-124, brats-123, gli-2024, msd or brats-2013; else told from the cohort."""
+    label_map: dict[int, int] = field(default_factory=dict)
+    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
+    subjects: Path | None = None
+    """CSV with columns case_id and subject, where ids do not tell which exams are of one person."""
+
+    def convention(self) -> LabelConvention | None:
+        """The convention that was told, if any; raises InputError."""
+        if self.label_map and self.label_convention:
+            raise InputError("wanted --label-convention or --label-map, got both; give one")
+        if self.label_map:
+            try:
+                return LabelConvention(name="custom", stored_by_source={0: 0, **self.label_map})
+            except ValueError as error:
+                raise InputError(f"--label-map: {error}") from None
+        if self.label_convention is None:
+            return None
+        if self.label_convention not in CONVENTIONS:
+            raise InputError(f"wanted --label-convention {', '.join(CONVENTIONS)}, got {self.label_convention}")
+        return CONVENTIONS[self.label_convention]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
+    if config.source is None and not config.verify:
+        raise InputError("wanted --source DIR (or --verify to check a store), got neither")
+    console = Console()
+    told = config.convention()
+    source = config.source.resolve() if config.source is not None else None
+    uri, _ = parse_uri(config.store)
+    names, subjects = config.names or None, read_subjects(config.subjects)
+    files: dict[str, dict[str, Path]] = {}
+    status = 0
+    if source is not None:
+        search = find_cases(
+            source, modalities=config.modalities, names=names
+        )  # before Ray starts: bad input is told at once
+        files = {
+            case.case_id: dict(case.files) | ({"label": case.label} if case.label else {}) for case in search.cases
+        }
+    with ray_running():
+        if source is not None:
+            report = convert_cohort(
+                source,
+                uri,
+                modalities=config.modalities,
+                convention=told,
+                names=names,
+                subjects=subjects,
+                console=console,
+            )
+            show(report, console)
+            status = REFUSED if report.refused else 0
+        if config.verify:
+            store = open_store(uri)
+            problems = verify_cohort(store, files=files, console=console)
+            for problem in problems:
+                console.print(problem, markup=False, style="red", soft_wrap=True)
+            console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")
+            status = REFUSED if problems else status
+    return status
+
+
+def show(report: ConversionReport, console: Console) -> None:
+    """Print what a conversion did as a table, and each refusal on a line of its own."""
+    for refusal in report.refused:
+        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+    table = Table(title=f"{report.store_uri} ({report.label_convention})")
+    table.add_column("cases")
+    table.add_column("count", justify="right")
+    for name, items in (
+        ("converted", report.converted),
+        ("of these changed since they were stored", report.changed),
+        ("already there, skipped", report.skipped),
+        ("without label: for prediction only", report.unlabelled),
+        ("refused", report.refused),
+    ):
+        table.add_row(name, str(len(items)))
+    console.print(table)
+    if not report.converted and not report.refused:
+        console.print(f"nothing to do: all {len(report.skipped)} cases are in the store already")
+    console.print(f"{report.seconds:.1f} s; report: {report.store_uri}/report.json", soft_wrap=True)
+
+
+def read_subjects(path: Path | None) -> dict[str, str] | None:
+    """The subject of each case id by the CSV; raises InputError when it is not one."""
+    if path is None:
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return {row["case_id"]: row["subject"] for row in csv.DictReader(lines)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f"wanted a CSV with columns case_id and subject, {path}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,80 @@
+"""Named runs. Each docstring states command, hardware, time and the score that was measured with it."""
+
+from collections.abc import Callable
+
+from dali_pipelines import AUGMENTATION_PRESETS, SamplingConfig
+from models import UNET_PRESETS, LossConfig
+from ray_jobs.config import TrainConfig
+from ray_jobs.optimiser import OptimiserConfig
+from ray_jobs.validation import ValidationConfig
+from storage import InputError
+
+
+def demo() -> TrainConfig:
+    """`python ray_jobs/train.py`: the synthetic cohort on a laptop's CPU."""
+    return TrainConfig(
+        preset="demo",
+        epochs=6,
+        sampling=SamplingConfig(dimensions=3, patch_shape=(48, 48, 48), global_batch_size=4, patches_per_epoch=240),
+        augmentation=AUGMENTATION_PRESETS["light"],
+        model=UNET_PRESETS["tiny"],
+        loss=LossConfig(),
+        optimiser=OptimiserConfig(learning_rate=3e-3),
+    )
+
+
+def laptop() -> TrainConfig:
+    """`python ray_jobs/train.py --source DIR --preset laptop`: real scans on two CPU cores."""
+    return TrainConfig(
+        preset="laptop",
+        epochs=20,
+        sampling=SamplingConfig(dimensions=3, patch_shape=(64, 64, 64), global_batch_size=4, patches_per_epoch=240),
+        augmentation=AUGMENTATION_PRESETS["light"],
+        model=UNET_PRESETS["tiny"],
+        loss=LossConfig(),
+        optimiser=OptimiserConfig(learning_rate=3e-3),
+    )
+
+
+def brats3d() -> TrainConfig:
+    """`python ray_jobs/train.py --preset brats3d`: nnU-Net's 3-D network, patches and augmentation, on GPUs."""
+    return TrainConfig(
+        preset="brats3d",
+        gpu=True,
+        epochs=200,
+        sampling=SamplingConfig(dimensions=3, patch_shape=(128, 128, 128), global_batch_size=4, patches_per_epoch=1000),
+        augmentation=AUGMENTATION_PRESETS["nnunet"],
+        model=UNET_PRESETS["nnunet"],
+        loss=LossConfig(),
+        optimiser=OptimiserConfig(name="sgd", learning_rate=1e-2, weight_decay=3e-5),
+        validation=ValidationConfig(overlap=0.5, every=5),
+    )
+
+
+def brats2d() -> TrainConfig:
+    """`python ray_jobs/train.py --preset brats2d`: a 2-D U-Net on axial slices."""
+    return TrainConfig(
+        preset="brats2d",
+        epochs=6,
+        sampling=SamplingConfig(dimensions=2, patch_shape=(96, 96), global_batch_size=16, patches_per_epoch=1600),
+        augmentation=AUGMENTATION_PRESETS["light"],
+        model=UNET_PRESETS["tiny2d"],
+        loss=LossConfig(),
+        optimiser=OptimiserConfig(learning_rate=3e-3),
+        validation=ValidationConfig(window_batch=16),
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "demo": demo,
+    "laptop": laptop,
+    "brats3d": brats3d,
+    "brats2d": brats2d,
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """Return the named preset. Raises InputError with the names there are."""
+    if name not in PRESETS:
+        raise InputError(f"--preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]()

@@ -1,0 +1,97 @@
+"""Joining the cluster this process was started for, or starting a private one on this machine."""
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from storage import InputError
+
+# Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
+DASHBOARD_HOST = "127.0.0.1"
+
+
+def on_a_cluster() -> bool:
+    """Return whether Ray told this process which cluster it belongs to, as it does for a submitted job."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextlib.contextmanager
+def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out."""
+    # The workers' own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if on_a_cluster():
+        ray.init(**quiet)
+    else:
+        make_token()
+        resources = {"tune_driver": tune_drivers} if tune_drivers else None
+        ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def make_token() -> None:
+    """See to it that this user has a token for private clusters, which only this user can read.
+
+    Ray would write the file itself, but readable by everyone.
+    """
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if os.environ["RAY_AUTH_MODE"] != "token" or os.environ.get("RAY_AUTH_TOKEN") or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
+    """Return how many training processes to run and whether each has a GPU.
+
+    On a private cluster more workers than CPUs or GPUs are refused; on a cluster that may grow they are waited for.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    use_gpu = gpus > 0 if gpu is None else gpu
+    if on_a_cluster():
+        return asked or (gpus if use_gpu else 0) or 2, use_gpu
+    kind, limit = ("GPUs", gpus) if use_gpu else ("CPUs", cpus)
+    if use_gpu and not gpus:
+        raise InputError("this run wants GPUs and this machine has none: give --no-gpu, or the preset demo or laptop")
+    if asked is None:
+        return gpus if use_gpu else min(2, cpus), use_gpu
+    if asked > limit:
+        raise InputError(f"--workers {asked} wants {asked} {kind}, this machine has {limit}: give --workers {limit}")
+    return asked, use_gpu
+
+
+def refuse_hidden_folder(folder: str, what: str) -> None:
+    """Raise InputError where the cluster has nodes that do not see the local path `folder`, which must exist here."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if "://" in folder or len(nodes) < 2:
+        return
+    marker = Path(folder) / f".seen-by-all-nodes-{secrets.token_hex(8)}"
+    marker.touch()
+    try:
+        sees = ray.remote(num_cpus=0)(_exists)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        answers = ray.get(
+            [sees.options(scheduling_strategy=strategy(node, soft=False)).remote(str(marker)) for node in nodes]
+        )
+    finally:
+        marker.unlink()
+    if not all(answers):
+        raise InputError(
+            f"{what} {folder} is a local path that {answers.count(False)} of {len(nodes)} nodes cannot see; "
+            "give an s3:// URL or a folder that all nodes share"
+        )
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()

@@ -1,0 +1,173 @@
+"""Whole held-out cases through sliding-window inference, split over the ranks, each case once.
+
+Shapes: M modality, R region, D H W voxels (z y x).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dali_pipelines import Volume, VolumeLoader
+from models import Precision, RegionScores, ThresholdCounts, sliding_window_probabilities
+from ray_jobs.baseline import SingleModalityBaseline, best_single_modality_iou
+from ray_jobs.session import Session
+from storage import REGIONS, DecodedCaseCache, InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Sliding-window inference over whole held-out cases."""
+
+    overlap: float = 0.25
+    """Share of a window that its neighbour covers too."""
+    window_batch: int = 2
+    """Windows (3-D) or slices (2-D) predicted at once."""
+    mirror: bool = False
+    """Average the predictions of all mirror images: eight times the work in 3-D, four in 2-D."""
+    every: int = 1
+    """Epochs between validations; the last epoch always has one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"--validation.overlap must lie in [0, 1), got {self.overlap}")
+        if self.every < 1:
+            raise InputError(f"--validation.every must be at least 1, got {self.every}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaseImage:
+    """One case with its prediction, for figures."""
+
+    case_id: str
+    image_MDHW: NDArray[np.float32]
+    regions_RDHW: NDArray[np.bool_]
+    probabilities_RDHW: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of one set of cases over all ranks, and the images that this rank was asked to keep."""
+
+    cases: int
+    scores: RegionScores
+    thresholds: Mapping[str, float]
+    images: tuple[CaseImage, ...] = ()
+    baseline_iou: Mapping[str, float] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `summary.json` says of these cases."""
+        return {
+            "cases": self.cases,
+            "iou": _by_region(self.scores.iou),
+            "dice": _by_region(self.scores.dice),
+            "threshold": dict(self.thresholds),
+        }
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The summary as flat names: iou_WT … iou_mean, dice_WT … threshold_ET."""
+        parts = self.summary()
+        return {f"{kind}_{name}": value for kind in ("iou", "dice", "threshold") for name, value in parts[kind].items()}
+
+
+class CaseEvaluator:
+    """Predicts whole cases with a network trained on patches or slices."""
+
+    def __init__(
+        self, model: nn.Module, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision
+    ) -> None:
+        self._model, self._config, self._precision = model, config, precision
+        self._window = tuple(patch_shape)
+
+    def probabilities(self, image_MDHW: torch.Tensor) -> torch.Tensor:
+        """Return probabilities_RDHW in float32, on the image's device."""
+        axes = range(3 - len(self._window), 3)  # a 2-D network sees slices, and never z
+        return sliding_window_probabilities(
+            self._finest_logits,
+            image_MDHW,
+            window=self._window,
+            overlap=self._config.overlap,
+            batch_size=self._config.window_batch,
+            mirror_axes=tuple(axes) if self._config.mirror else (),
+        )
+
+    def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:
+        with self._precision.autocast(image.device):
+            logits: torch.Tensor = self._model(image)[0]
+        return logits
+
+
+@torch.inference_mode()
+def evaluate(
+    evaluator: CaseEvaluator,
+    cache: DecodedCaseCache,
+    case_ids: Sequence[str],
+    session: Session,
+    *,
+    normalisation: Literal["zscore", "minmax"],
+    thresholds: Mapping[str, float] | None = None,
+    keep_images: int = 0,
+    with_baseline: bool = False,
+) -> Evaluation:
+    """Score `case_ids` at `thresholds`, or at the best threshold per region, in one pass over the cases.
+
+    Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
+    own cases a rank returns with their predictions.
+    """
+    counts = ThresholdCounts(num_regions=len(REGIONS), device=session.device)
+    baseline = SingleModalityBaseline(session.device) if with_baseline else None
+    images: list[CaseImage] = []
+    own = list(case_ids)[session.rank :: session.world_size]
+    for volume in VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation):
+        if volume.regions_RDHW is None:
+            raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
+        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
+        counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
+        if baseline is not None:
+            baseline.update(volume)
+        if len(images) < keep_images:
+            images.append(_keep(volume, probabilities_RDHW))
+    counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
+    if thresholds is None:
+        best = counts.best_per_region()
+        thresholds = dict(zip(REGIONS, best.threshold, strict=True))
+    return Evaluation(
+        cases=len(case_ids),
+        scores=counts.at(list(thresholds.values())),
+        thresholds=thresholds,
+        images=tuple(images),
+        baseline_iou=best_single_modality_iou(single_modality) if single_modality else None,
+    )
+
+
+def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[ThresholdCounts]:
+    """Return each of `own` with the counts of all ranks' cases added; the same on every rank."""
+    if session.world_size == 1:
+        return own
+    states: list[Any] = [None] * session.world_size
+    torch.distributed.all_gather_object(states, [counts.state() for counts in own])
+    merged, *others = [[ThresholdCounts.from_state(state) for state in rank] for rank in states]
+    for other in others:
+        for counts, more in zip(merged, other, strict=True):
+            counts.merge(more)
+    return merged
+
+
+def _keep(volume: Volume, probabilities_RDHW: torch.Tensor) -> CaseImage:
+    assert volume.regions_RDHW is not None
+    return CaseImage(
+        case_id=volume.case_id,
+        image_MDHW=volume.image_MDHW.cpu().numpy(),
+        regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
+        probabilities_RDHW=probabilities_RDHW.cpu().numpy(),
+    )
+
+
+def _by_region(values: Sequence[float]) -> dict[str, float]:
+    named = dict(zip(REGIONS, (float(value) for value in values), strict=True))
+    return {**named, "mean": sum(named.values()) / len(named)}

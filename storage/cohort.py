@@ -1,0 +1,144 @@
+"""A whole cohort's conversion, but for who runs it: what is to do, what came of it, and the report.
+
+The driver calls `plan_conversion`, has `convert_or_refuse` run once for each planned case (here or as Ray tasks), and
+calls `finish_conversion`. Only the driver writes the index.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.case import Case
+from storage.convert import convert_case
+from storage.detection import detect_convention
+from storage.errors import CaseRefusedError, InputError, Refusal
+from storage.index import ROOT_KEY
+from storage.info import CaseInfo, SourceFile, canonical_json
+from storage.labels import LabelConvention
+from storage.nifti import file_digest
+from storage.store import CohortStore, case_key
+
+REPORT_KEY = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionPlan:
+    """Cases to convert (new ones and `changed` ones), and cases that are stored already from the same files."""
+
+    todo: tuple[Case, ...]
+    changed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """What a conversion did. `changed` are those of `converted` that were stored from other bytes before."""
+
+    store_uri: str
+    label_convention: str
+    converted: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    seconds: float = field(default=0.0)
+
+    def to_json(self) -> bytes:
+        """The report as report.json holds it."""
+        document: dict[str, Any] = asdict(self)
+        return canonical_json(document) + b"\n"
+
+
+def choose_convention(
+    cases: Sequence[Case],
+    values_by_case: Mapping[str, Sequence[int] | None],
+    *,
+    told: LabelConvention | None,
+    stated: LabelConvention | None,
+    stored: LabelConvention | None,
+) -> LabelConvention:
+    """What the user told, else what the folder states, else what the store has, else what the labels show."""
+    if told is not None:
+        return told
+    if stated is not None:
+        return stated
+    return stored or detect_convention(cases, values_by_case)
+
+
+def plan_conversion(cases: Iterable[Case], stored: Mapping[str, CaseInfo]) -> ConversionPlan:
+    """Compare the cases with the committed ones: by size and time of each file, and by SHA-256 where those differ."""
+    todo: list[Case] = []
+    changed: list[str] = []
+    skipped: list[str] = []
+    for case in cases:
+        info = stored.get(case.case_id)
+        if info is None:
+            todo.append(case)
+        elif _same_sources(case, info):
+            skipped.append(case.case_id)
+        else:
+            todo.append(case)
+            changed.append(case.case_id)
+    return ConversionPlan(todo=tuple(todo), changed=tuple(changed), skipped=tuple(skipped))
+
+
+def convert_or_refuse(case: Case, store: CohortStore) -> CaseInfo | Refusal:
+    """`convert_case`, with a refusal as a value: what a worker returns to the driver."""
+    try:
+        return convert_case(case, store)
+    except CaseRefusedError as error:
+        return error.refusal
+
+
+def finish_conversion(store: CohortStore, earlier: Iterable[str]) -> list[Refusal]:
+    """Take out cases that hold the voxels of another, then list the rest in the index.
+
+    Of two equal cases the one in `earlier` stays (it was stored before), else the one whose id sorts first.
+    """
+    before = set(earlier)
+    committed = store.committed_cases()
+    refused: list[Refusal] = []
+    owner: dict[str, str] = {}
+    for case_id in sorted(committed, key=lambda name: (name not in before, name)):
+        info = committed[case_id]
+        first = owner.setdefault(info.arrays["image"].content_sha256, case_id)
+        if first == case_id:
+            continue
+        refused.append(
+            Refusal(
+                case_id=case_id,
+                file=", ".join(source.name for source in info.sources.values()),
+                finding=f"the same voxels as case {first}",
+                remedy="keep one of the two folders, so that no scan is in training and in test",
+            )
+        )
+        remove_case(store, case_id)
+        del committed[case_id]
+    store.rebuild_index(committed)
+    return refused
+
+
+def remove_case(store: CohortStore, case_id: str) -> None:
+    """Uncommit a case, then remove its arrays."""
+    store.objects.delete(case_key(case_id, ROOT_KEY))
+    store.objects.delete_folder(case_key(case_id))
+
+
+def _same_sources(case: Case, info: CaseInfo) -> bool:
+    paths: dict[str, Path] = dict(case.files)
+    if case.label is not None:
+        paths["label"] = case.label
+    if set(paths) != set(info.sources):
+        return False
+    return all(_same_file(paths[role], source) for role, source in info.sources.items())
+
+
+def _same_file(path: Path, source: SourceFile) -> bool:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot look at {path}: {error.strerror or error}") from None
+    if state.st_size != source.size:
+        return False
+    return state.st_mtime_ns == source.mtime_ns or file_digest(path) == source.sha256

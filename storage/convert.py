@@ -1,0 +1,216 @@
+"""One case into the store: read, check, turn, crop, compress, and commit with the record that is written last.
+
+Shapes: M modality, D H W voxels z y x in LPS, X Y Z voxels in the source's own order.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.case import Case
+from storage.errors import CaseRefusedError, Refusal
+from storage.foreground import sample_foreground
+from storage.grid import bounding_box, box_slices, lps_affine, orientation_of, to_lps
+from storage.index import ROOT_KEY, decode_case, encode_case
+from storage.info import ArrayRecord, Box, CaseInfo, SourceFile, as_affine
+from storage.intensity import brain_mask, measure_intensities
+from storage.labels import LabelConvention
+from storage.layout import DEFAULT_LAYOUT, Layout, write_array
+from storage.nifti import NiftiError, SourceVolume, as_labels, read_volume
+from storage.store import CohortStore, case_key
+
+# Millimetres. Headers of one case differ in the last bits of a float32; grids that differ do so by far more.
+_AFFINE_TOLERANCE = 1e-3
+
+
+class _SourceCase:
+    """A case's files, read and found to lie on one grid."""
+
+    def __init__(self, case: Case, modalities: tuple[str, ...]) -> None:
+        self.case = case
+        self.modalities = modalities
+        self.sources: dict[str, SourceFile] = {}
+        self._files: dict[Path, SourceVolume] = {}
+        self.first: SourceVolume | None = None
+        self.first_path = Path()
+        self.shape_XYZ: tuple[int, ...] = ()
+        self.scans_DHW = [self._scan(modality) for modality in modalities]
+        self.label_DHW = self._label() if case.label is not None else None
+        self._files.clear()
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        if self.first is None:
+            raise ValueError("a case needs at least one modality")
+        return self.first.affine
+
+    def _scan(self, modality: str) -> NDArray[Any]:
+        path, volume = self.case.files[modality], self.case.volumes.get(modality)
+        read = self._read(path, modality, dimensions=3 if volume is None else 4, volume=volume)
+        array: NDArray[Any] = read.array
+        if volume is not None:
+            if volume >= array.shape[3]:
+                finding = f"{array.shape[3]} volumes, wanted one for {modality} at index {volume}"
+                raise self.refused(path, finding, "download the file again")
+            array = array[..., volume]
+        self._check_grid(path, array.shape, read)
+        return to_lps(array, read.affine)
+
+    def _label(self) -> NDArray[np.uint8]:
+        path = self.case.label
+        if path is None:
+            raise ValueError(f"{self.case.case_id} has no label")
+        read = self._read(path, "label", dimensions=3, volume=None)
+        self._check_grid(path, read.array.shape, read)
+        try:
+            labels = as_labels(read.array)
+        except NiftiError as error:
+            raise self.refused(path, error.finding, error.remedy) from None
+        turned = to_lps(labels, read.affine)
+        return np.asarray(turned, dtype=np.uint8)
+
+    def _read(self, path: Path, role: str, *, dimensions: int, volume: int | None) -> SourceVolume:
+        if path not in self._files:
+            try:
+                self._files[path] = read_volume(path, dimensions=dimensions)
+            except NiftiError as error:
+                raise self.refused(path, error.finding, error.remedy) from None
+        read = self._files[path]
+        self.sources[role] = SourceFile(
+            name=path.name, sha256=read.sha256, size=read.size, mtime_ns=read.mtime_ns, volume=volume
+        )
+        return read
+
+    def _check_grid(self, path: Path, shape: tuple[int, ...], read: SourceVolume) -> None:
+        if self.first is None:
+            self.first, self.first_path, self.shape_XYZ = read, path, tuple(shape)
+            return
+        remedy = f"resample it to the grid of {self.first_path.name}, or take the file of this exam"
+        if tuple(shape) != self.shape_XYZ:
+            finding = f"shape {tuple(shape)}, {self.first_path.name} has {self.shape_XYZ}"
+            raise self.refused(path, finding, remedy)
+        difference = float(np.abs(read.affine - self.first.affine).max())
+        if difference > _AFFINE_TOLERANCE:
+            finding = f"its affine differs from that of {self.first_path.name} by up to {difference:g} mm"
+            raise self.refused(path, finding, remedy)
+
+    def refused(self, path: Path, finding: str, remedy: str) -> CaseRefusedError:
+        refusal = Refusal(case_id=self.case.case_id, file=str(path), finding=finding, remedy=remedy)
+        return CaseRefusedError(refusal)
+
+
+def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAYOUT) -> CaseInfo:
+    """Write one case and commit it; what was there before under its id is replaced. The index is not touched.
+
+    Raises CaseRefusedError with file, finding and remedy, and then leaves no case; InputError when the store fails.
+    """
+    settings = store.settings
+    source = _SourceCase(case, settings.modalities)
+    label_DHW = _to_stored_labels(source, settings.convention)
+    box = _box_of(source, label_DHW)
+    image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
+    label_crop = None if label_DHW is None else np.ascontiguousarray(label_DHW[box_slices(box)])
+    store.objects.delete(case_key(case.case_id, ROOT_KEY))  # uncommitted before anything else of it changes
+    store.objects.delete_folder(case_key(case.case_id))
+    writer = store.objects.zarr_store(read_only=False)
+    arrays: dict[str, NDArray[Any]] = {"image": image_MDHW}
+    region_voxels: dict[str, int] = {}
+    if label_crop is not None:
+        arrays["label"] = label_crop
+        arrays["foreground"], region_voxels = sample_foreground(label_crop, case.case_id)
+    records: dict[str, ArrayRecord] = {}
+    for name, array in arrays.items():
+        path = case_key(case.case_id, name)
+        content = write_array(writer, path, array, layout)
+        metadata = store.objects.get(f"{path}/{ROOT_KEY}") or b""
+        records[name] = ArrayRecord(
+            shape=array.shape,
+            dtype=array.dtype.name,
+            metadata_sha256=hashlib.sha256(metadata).hexdigest(),
+            content_sha256=content,
+        )
+    info = _describe(source, settings.convention, box, image_MDHW, region_voxels, records)
+    raw = encode_case(info)
+    store.objects.put(case_key(case.case_id, ROOT_KEY), raw)
+    return decode_case(raw, case.case_id)
+
+
+def _to_stored_labels(source: _SourceCase, convention: LabelConvention) -> NDArray[np.uint8] | None:
+    path = source.case.label
+    if source.label_DHW is None or path is None:
+        return None
+    try:
+        return convention.to_stored(source.label_DHW)
+    except ValueError as error:
+        remedy = "correct the file, or state the cohort's labels with --label-convention or --label-map"
+        raise source.refused(path, str(error), remedy) from None
+
+
+def _box_of(source: _SourceCase, label_DHW: NDArray[np.uint8] | None) -> Box:
+    """The box of every voxel that any modality or the label has non-zero."""
+    mask_DHW = source.scans_DHW[0] != 0
+    for scan_DHW in source.scans_DHW[1:]:
+        mask_DHW |= scan_DHW != 0
+    if not mask_DHW.any():
+        finding = "an empty brain: every voxel of every modality is 0"
+        raise source.refused(source.first_path, finding, "download or export the scans again")
+    if label_DHW is not None:
+        mask_DHW |= label_DHW != 0
+    box = bounding_box(mask_DHW)
+    if box is None:
+        raise ValueError("a mask that is not empty has a box")
+    return box
+
+
+def _stack(scans_DHW: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array in the narrowest dtype that all scans share without loss."""
+    dtype = np.result_type(*(scan.dtype for scan in scans_DHW))
+    return np.stack([scan.astype(dtype, copy=False) for scan in scans_DHW])
+
+
+def _describe(
+    source: _SourceCase,
+    convention: LabelConvention,
+    box: Box,
+    image_MDHW: NDArray[Any],
+    region_voxels: Mapping[str, int],
+    records: Mapping[str, ArrayRecord],
+) -> CaseInfo:
+    case = source.case
+    affine = lps_affine(source.shape_XYZ, source.affine)
+    depth, height, width = source.scans_DHW[0].shape
+    brain_DHW = brain_mask(image_MDHW)
+    measured = measure_intensities(image_MDHW, brain_DHW)
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    return CaseInfo(
+        case_id=case.case_id,
+        subject=case.subject,
+        grade=case.grade,
+        modalities=tuple(source.modalities),
+        labelled=case.label is not None,
+        label_convention=convention.name,
+        label_lossy=convention.lossy,
+        shape=(image_MDHW.shape[1], image_MDHW.shape[2], image_MDHW.shape[3]),
+        bbox=box,
+        original_shape=(depth, height, width),
+        orientation="LPS",
+        spacing=(float(sides[2]), float(sides[1]), float(sides[0])),
+        affine=as_affine(affine),
+        source_shape=(source.shape_XYZ[0], source.shape_XYZ[1], source.shape_XYZ[2]),
+        source_orientation=orientation_of(source.affine),
+        source_affine=as_affine(source.affine),
+        brain_voxels=int(brain_DHW.sum()),
+        mean=measured.mean,
+        std=measured.std,
+        minimum=measured.minimum,
+        maximum=measured.maximum,
+        percentiles=measured.percentiles,
+        region_voxels=region_voxels,
+        sources=source.sources,
+        arrays=records,
+        notes=case.notes,
+    )

@@ -1,0 +1,87 @@
+"""How arrays lie in the store: chunks, shards, codecs; what a read costs. Measured in docs/storage.md.
+
+A chunk is the unit of decoding: 64 voxels a side, all modalities together, since a patch always wants all of them.
+A shard is the unit of storage: one object holds a whole array, so a case costs one request an array, and a patch reads
+the shard's index and then only its chunks. Each chunk and the index end with their own crc32c.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+DIMENSION_NAMES = {
+    "image": ("modality", "z", "y", "x"),
+    "label": ("z", "y", "x"),
+    "foreground": ("region", "sample", "zyx"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Chunk side in voxels, Blosc's compressor, level and shuffle; `sharded` puts a whole array into one object."""
+
+    chunk_side: int = 64
+    compressor: Literal["zstd", "lz4", "lz4hc"] = "zstd"
+    level: int = 1
+    shuffle: Literal["shuffle", "bitshuffle", "noshuffle"] = "shuffle"
+    sharded: bool = True
+
+    def __post_init__(self) -> None:
+        if self.chunk_side < 1:
+            raise ValueError(f"wanted a chunk side of at least 1 voxel, got {self.chunk_side}")
+
+    def chunks(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The chunk of array `name`: whole along modalities, `chunk_side` along voxels, all of the foreground lists."""
+        spatial = {"image": 3, "label": 3}.get(name, 0)
+        lead = shape[: len(shape) - spatial]
+        return (*lead, *(min(self.chunk_side, side) for side in shape[len(lead) :]))
+
+    def shards(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shard that covers the whole array: a whole number of chunks a side."""
+        if not self.sharded:
+            return None
+        chunks = self.chunks(name, shape)
+        return tuple(-(-side // chunk) * chunk for side, chunk in zip(shape, chunks, strict=True))
+
+
+DEFAULT_LAYOUT = Layout()
+
+
+def write_array(store: Store, path: str, array: NDArray[Any], layout: Layout = DEFAULT_LAYOUT) -> str:
+    """Write one array, metadata and voxels. The last part of `path` is one of DIMENSION_NAMES.
+
+    Returns the content digest, which the array's own attributes carry too: so its metadata differs when voxels do.
+    """
+    digest = content_digest(array)
+    name = path.rsplit("/", 1)[-1]
+    codecs: tuple[Any, ...] = (
+        BloscCodec(typesize=array.dtype.itemsize, cname=layout.compressor, clevel=layout.level, shuffle=layout.shuffle),
+        Crc32cCodec(),
+    )
+    target = zarr.create_array(
+        store,
+        name=path,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=layout.chunks(name, array.shape),
+        shards=layout.shards(name, array.shape),
+        compressors=codecs,
+        fill_value=0,
+        dimension_names=DIMENSION_NAMES[name],
+        attributes={"content_sha256": digest},
+        overwrite=False,
+    )
+    target[...] = array
+    return digest
+
+
+def content_digest(array: NDArray[Any]) -> str:
+    """SHA-256 of the voxels as little-endian bytes in C order."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.data).hexdigest()

@@ -1,0 +1,121 @@
+"""A small cohort in memory with the interface of storage.DecodedCaseCache, so that tests can count and break reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import storage
+
+if not hasattr(storage, "DecodedCaseCache"):
+    storage.DecodedCaseCache = object
+
+    def _coef(info, scheme):
+        scale = 1 / np.asarray(info.std)
+        return scale.astype(np.float32), (-np.asarray(info.mean) * scale).astype(np.float32)
+
+    storage.normalisation_coefficients = _coef
+
+from storage.labels import REGION_LABELS, REGIONS
+
+Shape = tuple[int, int, int]
+
+
+class Arrays(NamedTuple):
+    image_MDHW: NDArray[np.int16]
+    label_DHW: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    case_id: str
+    shape: Shape
+    labelled: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+
+@dataclass
+class MemoryCache:
+    """Cases held in memory; counts its reads, and refuses the cases in `broken`."""
+
+    cases: dict[str, Arrays]
+    broken: set[str] = field(default_factory=set)
+    reads: list[str] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    @property
+    def store(self) -> "MemoryCache":
+        return self
+
+    def info(self, case_id: str) -> Info:
+        image, label = self.cases[case_id]
+        brain = image[:, (image != 0).any(axis=0)].astype(np.float64)
+        return Info(
+            case_id=case_id,
+            shape=image.shape[1:],
+            labelled=label is not None,
+            mean=tuple(brain.mean(axis=1)),
+            std=tuple(brain.std(axis=1)),
+            minimum=tuple(brain.min(axis=1)),
+            maximum=tuple(brain.max(axis=1)),
+        )
+
+    def foreground(self, case_id: str) -> dict[str, NDArray[np.int32]]:
+        label = self.cases[case_id].label_DHW
+        assert label is not None
+        return {name: np.argwhere(np.isin(label, REGION_LABELS[name])).astype(np.int32) for name in REGIONS}
+
+    def read_case(self, case_id: str) -> Arrays:
+        with self.lock:
+            self.reads.append(case_id)
+        if case_id in self.broken:
+            raise OSError("checksum of a chunk does not match")
+        return self.cases[case_id]
+
+    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> Arrays:
+        image, label = self.read_case(case_id)
+        return Arrays(
+            cut_block(image, origin, shape), None if label is None else cut_block(label[None], origin, shape)[0]
+        )
+
+
+def cut_block(block: NDArray[np.generic], origin: Shape, shape: Shape) -> NDArray[np.generic]:
+    """A copy of a box of (C, D, H, W), zero where it lies outside."""
+    out = np.zeros((len(block), *shape), block.dtype)
+    inside, target = [slice(None)], [slice(None)]
+    for start, side, limit in zip(origin, shape, block.shape[1:], strict=True):
+        low = min(max(start, 0), limit)
+        high = max(min(start + side, limit), low)
+        inside.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    out[tuple(target)] = block[tuple(inside)]
+    return out
+
+
+def make_case(number: int, shape: Shape) -> Arrays:
+    """Smooth, asymmetric intensities inside an ellipsoid, and nested tumour labels off its centre."""
+    rng = np.random.default_rng([7, number])
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    brain = z**2 + y**2 + x**2 < 1
+    planes = [100 + 40 * np.sin(3 * z + m) + 30 * y * (m + 1) + 20 * x + number for m in range(4)]
+    image = np.stack([np.where(brain, plane + rng.normal(0, 4, shape), 0) for plane in planes]).astype(np.int16)
+    distance = np.sqrt((z - 0.3) ** 2 + (y + 0.2) ** 2 + (x - 0.2) ** 2)
+    label = np.select([distance < 0.15, distance < 0.3, distance < 0.45], [1, 3, 2], 0) * brain
+    return Arrays(image, label.astype(np.uint8))
+
+
+@pytest.fixture
+def make_cache() -> Callable[..., MemoryCache]:
+    """make_cache(count, shape) -> MemoryCache of that many cases."""
+
+    def make(count: int = 5, shape: Shape = (20, 24, 22)) -> MemoryCache:
+        return MemoryCache({f"case_{number}": make_case(number, shape) for number in range(count)})
+
+    return make

@@ -1,0 +1,80 @@
+"""`python ray_jobs/train.py` as a user types it, whole."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+
+def test_train_from_nifti_then_again(
+    phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
+) -> None:
+    arguments = ["--source", str(phantom_source), "--name", "one", *small_arguments]
+    first = command("train.py", *arguments)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Traceback" not in first.stderr
+    run = tmp_path / "runs" / "one"
+    summary = json.loads((run / "summary.json").read_text())
+    assert {"run", "store", "config", "git_commit", "validation", "test", "throughput", "checkpoint"} <= summary.keys()
+    assert {"patches_per_second", "data_wait_fraction", "world_size", "device", "precision"} == set(
+        summary["throughput"]
+    )
+    assert summary["throughput"]["world_size"] == 2
+    assert (Path(summary["checkpoint"]) / "model.safetensors").is_file()
+    assert list(run.glob("events.out.tfevents*"))
+    assert list(run.glob("cross_section_*.png"))
+    assert "validation IoU" in first.stdout
+    converted = next((tmp_path / "data").glob("*.zarr"))
+    before = converted.stat().st_mtime_ns
+
+    again = command("train.py", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "is finished" in again.stdout
+    assert converted.stat().st_mtime_ns == before
+
+    other = command("train.py", *arguments, "--optimiser.learning-rate", "0.1")
+    assert other.returncode == 2
+    assert "optimiser.learning_rate" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--source", "nowhere"], "nowhere"),
+        (["--source", "empty"], "empty"),
+        (["--source", "partial"], "partial"),
+        (["--store", "empty"], "empty"),
+        (["--workers", "64"], "--workers 64"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments: list[str], says: str, tmp_path: Path, phantom_source: Path, command
+) -> None:
+    (tmp_path / "empty").mkdir()
+    partial = tmp_path / "partial" / "BraTS20_Training_001"
+    partial.mkdir(parents=True)
+    for name in ("flair", "t1"):
+        file = f"BraTS20_Training_001_{name}.nii.gz"
+        (partial / file).symlink_to(phantom_source / "BraTS20_Training_001" / file)
+    before = {path for path in tmp_path.rglob("*") if "home" not in path.parts}
+    done = command("train.py", *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    after = {path for path in tmp_path.rglob("*") if "home" not in path.parts}
+    assert after == before
+
+
+def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, command) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in (1, 2):
+        case_id = f"BraTS20_Training_{number:03d}"
+        (few / case_id).symlink_to(phantom_source / case_id)
+    done = command("train.py", "--source", "few")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
