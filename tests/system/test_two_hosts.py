@@ -153,4 +153,4 @@ def test_a_folder_that_one_host_does_not_see_is_refused(hidden: str, train: Trai
     assert hidden in done.stderr
     assert "cannot see" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not (runs / "runs" / "hidden" / "summary.json").exists()
+    assert not (runs / "runs" / "hidden").exists()
