@@ -72,7 +72,7 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
 
 
 def refuse_hidden_folder(folder: str, what: str) -> None:
-    """Raise InputError where the cluster has nodes that do not see the local path `folder`, which need not exist yet."""
+    """Raise InputError where some node does not see the local path `folder`, which need not exist yet."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     if "://" in folder or len(nodes) < 2:
         return
