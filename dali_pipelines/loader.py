@@ -15,6 +15,8 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
+
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.delivery import Batch, Delivery, InFlight
 from dali_pipelines.devices import parse_device
@@ -22,8 +24,8 @@ from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
 from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, SampleReader, count_by_case, read_ahead
-from storage import DecodedCaseCache, normalisation_coefficients
+from dali_pipelines.source import OnBadCase, Replacement, SampleReader, count_by_case, read_ahead, stored_dtype
+from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
 from storage.errors import InputError
 
 STATE_VERSION = 1
@@ -78,9 +80,15 @@ class PatchLoader:
         self.step = 0
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
-        sampler = make_sampler(cache, case_ids, sampling, augmentation, normalisation)
+        infos = labelled_infos(cache, case_ids)
+        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation)
+        dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
-            reader=cache, plan=sampler.plan, dimensions=sampling.dimensions, on_bad_case=on_bad_case
+            reader=cache,
+            plan=sampler.plan,
+            dimensions=sampling.dimensions,
+            dtype=dtype_read,
+            on_bad_case=on_bad_case,
         )
         self._read_threads = read_threads
         self._ready_batches = ready_batches
@@ -91,6 +99,8 @@ class PatchLoader:
             augmentation=augmentation,
             size=sampling.patch_shape,
             batch_size=self._batch_size,
+            modalities=len(infos[0].modalities),
+            integers=dtype_read is np.int16,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,
@@ -193,21 +203,28 @@ class PatchLoader:
         self._feed = self._end_feed = None
 
 
-def make_sampler(
-    cache: DecodedCaseCache,
-    case_ids: Sequence[str],
-    sampling: SamplingConfig,
-    augmentation: AugmentationConfig,
-    normalisation: Literal["zscore", "minmax"],
-) -> PatchSampler:
-    """The sampler over `case_ids` of the cache's store; raises InputError for cases without labels."""
-    infos = [cache.store.info(case_id) for case_id in sorted(case_ids)]
+def labelled_infos(cache: DecodedCaseCache, case_ids: Sequence[str]) -> tuple[CaseInfo, ...]:
+    """The records of `case_ids`, sorted; raises InputError for none, or for cases without labels."""
+    infos = tuple(cache.store.info(case_id) for case_id in sorted(case_ids))
+    if not infos:
+        raise InputError("wanted at least one case to cut patches from, got none; check the split")
     unlabelled = [info.case_id for info in infos if not info.labelled]
     if unlabelled:
         raise InputError(
             f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
             f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
         )
+    return infos
+
+
+def make_sampler(
+    cache: DecodedCaseCache,
+    infos: Sequence[CaseInfo],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: Literal["zscore", "minmax"],
+) -> PatchSampler:
+    """The sampler over these cases of the cache's store."""
     return PatchSampler(
         infos,
         lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),

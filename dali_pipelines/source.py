@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipelines.sampling import PatchPlan
+from storage import CaseInfo
 from storage.errors import InputError
 
 # A replacement case may be unreadable as well; more than this many in a row is no accident.
@@ -46,10 +47,10 @@ class Replacement:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was read for a plan: image int16 (M, d, h, w), label uint8 (1, d, h, w), or without d for slices."""
+    """What was read for a plan: image as stored (M, d, h, w), label uint8 (1, d, h, w); without d for slices."""
 
     plan: PatchPlan
-    image: NDArray[np.int16]
+    image: NDArray[np.generic]
     label: NDArray[np.uint8]
     replacements: tuple[Replacement, ...]
 
@@ -61,6 +62,7 @@ class SampleReader:
     reader: PatchReader
     plan: Callable[[int, int, int], PatchPlan]
     dimensions: int
+    dtype: type[np.int16] | type[np.float32]
     on_bad_case: OnBadCase
 
     def read(self, epoch: int, index: int) -> Sample:
@@ -82,14 +84,20 @@ class SampleReader:
         last = replacements[-1]
         raise CaseReadError(_describe(plan, f"{MAX_ATTEMPTS} cases in a row were unreadable; the last: {last.error}"))
 
-    def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
         arrays = self.reader.read_patch(plan.case_id, plan.read_origin, plan.read_shape)
         image, label = arrays.image_MDHW, arrays.label_DHW
         if label is None:
             raise InputError(f"case {plan.case_id} has no label; training needs labelled cases")
-        image = np.ascontiguousarray(image, np.int16)
+        image = np.ascontiguousarray(image, self.dtype)
         label = np.ascontiguousarray(label, np.uint8)[None]
         return (image, label) if self.dimensions == 3 else (image[:, 0], label[:, 0])
+
+
+def stored_dtype(infos: Sequence[CaseInfo]) -> type[np.int16] | type[np.float32]:
+    """What images are read as: int16 where every case is stored so, else float32."""
+    stored = {info.arrays["image"].dtype for info in infos}
+    return np.int16 if stored == {"int16"} else np.float32
 
 
 def read_ahead(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from storage import CohortStore
+
 
 def test_train_from_nifti_then_again(
     phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
@@ -79,3 +81,10 @@ def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, command) -
     assert len(done.stderr.strip().splitlines()) == 1
     assert "at least 3 labelled subjects" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "home"]
+
+
+def test_a_workers_user_error_is_one_line(tmp_path: Path, phantom_store: CohortStore, command) -> None:
+    done = command("train.py", "--store", phantom_store.uri, "--cache-gb", "0.001", "--max-failures", "0")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: wanted a cache of at least")
+    assert "Traceback" not in done.stderr
