@@ -12,7 +12,7 @@ import zarr
 import storage.objects
 from storage import CohortStore, CorruptStoreError, InputError, create_store, open_store
 from storage.labels import BRATS_123
-from storage.layout import Layout, write_array
+from storage.layout import Layout, encode_array
 from storage.objects import Objects
 
 
@@ -159,8 +159,9 @@ def test_a_case_replaced_behind_the_index_is_noticed(
 @pytest.mark.parametrize("layout", [Layout(sharded=False), Layout(compressor="lz4", shuffle="bitshuffle")])
 def test_other_layouts_read_the_same(tmp_path: Path, layout: Layout) -> None:
     array = np.random.default_rng(0).integers(0, 99, (4, 70, 30, 20)).astype(np.int16)
-    write_array(Objects(tmp_path).zarr_store(read_only=False), "image", array, layout)
-    assert (zarr.open_array(tmp_path / "image", mode="r")[...] == array).all()  # type: ignore[index]
+    for key, data in encode_array("image", array, layout).objects.items():
+        Objects(tmp_path).put(key, data)
+    assert (zarr.open_array(tmp_path, mode="r")[...] == array).all()  # type: ignore[index]
 
 
 def make_nothing(path: Path) -> None:
