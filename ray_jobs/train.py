@@ -53,8 +53,7 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
         f"cases, {workers} worker{'s' if workers > 1 else ''} with a {'GPU' if use_gpu else 'share of the CPU'} each"
     )
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
-    wanted = f"{workers} workers with one {'GPU' if use_gpu else 'CPU'} each"
-    with TrainingProgress(console, epochs=config.epochs, wanted=wanted) as progress:
+    with TrainingProgress(console, epochs=config.epochs, workers=workers, use_gpu=use_gpu) as progress:
         result = fit(plan, folder, workers=workers, use_gpu=use_gpu, board=progress.board)
     summary = {
         "run": name,
