@@ -120,14 +120,15 @@ def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAY
     if label_DHW is not None:
         arrays["label"] = label_DHW
         arrays["foreground"], region_voxels = sample_foreground(label_DHW, case.case_id)
-    records = {name: _write_array(store, case.case_id, name, array, layout) for name, array in arrays.items()}
+    records = {name: write_case_array(store, case.case_id, name, array, layout) for name, array in arrays.items()}
     info = _describe(source, settings.convention, box, image_MDHW, region_voxels, records)
     raw = encode_case(info)
     store.objects.put(case_key(case.case_id, ROOT_KEY), raw)
     return decode_case(raw, case.case_id)
 
 
-def _write_array(store: CohortStore, case_id: str, name: str, array: NDArray[Any], layout: Layout) -> ArrayRecord:
+def write_case_array(store: CohortStore, case_id: str, name: str, array: NDArray[Any], layout: Layout) -> ArrayRecord:
+    """Store one array of a case, its zarr.json after its voxels, and return what the case's record says of it."""
     encoded = encode_array(name, array, layout)
     for key, data in encoded.objects.items():
         store.objects.put(case_key(case_id, f"{name}/{key}"), data)

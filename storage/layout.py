@@ -86,6 +86,7 @@ def encode_array(name: str, array: NDArray[Any], layout: Layout = DEFAULT_LAYOUT
         fill_value=0,
         dimension_names=DIMENSION_NAMES[name],
         attributes={"content_sha256": digest},
+        config={"write_empty_chunks": True},  # so that a chunk which is not there is always damage
     )
     target[...] = array
     keys = sorted(encoded, key=lambda key: (key == METADATA_KEY, key))

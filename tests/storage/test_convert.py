@@ -153,6 +153,18 @@ def test_an_unlabelled_case_has_no_label_and_no_foreground(
     assert store.read_patch("A", (0, 0, 0), (4, 4, 4)).label_DHW is None
 
 
+def test_a_label_without_a_tumour_is_a_label(
+    tmp_path: Path, case_writer: type[Any], convert_folder: Callable[..., CohortStore]
+) -> None:
+    case_writer(label_values=()).write(tmp_path / "in", "A")
+    store = convert_folder(tmp_path / "in")
+    label_DHW = store.read_case("A").label_DHW
+    assert label_DHW is not None
+    assert not label_DHW.any()
+    assert {region: len(voxels) for region, voxels in store.foreground("A").items()} == {"WT": 0, "TC": 0, "ET": 0}
+    check_against_source(store, "A", tmp_path / "in")
+
+
 def test_fewer_modalities(tmp_path: Path, case_writer: type[Any], convert_folder: Callable[..., CohortStore]) -> None:
     case_writer(roles=("flair", "t1ce", "label")).write(tmp_path / "in", "A")
     store = convert_folder(tmp_path / "in", modalities=("t1ce", "flair"))
