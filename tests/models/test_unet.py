@@ -53,6 +53,13 @@ def test_unsuitable_sides_are_refused_with_the_sizes_that_suit() -> None:
         network(torch.zeros(1, 3, 8, 8, 8))
 
 
+def test_a_single_voxel_on_the_coarsest_level_is_refused() -> None:
+    network = build_unet(UNET_PRESETS["tiny"])
+    with pytest.raises(ValueError, match="take 16 along one axis"):
+        network(torch.zeros(1, 4, 8, 8, 8))
+    assert network(torch.zeros(1, 4, 8, 8, 16))[0].shape == (1, 3, 8, 8, 16)
+
+
 def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
     network = build_unet(UNET_PRESETS["unet3d"]).eval()
     assert network.config.side_multiples == (1, 1, 1)
