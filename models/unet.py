@@ -98,7 +98,7 @@ class UNetConfig:
         if self.norm_groups is None and max(sides) < 2 * smallest:
             raise ValueError(
                 f"patch sides {tuple(sides)} leave one voxel on the coarsest of {len(self.widths)} levels, which "
-                f"instance normalisation would turn into 0: take {2 * smallest} along one axis at least, or pad the image"
+                f"instance normalisation turns into 0: take {2 * smallest} along one axis at least, or pad the image"
             )
 
 
