@@ -1,0 +1,170 @@
+"""A contact sheet of what training sees: `python -m dali_pipelines.preview --store S --out sheet.png`.
+
+Rows are augmentations, each alone at a strength that can be seen and all together as training draws them; columns are
+samples, the same place in the same case all the way down. Every cell shows the slice through the tumour's middle, its
+regions outlined.
+M modalities, R regions, D H W voxels z, y, x.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from dali_pipelines.augmentation import NNUNET, NONE, AugmentationConfig
+from dali_pipelines.loader import PatchLoader
+from dali_pipelines.sampling import SamplingConfig
+from storage import MODALITIES, REGIONS, DecodedCaseCache, InputError, open_store
+
+# Colours that stay apart for the colour-blind and on grey (Okabe and Ito 2008).
+REGION_COLOURS = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00"}
+
+_CACHE_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig:
+    """What the sheet shows. `modality` is a name of MODALITIES; `patch_shape` in voxels z, y, x."""
+
+    samples: int = 6
+    modality: str = "flair"
+    patch_shape: tuple[int, int, int] = (96, 128, 128)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise InputError(f"wanted a modality of {', '.join(MODALITIES)}, got {self.modality}")
+        if self.samples < 1:
+            raise InputError(f"wanted at least one sample, got {self.samples}")
+
+
+def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
+    """Label -> what the row applies: each operation for certain and near the strong end of nnU-Net's range."""
+    alone = replace(NONE, mirror_probability=0.0)
+    return {
+        "as stored": alone,
+        "mirror": replace(alone, mirror_probability=0.5),
+        "rotation": replace(alone, rotation_probability=1.0),
+        "scale": replace(alone, scale_probability=1.0),
+        "noise": replace(alone, noise_probability=1.0, noise_range=(0.05, 0.1)),
+        "blur": replace(alone, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
+        "brightness": replace(alone, brightness_probability=1.0),
+        "contrast": replace(alone, contrast_probability=1.0),
+        "low resolution": replace(
+            alone,
+            low_resolution_probability=1.0,
+            low_resolution_modality_probability=1.0,
+            low_resolution_range=(0.5, 0.6),
+        ),
+        "gamma": replace(alone, gamma_probability=1.0),
+        "inverted gamma": replace(alone, inverted_gamma_probability=1.0),
+        "all, as drawn": NNUNET,
+    }
+
+
+def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
+    """The sheet as a figure; raises InputError for unlabelled cases."""
+    rows = rows_of_the_sheet()
+    figure = Figure(figsize=(1.5 * config.samples + 1.3, 1.5 * len(rows) + 0.9), facecolor="black")
+    grid = figure.subplots(len(rows), config.samples, squeeze=False)
+    figure.subplots_adjust(
+        left=1.3 / (1.5 * config.samples + 1.3), right=0.998, top=0.955, bottom=0.012, wspace=0.03, hspace=0.03
+    )
+    levels: list[int] = []
+    for axes_of_row, (label, augmentation) in zip(grid, rows.items(), strict=True):
+        images_SMDHW, regions_SRDHW, names = compute_row(cache, case_ids, augmentation, config)
+        for column, axes in enumerate(axes_of_row):
+            regions_RDHW = regions_SRDHW[column]
+            level = fullest_slice(regions_RDHW)
+            levels.append(level)
+            draw_cell(axes, images_SMDHW[column, MODALITIES.index(config.modality), level], regions_RDHW[:, level])
+            if axes_of_row is grid[0]:
+                axes.set_title(shorten(names[column]), color="0.8", fontsize=7, pad=3)
+        axes_of_row[0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
+    draw_legend(figure, config)
+    return figure
+
+
+def compute_row(
+    cache: DecodedCaseCache, case_ids: Sequence[str], augmentation: AugmentationConfig, config: PreviewConfig
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, ...]]:
+    """The first batch under `augmentation`: images, regions and cases, the same places for every row."""
+    sampling = SamplingConfig(
+        patch_shape=config.patch_shape,
+        global_batch_size=config.samples,
+        patches_per_epoch=config.samples,
+        foreground_fraction=1.0,
+        seed=config.seed,
+    )
+    with PatchLoader(cache, case_ids, sampling=sampling, augmentation=augmentation, ready_batches=1) as loader:
+        batch = next(iter(loader))
+    return batch.image.numpy(), batch.regions.numpy(), batch.case_ids
+
+
+def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
+    """The slice with most tumour core, else most whole tumour: where a reader would look first."""
+    areas = regions_RDHW.sum(axis=(2, 3), dtype=np.int64)
+    core = areas[REGIONS.index("TC")]
+    return int(np.argmax(core if core.any() else areas[REGIONS.index("WT")]))
+
+
+def draw_cell(axes: "matplotlib.axes.Axes", image_HW: NDArray[np.float32], regions_RHW: NDArray[np.uint8]) -> None:
+    """One slice in a fixed grey scale, so that brightness shows, regions outlined on voxel borders."""
+    # z-scores: the brain lies about 0; a window that moved with the patch would hide what was changed.
+    axes.imshow(image_HW, cmap="gray", vmin=-2.0, vmax=3.5, interpolation="nearest")
+    height, width = image_HW.shape
+    places = np.arange(width), np.arange(height)
+    for region, mask_HW in zip(REGIONS, regions_RHW, strict=True):
+        if mask_HW.any():
+            axes.contour(*places, mask_HW, levels=[0.5], colors=REGION_COLOURS[region], linewidths=0.7)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_legend(figure: Figure, config: PreviewConfig) -> None:
+    """What the sheet is, and what the colours mean."""
+    names = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+    lines = [Line2D([], [], color=REGION_COLOURS[region], label=f"{region} {names[region]}") for region in REGIONS]
+    figure.legend(handles=lines, loc="upper right", ncols=3, fontsize=8, frameon=False, labelcolor="white")
+    figure.text(0.01, 0.988, f"{config.modality}, axial", color="white", fontsize=10, va="top")
+
+
+def shorten(case_id: str) -> str:
+    """The telling end of a long case name."""
+    return case_id if len(case_id) <= 18 else f"…{case_id[-17:]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dali_pipelines.preview", description=__doc__.splitlines()[0])
+    parser.add_argument("--store", required=True, help="a converted cohort, path or URL")
+    parser.add_argument("--out", required=True, type=Path, help="the image file to write")
+    parser.add_argument("--samples", type=int, default=PreviewConfig.samples, help="columns")
+    parser.add_argument("--modality", default=PreviewConfig.modality, choices=MODALITIES)
+    parser.add_argument("--seed", type=int, default=PreviewConfig.seed)
+    options = parser.parse_args(arguments)
+    try:
+        config = PreviewConfig(samples=options.samples, modality=options.modality, seed=options.seed)
+        store = open_store(options.store)
+        labelled = [info.case_id for info in store.infos() if info.labelled]
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = draw_sheet(DecodedCaseCache(store, Path(folder), max_bytes=_CACHE_BYTES), labelled, config)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sheet.savefig(options.out, dpi=150, facecolor=sheet.get_facecolor())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
