@@ -41,6 +41,7 @@ class TrainConfig:
     cache_gb: float = 50.0
     """Local disk for decoded cases, shared by the ranks of a node, in GB."""
     epochs: int = 10
+    """Passes over sampling.patches-per-epoch patches; the learning rate falls to zero over all of them."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
