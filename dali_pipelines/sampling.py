@@ -48,6 +48,7 @@ class SamplingConfig:
     # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
     # at the price of batches that hold fewer different cases.
     patches_per_case: int = 1
+    # Of everything that is drawn: cases, places and augmentation, and the network's first weights.
     seed: int = 0
 
     def __post_init__(self) -> None:

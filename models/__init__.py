@@ -1,6 +1,7 @@
 """U-Nets, losses, thresholds, metrics and inference in pure PyTorch. Knows no Ray, Zarr, DALI, rank or path."""
 
 from models.inference import sliding_window_probabilities
+from models.lesions import LesionRules, LesionScores, score_lesions
 from models.losses import PYTORCH3DUNET_LOSS, Loss, LossConfig, build_loss
 from models.metrics import CaseScores, mean_over_cases, score_case, score_overlap
 from models.precision import (
@@ -21,6 +22,8 @@ __all__ = [
     "UNET_PRESETS",
     "CaseScores",
     "Execution",
+    "LesionRules",
+    "LesionScores",
     "Loss",
     "LossConfig",
     "NonFiniteGradientsError",
@@ -37,6 +40,7 @@ __all__ = [
     "choose_precision",
     "mean_over_cases",
     "score_case",
+    "score_lesions",
     "score_overlap",
     "sliding_window_probabilities",
     "unet_from_pytorch3dunet",

@@ -49,8 +49,10 @@ def sliding_window_probabilities(
     slab: _Slab | None = None
     with torch.no_grad():
         for batch in _batches(list(product(*starts)), batch_size):
-            image_BMDHW = torch.stack([_cut(padded_MDHW, start, window_DHW) for start in batch])
-            image_BMDHW = image_BMDHW.to(device, non_blocking=True)
+            # Copied one by one: torch.stack is several times slower on strided views.
+            image_BMDHW = padded_MDHW.new_empty((len(batch), len(padded_MDHW), *window_DHW), device=device)
+            for window_MDHW, start in zip(image_BMDHW, batch, strict=True):
+                window_MDHW.copy_(_cut(padded_MDHW, start, window_DHW))
             probabilities_BRDHW = _mean_probabilities(networks, image_BMDHW, axes, flat=flat)
             probabilities_BRDHW *= weight_DHW
             if slab is None:
@@ -98,14 +100,16 @@ class _Slab:
     def _advance(self, planes: int) -> None:
         self._send(planes)
         for sums, axis in ((self._sum_RDHW, 1), (self._weight_DHW, 0)):
-            kept = sums.narrow(axis, planes, sums.shape[axis] - planes).clone()
-            sums.zero_()
-            sums.narrow(axis, 0, kept.shape[axis]).copy_(kept)
+            remaining = sums.shape[axis] - planes
+            kept = sums.narrow(axis, planes, remaining)
+            # Copying within a tensor is safe only where the two ranges don't meet.
+            sums.narrow(axis, 0, remaining).copy_(kept if planes >= remaining else kept.clone())
+            sums.narrow(axis, remaining, planes).zero_()
         self._first += planes
 
     def _send(self, planes: int) -> None:
-        finished_RDHW = self._sum_RDHW[:, :planes] / self._weight_DHW[:planes]
-        self._result_RDHW[:, self._first : self._first + planes].copy_(finished_RDHW)
+        self._sum_RDHW[:, :planes] /= self._weight_DHW[:planes]
+        self._result_RDHW[:, self._first : self._first + planes].copy_(self._sum_RDHW[:, :planes])
 
 
 def _check(
@@ -176,4 +180,5 @@ def _mean_probabilities(
             probabilities = probabilities.flip(flips) if flips else probabilities
             total_BRDHW = probabilities if total_BRDHW is None else total_BRDHW + probabilities
     assert total_BRDHW is not None
-    return total_BRDHW / (len(axes) * len(networks))
+    count = len(axes) * len(networks)
+    return total_BRDHW if count == 1 else total_BRDHW / count

@@ -1,27 +1,21 @@
 """Scores of one case's segmentation, per region, and their mean over cases.
 
 Conventions for empty regions (BraTS): empty in truth and prediction scores 1 (HD95: 0 mm); empty in one of them 0
-(HD95: `WORST_DISTANCE_MM`). Sensitivity without a positive voxel and precision without a predicted one are 1 where
+(HD95: 374 mm). Sensitivity without a positive voxel and precision without a predicted one are 1 where
 the other mask is empty as well and 0 where it isn't.
 Letters in names: R region, D H W voxels z y x.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
+from models.distances import hausdorff95
+from models.lesions import LesionRules, score_lesions
 from models.thresholds import divide_or_one
-
-WORST_DISTANCE_MM = 374.0
-"""BraTS's distance for a missed region: the diagonal of its 240 x 240 x 155 mm grid, rounded up."""
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +27,8 @@ class CaseScores:
     sensitivity: tuple[float, ...]
     precision: tuple[float, ...]
     hd95: tuple[float, ...] | None = None
+    lesion_dice: tuple[float, ...] | None = None
+    lesion_hd95: tuple[float, ...] | None = None
 
 
 def score_overlap(predicted_RDHW: Tensor, regions_RDHW: Tensor) -> CaseScores:
@@ -57,41 +53,29 @@ def score_overlap(predicted_RDHW: Tensor, regions_RDHW: Tensor) -> CaseScores:
 
 
 def score_case(
-    predicted_RDHW: Tensor, regions_RDHW: Tensor, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
+    predicted_RDHW: Tensor,
+    regions_RDHW: Tensor,
+    *,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    lesion_rules: LesionRules | None = None,
 ) -> CaseScores:
-    """All of `CaseScores`; the distances are computed on the CPU. spacing_mm: voxel sides along D, H, W."""
+    """All of `CaseScores`; distances and lesions on the CPU. spacing_mm: voxel sides along D, H, W."""
     overlap = score_overlap(predicted_RDHW, regions_RDHW)
-    predicted = (predicted_RDHW != 0).cpu().numpy()
-    present = (regions_RDHW != 0).cpu().numpy()
-    hd95 = tuple(hausdorff95(*pair, spacing_mm=spacing_mm) for pair in zip(predicted, present, strict=True))
-    return CaseScores(
-        iou=overlap.iou, dice=overlap.dice, sensitivity=overlap.sensitivity, precision=overlap.precision, hd95=hd95
+    pairs = list(zip((predicted_RDHW != 0).cpu().numpy(), (regions_RDHW != 0).cpu().numpy(), strict=True))
+    lesions = [score_lesions(*pair, spacing_mm=spacing_mm, rules=lesion_rules) for pair in pairs]
+    return replace(
+        overlap,
+        hd95=tuple(hausdorff95(*pair, spacing_mm=spacing_mm) for pair in pairs),
+        lesion_dice=tuple(score.dice for score in lesions),
+        lesion_hd95=tuple(score.hd95 for score in lesions),
     )
-
-
-def hausdorff95(predicted_DHW: Mask, present_DHW: Mask, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> float:
-    """95th percentile of the distances between the masks' surface voxels, in mm: the larger of the two directions.
-
-    Surface voxels have a face neighbour outside the mask. The same number as MONAI's compute_hausdorff_distance with
-    percentile=95; other tools pool both directions or weigh by surface area.
-    """
-    if not predicted_DHW.any() or not present_DHW.any():
-        return 0.0 if predicted_DHW.any() == present_DHW.any() else WORST_DISTANCE_MM
-    # Distances only matter between the two masks, so everything outside their common box can be left out.
-    box = ndimage.find_objects((predicted_DHW | present_DHW).astype(np.uint8))[0]
-    surfaces = [_surface(np.pad(mask[box], 1)) for mask in (predicted_DHW, present_DHW)]
-    directions = []
-    for surface, other in (surfaces, surfaces[::-1]):
-        distance = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
-        directions.append(float(np.percentile(distance[surface], 95)))
-    return max(directions)
 
 
 def mean_over_cases(scores: Iterable[Mapping[str, CaseScores]]) -> CaseScores:
     """The mean of each score over cases, from any number of workers' {case_id: scores}; each case counts once.
 
     A case that two workers scored (a sampler padded its list) must have equal scores, or ValueError says which.
-    The order of workers and cases doesn't matter. hd95 is None unless every case has it.
+    The order of workers and cases doesn't matter. A score that some case lacks is None.
     """
     by_case: dict[str, CaseScores] = {}
     for part in scores:
@@ -109,11 +93,6 @@ def mean_over_cases(scores: Iterable[Mapping[str, CaseScores]]) -> CaseScores:
         # fsum: the exact sum rounded once, whatever the order.
         means[field.name] = tuple(math.fsum(v) / len(v) for v in zip(*values, strict=True)) if complete else None
     return CaseScores(**means)  # type: ignore[arg-type]
-
-
-def _surface(mask_DHW: Mask) -> Mask:
-    inside: Mask = ndimage.binary_erosion(mask_DHW)
-    return mask_DHW & ~inside
 
 
 def _numbers(values_R: Tensor) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from storage.index import ROOT_KEY, decode_case, encode_case
 from storage.info import ArrayRecord, Box, CaseInfo, SourceFile, as_affine
 from storage.intensity import brain_mask, measure_intensities
 from storage.labels import LabelConvention
-from storage.layout import DEFAULT_LAYOUT, Layout, write_array
+from storage.layout import DEFAULT_LAYOUT, METADATA_KEY, Layout, encode_array
 from storage.nifti import NiftiError, SourceVolume, as_labels, read_volume
 from storage.store import CohortStore, case_key
 
@@ -115,27 +115,29 @@ def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAY
     label_DHW = _stored_labels(source, box, settings.convention)
     store.objects.delete(case_key(case.case_id, ROOT_KEY))  # uncommitted before anything else of it changes
     store.objects.delete_folder(case_key(case.case_id))
-    writer = store.objects.zarr_store(read_only=False)
     arrays: dict[str, NDArray[Any]] = {"image": image_MDHW}
     region_voxels: dict[str, int] = {}
     if label_DHW is not None:
         arrays["label"] = label_DHW
         arrays["foreground"], region_voxels = sample_foreground(label_DHW, case.case_id)
-    records: dict[str, ArrayRecord] = {}
-    for name, array in arrays.items():
-        path = case_key(case.case_id, name)
-        content = write_array(writer, path, array, layout)
-        metadata = store.objects.get(f"{path}/{ROOT_KEY}") or b""
-        records[name] = ArrayRecord(
-            shape=array.shape,
-            dtype=array.dtype.name,
-            metadata_sha256=hashlib.sha256(metadata).hexdigest(),
-            content_sha256=content,
-        )
+    records = {name: write_case_array(store, case.case_id, name, array, layout) for name, array in arrays.items()}
     info = _describe(source, settings.convention, box, image_MDHW, region_voxels, records)
     raw = encode_case(info)
     store.objects.put(case_key(case.case_id, ROOT_KEY), raw)
     return decode_case(raw, case.case_id)
+
+
+def write_case_array(store: CohortStore, case_id: str, name: str, array: NDArray[Any], layout: Layout) -> ArrayRecord:
+    """Store one array of a case, its zarr.json after its voxels, and return what the case's record says of it."""
+    encoded = encode_array(name, array, layout)
+    for key, data in encoded.objects.items():
+        store.objects.put(case_key(case_id, f"{name}/{key}"), data)
+    return ArrayRecord(
+        shape=array.shape,
+        dtype=array.dtype.name,
+        metadata_sha256=hashlib.sha256(encoded.objects[METADATA_KEY]).hexdigest(),
+        content_sha256=encoded.content_sha256,
+    )
 
 
 def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -> NDArray[np.uint8] | None:

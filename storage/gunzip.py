@@ -26,11 +26,15 @@ def is_gzip(raw: bytes) -> bool:
 
 
 def gunzip_head(raw: bytes, size: int) -> bytes:
-    """The first `size` decompressed bytes, or fewer where the file ends before; raises GzipError."""
+    """The first `size` decompressed bytes, or fewer where the stream ends before; raises GzipError."""
+    member = zlib_ng.decompressobj(wbits=_GZIP_WINDOW)
     try:
-        return zlib_ng.decompressobj(wbits=_GZIP_WINDOW).decompress(raw, size)
+        head = member.decompress(raw, size)
     except _DAMAGED as error:
         raise GzipError(f"the gzip stream is damaged ({error})") from None
+    if len(head) < size and not member.eof:
+        raise GzipError(f"the gzip stream is truncated after {len(head)} bytes")
+    return head
 
 
 def gunzip(raw: bytes, expected: int) -> bytes:

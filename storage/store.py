@@ -55,7 +55,7 @@ class CohortStore:
         self.objects = objects
         self._index = index
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._reader = objects.zarr_store(read_only=True)
+        self._reader = objects.zarr_store()
 
     @property
     def uri(self) -> str:

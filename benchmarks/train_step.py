@@ -1,0 +1,279 @@
+"""One training step on synthetic data, without Ray: how fast, how large, and what each switch is worth.
+
+`python ray_jobs/benchmark.py train-step --preset nnunet --patch 128 128 128 --peers`
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.peak_memory import PeakMemory
+from benchmarks.peer_networks import build_dynunet, build_pytorch3dunet, group_count
+from benchmarks.report import report
+from models import (
+    UNET_PRESETS,
+    Execution,
+    LossConfig,
+    OptimiserStep,
+    Precision,
+    PrecisionName,
+    UNetConfig,
+    build_loss,
+    build_unet,
+    choose_precision,
+)
+
+# Dense, with 16-bit inputs and 32-bit sums, from the vendors' data sheets (bfloat16; float16 on T4 and V100).
+PEAK_TFLOPS = {
+    "T4": 65.0,
+    "V100": 125.0,
+    "A10G": 70.0,
+    "L4": 121.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "H100": 989.0,
+    "H200": 989.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStepBenchmark:
+    """Time training steps (forward, loss, backward, update) on random patches."""
+
+    preset: str = "tiny"
+    """A U-Net by its name in models.UNET_PRESETS."""
+    patch: tuple[int, ...] | None = None
+    """Patch sides; by default 128 on a GPU and 48 on a CPU, 2-D four times that."""
+    batch: int = 2
+    steps: int = 5
+    """Timed steps of each row, after two of warm-up. The fastest is reported: on a shared machine the others measure
+    the neighbours."""
+    device: str = "cuda:0" if torch.cuda.is_available() else "cpu"
+    precision: PrecisionName = "auto"
+    switches: bool = True
+    """Rows for each switch turned over. torch.compile's takes a minute."""
+    peers: bool = False
+    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the same widths, where installed."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    precision: Precision
+
+
+def run(config: TrainStepBenchmark) -> None:
+    """Print and save the table. Raises ValueError for an unknown preset or sides that don't suit it."""
+    if config.preset not in UNET_PRESETS:
+        raise ValueError(f"preset: wanted one of {', '.join(UNET_PRESETS)}, got {config.preset!r}")
+    network = UNET_PRESETS[config.preset]
+    device = torch.device(config.device)
+    sides = config.patch or _default_sides(network, device)
+    network.check_sides(sides)
+    torch.backends.cudnn.benchmark = True
+    precision = choose_precision(device, config.precision)
+    rows: list[dict[str, Any]] = []
+    speed = _matmul_flops(device, precision)
+    variants = _variants(config, network, device, precision)
+    # The libraries' own buffers come with the first steps of a process and belong to no row.
+    _measure(variants[0], replace(config, steps=1), network, sides, device, speed)
+    for variant in variants:
+        try:
+            rows.append(_measure(variant, config, network, sides, device, speed))
+        except ImportError as missing:
+            print(f"left out {variant.name}: {missing.name} is not installed (pip install .[dev])")
+        except Exception as error:
+            if "torch.compile" not in variant.name:
+                raise
+            # No C++ compiler or Triton: the other rows are worth having.
+            print(f"left out {variant.name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+    title = f"train step, {config.preset}, {config.batch} x {'x'.join(map(str, sides))}, {_device_name(device)}"
+    report(title, _relate(rows), config.json)
+
+
+def _variants(
+    config: TrainStepBenchmark, network: UNetConfig, device: torch.device, precision: Precision
+) -> list[Variant]:
+    def ours(name: str, execution: Execution, unet: UNetConfig = network, using: Precision = precision) -> Variant:
+        return Variant(name=name, build=lambda: build_unet(unet, execution), precision=using)
+
+    default = Execution()
+    variants = [ours("default", default)]
+    if config.switches:
+        variants += [
+            ours("without channels_last", replace(default, channels_last=False)),
+            ours("with activation checkpointing", replace(default, activation_checkpointing=True)),
+        ]
+        if precision.name != "float32":
+            full = choose_precision(device, "float32")
+            variants.append(ours("in float32", default, using=full))
+        variants.append(ours("with torch.compile", replace(default, compile=True)))
+    if config.peers:
+        single = replace(network, deep_supervision=0)
+        grouped = replace(
+            single,
+            block="pre_norm",
+            norm_groups=network.norm_groups or group_count(network),
+            encoder_blocks=None,
+            decoder_blocks=2,
+            down="max_pool",
+            up="nearest",
+        )
+        plain = replace(
+            single,
+            block="plain",
+            norm_groups=None,
+            encoder_blocks=None,
+            decoder_blocks=2,
+            down="strided",
+            up="transposed",
+        )
+        variants += [
+            ours("ours as DynUNet", default, plain),
+            Variant(name="MONAI DynUNet", build=lambda: build_dynunet(plain), precision=precision),
+            ours("ours as pytorch-3dunet", default, grouped),
+            Variant(name="pytorch-3dunet", build=lambda: build_pytorch3dunet(grouped), precision=precision),
+        ]
+    return variants
+
+
+def _measure(
+    variant: Variant,
+    config: TrainStepBenchmark,
+    unet: UNetConfig,
+    sides: tuple[int, ...],
+    device: torch.device,
+    matmul_flops: float,
+) -> dict[str, Any]:
+    torch.manual_seed(0)
+    image = torch.randn(config.batch, unet.modalities, *sides, device=device)
+    regions = (torch.rand(config.batch, unet.regions, *sides, device=device) < 0.1).to(torch.uint8)
+    memory = PeakMemory(device)
+    network = variant.build().to(device).train()
+    step = _step(network, variant.precision, device, image, regions)
+    start = time.perf_counter()
+    step()
+    _wait(device)
+    first = time.perf_counter() - start
+    step()
+    wall, cpu = [], []
+    for _ in range(config.steps):
+        _wait(device)
+        begun, begun_cpu = time.perf_counter(), time.process_time()
+        step()
+        _wait(device)
+        wall.append(time.perf_counter() - begun)
+        cpu.append(time.process_time() - begun_cpu)
+    peak_mib = memory.mib()
+    # Compiled code hides its operations from the counter; its row takes the default's.
+    flops = None if "torch.compile" in variant.name else _count_flops(step)
+    seconds = min(wall)
+    row: dict[str, Any] = {
+        "network": variant.name,
+        "precision": variant.precision.name,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "samples/s": config.batch / seconds,
+        "CPU s/sample": min(cpu) / config.batch,
+        "peak MiB": peak_mib,
+        "GFLOP/sample": None if flops is None else flops / config.batch / 1e9,
+        "first step s": first,
+        "matmul TFLOP/s": matmul_flops / 1e12,
+        "peak TFLOP/s": _vendor_peak(device),
+    }
+    return row
+
+
+def _step(
+    network: nn.Module, precision: Precision, device: torch.device, image: Tensor, regions: Tensor
+) -> Callable[[], object]:
+    loss = build_loss(LossConfig())
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+    take_step = OptimiserStep(network, optimiser, precision, device=device)
+
+    def step() -> object:
+        with precision.autocast(device):
+            outputs = network(image)
+        return take_step(loss(outputs, regions))
+
+    return step
+
+
+def _relate(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """Speeds against the first row's, and shares of what the device can do."""
+    default = rows[0]
+    key = "CPU s/sample" if default["peak TFLOP/s"] is None else "samples/s"
+    related: list[Mapping[str, Any]] = []
+    for row in rows:
+        flops = row["GFLOP/sample"] or default["GFLOP/sample"]
+        reached = flops * row["samples/s"] / 1e3
+        quotient = row[key] / default[key]
+        vendor = row["peak TFLOP/s"]
+        related.append(
+            {
+                "network": row["network"],
+                "precision": row["precision"],
+                "parameters": row["parameters"],
+                "samples/s": row["samples/s"],
+                "CPU s/sample": row["CPU s/sample"],
+                "speed": 1 / quotient if key == "CPU s/sample" else quotient,
+                "peak MiB": row["peak MiB"] if row["peak MiB"] is not None else "",
+                "GFLOP/sample": flops,
+                "TFLOP/s": reached,
+                "of matmul": f"{reached / row['matmul TFLOP/s']:.0%}",
+                "of peak": f"{reached / vendor:.0%}" if vendor else "",
+                "first step s": row["first step s"],
+            }
+        )
+    return related
+
+
+def _count_flops(step: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _matmul_flops(device: torch.device, precision: Precision) -> float:
+    """What a large matrix product reaches here, in the run's precision: the yardstick where no data sheet is known."""
+    side = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(side, side, device=device, dtype=precision.dtype or torch.float32)
+    seconds = []
+    for _ in range(5):
+        _wait(device)
+        begun = time.perf_counter()
+        matrix @ matrix
+        _wait(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * side**3 / min(seconds)
+
+
+def _vendor_peak(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    words = torch.cuda.get_device_name(device).replace("-", " ").split()
+    return next((peak for name, peak in PEAK_TFLOPS.items() if name in words), None)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _default_sides(network: UNetConfig, device: torch.device) -> tuple[int, ...]:
+    side = (128 if device.type == "cuda" else 48) * (1 if network.dimensions == 3 else 4)
+    return (side,) * network.dimensions
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
