@@ -50,7 +50,7 @@ class GpuCheck:
 
     store: str | None = None
     device: str = "cuda:0"
-    steps: int = 80
+    steps: int = 200
     side: int = 64
     json: Path | None = None
 
@@ -145,7 +145,7 @@ def make_step(preset: str, device: str) -> tuple[Callable[[Batch], torch.Tensor]
     torch.manual_seed(0)
     place = torch.device(device)
     network = build_unet(UNET_PRESETS[preset], Execution(channels_last=True)).to(place)
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     precision, loss_of = choose_precision(place), build_loss(LossConfig())
     take = OptimiserStep(network, optimiser, precision, device=place)
 

@@ -143,7 +143,7 @@ def open_reader(cache: DecodedCaseCache, config: LoaderBenchmark, sampling: Samp
     sampler = make_sampler(cache, infos, sampling, AUGMENTATION_PRESETS[config.preset], "zscore")
     return SampleReader(
         cases=cache,
-        plan=sampler.plan,
+        sampler=sampler,
         dimensions=sampling.dimensions,
         dtype=stored_dtype(infos),
         on_bad_case="raise",
@@ -154,7 +154,7 @@ def read_cold(store: CohortStore, config: LoaderBenchmark, sampling: SamplingCon
     """A planned patch straight from the compressed store, without a cache."""
     with tempfile.TemporaryDirectory() as folder:
         planner = open_reader(DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB), config, sampling)
-    plans = [planner.plan(0, index, 0) for index in range(patches)]
+    plans = [planner.sampler.plan(0, index) for index in range(patches)]
 
     def read_all() -> None:
         for plan in plans:

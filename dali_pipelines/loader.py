@@ -89,7 +89,7 @@ class PatchLoader:
         dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
             cases=cache,
-            plan=sampler.plan,
+            sampler=sampler,
             dimensions=sampling.dimensions,
             dtype=dtype_read,
             on_bad_case=on_bad_case,

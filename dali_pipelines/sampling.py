@@ -117,7 +117,7 @@ class PatchSampler:
         """Decide sample `index` of `epoch`; `attempt` > 0 replaces a case that could not be read."""
         sampling = self.sampling
         rng = np.random.default_rng([sampling.seed, epoch, index, attempt])
-        case = self._cases[self._case_number(rng, epoch, index, attempt)]
+        case = self._case(rng, epoch, index, attempt)
         region, voxel = self._draw_voxel(rng, case.case_id, epoch, index)
         geometry = draw_geometry(rng, self.augmentation, dimensions=sampling.dimensions)
         origin = self._draw_origin(rng, case.shape, voxel)
@@ -166,15 +166,20 @@ class PatchSampler:
         }
         return read_origin, read_shape, parameters
 
-    def _case_number(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> int:
-        """Cases come in a shuffled order, each once before any comes again."""
+    def case_id(self, epoch: int, index: int, attempt: int = 0) -> str:
+        """The case of that sample; reads nothing."""
+        rng = np.random.default_rng([self.sampling.seed, epoch, index, attempt])
+        return self._case(rng, epoch, index, attempt).case_id
+
+    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> CaseFacts:
+        """Cases come in a shuffled order, each once before any comes again. Must draw first."""
         count = len(self._cases)
         spare = int(rng.integers(count))
         group = index // self.sampling.patches_per_case
-        first: int = _case_order(self.sampling.seed, epoch, group // count, count)[group % count]
-        if attempt == 0 or count == 1:
-            return first
-        return spare if spare != first else (spare + 1) % count
+        number = _case_order(self.sampling.seed, epoch, group // count, count)[group % count]
+        if attempt and count > 1:
+            number = spare if spare != number else (spare + 1) % count
+        return self._cases[number]
 
     def _draw_voxel(
         self, rng: np.random.Generator, case_id: str, epoch: int, index: int
