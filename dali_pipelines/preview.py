@@ -29,6 +29,9 @@ REGION_COLOURS = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00"}
 
 _CACHE_BYTES = 8 * 2**30
 
+# Inches: a cell, the column of labels, the head.
+_CELL, _MARGIN, _HEAD = 1.6, 1.2, 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig:
@@ -56,16 +59,16 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
         "scale": replace(alone, scale_probability=1.0),
         "noise": replace(alone, noise_probability=1.0, noise_range=(0.05, 0.1)),
         "blur": replace(alone, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
-        "brightness": replace(alone, brightness_probability=1.0),
-        "contrast": replace(alone, contrast_probability=1.0),
+        "brightness": replace(alone, brightness_probability=1.0, brightness_range=(1.2, 1.25)),
+        "contrast": replace(alone, contrast_probability=1.0, contrast_range=(1.2, 1.25)),
         "low resolution": replace(
             alone,
             low_resolution_probability=1.0,
             low_resolution_modality_probability=1.0,
             low_resolution_range=(0.5, 0.6),
         ),
-        "gamma": replace(alone, gamma_probability=1.0),
-        "inverted gamma": replace(alone, inverted_gamma_probability=1.0),
+        "gamma": replace(alone, gamma_probability=1.0, gamma_range=(1.4, 1.5)),
+        "inverted gamma": replace(alone, inverted_gamma_probability=1.0, gamma_range=(1.4, 1.5)),
         "all, as drawn": NNUNET,
     }
 
@@ -73,22 +76,20 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
 def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
     """The sheet as a figure; raises InputError for unlabelled cases."""
     rows = rows_of_the_sheet()
-    figure = Figure(figsize=(1.5 * config.samples + 1.3, 1.5 * len(rows) + 0.9), facecolor="black")
+    width, height = _CELL * config.samples + _MARGIN, _CELL * len(rows) + _HEAD
+    figure = Figure(figsize=(width, height), facecolor="black")
     grid = figure.subplots(len(rows), config.samples, squeeze=False)
     figure.subplots_adjust(
-        left=1.3 / (1.5 * config.samples + 1.3), right=0.998, top=0.955, bottom=0.012, wspace=0.03, hspace=0.03
+        left=_MARGIN / width, right=0.998, top=1 - _HEAD / height, bottom=0.004, wspace=0.03, hspace=0.03
     )
-    levels: list[int] = []
-    for axes_of_row, (label, augmentation) in zip(grid, rows.items(), strict=True):
+    for row, (label, augmentation) in enumerate(rows.items()):
         images_SMDHW, regions_SRDHW, names = compute_row(cache, case_ids, augmentation, config)
-        for column, axes in enumerate(axes_of_row):
-            regions_RDHW = regions_SRDHW[column]
-            level = fullest_slice(regions_RDHW)
-            levels.append(level)
-            draw_cell(axes, images_SMDHW[column, MODALITIES.index(config.modality), level], regions_RDHW[:, level])
-            if axes_of_row is grid[0]:
+        for column, axes in enumerate(grid[row]):
+            level = fullest_slice(regions_SRDHW[column])
+            draw_cell(axes, images_SMDHW[column, :, level], regions_SRDHW[column, :, level], config)
+            if row == 0:
                 axes.set_title(shorten(names[column]), color="0.8", fontsize=7, pad=3)
-        axes_of_row[0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
+        grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
     draw_legend(figure, config)
     return figure
 
@@ -116,15 +117,21 @@ def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
     return int(np.argmax(core if core.any() else areas[REGIONS.index("WT")]))
 
 
-def draw_cell(axes: "matplotlib.axes.Axes", image_HW: NDArray[np.float32], regions_RHW: NDArray[np.uint8]) -> None:
-    """One slice in a fixed grey scale, so that brightness shows, regions outlined on voxel borders."""
+def draw_cell(
+    axes: "matplotlib.axes.Axes", image_MHW: NDArray[np.float32], regions_RHW: NDArray[np.uint8], config: PreviewConfig
+) -> None:
+    """One slice in a fixed grey scale, so that brightness shows, regions outlined; what is exactly 0 stays black."""
+    image_HW = image_MHW[MODALITIES.index(config.modality)]
+    outside_HW = (image_MHW == 0).all(axis=0)
     # z-scores: the brain lies about 0; a window that moved with the patch would hide what was changed.
-    axes.imshow(image_HW, cmap="gray", vmin=-2.0, vmax=3.5, interpolation="nearest")
+    grey = np.ma.masked_array(image_HW, outside_HW)
+    axes.set_facecolor("black")
+    axes.imshow(grey, cmap="gray", vmin=-2.5, vmax=4.5, interpolation="nearest")
     height, width = image_HW.shape
     places = np.arange(width), np.arange(height)
     for region, mask_HW in zip(REGIONS, regions_RHW, strict=True):
         if mask_HW.any():
-            axes.contour(*places, mask_HW, levels=[0.5], colors=REGION_COLOURS[region], linewidths=0.7)
+            axes.contour(*places, mask_HW, levels=[0.5], colors=REGION_COLOURS[region], linewidths=0.6)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -135,8 +142,11 @@ def draw_legend(figure: Figure, config: PreviewConfig) -> None:
     """What the sheet is, and what the colours mean."""
     names = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
     lines = [Line2D([], [], color=REGION_COLOURS[region], label=f"{region} {names[region]}") for region in REGIONS]
-    figure.legend(handles=lines, loc="upper right", ncols=3, fontsize=8, frameon=False, labelcolor="white")
-    figure.text(0.01, 0.988, f"{config.modality}, axial", color="white", fontsize=10, va="top")
+    figure.legend(
+        handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
+    )
+    title = f"{config.modality}, axial; the patient's right is on the left, as stored"
+    figure.text(0.01, 1 - 0.1 / figure.get_figheight(), title, color="white", fontsize=9, va="top")
 
 
 def shorten(case_id: str) -> str:
