@@ -12,6 +12,11 @@ train: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -m "not system"
 
+# Tests that need Debian packages, and root for network namespaces.
+test-system: $(VENV)/.installed-dev
+	command -v ip > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes iproute2; }
+	$(BIN)/python -m pytest -m system
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -57,11 +57,6 @@ class AugmentationConfig:
         if self.low_resolution_range[1] > 1:
             raise InputError(f"low_resolution_range must not exceed 1, got {self.low_resolution_range}")
 
-    @property
-    def warps(self) -> bool:
-        """Whether any sample may be rotated or scaled."""
-        return self.rotation_probability > 0 or self.scale_probability > 0
-
     def noise_sigma(self, drawn: float) -> float:
         """Standard deviation, in normalised intensities, for a number drawn from `noise_range`."""
         return math.sqrt(drawn) if self.noise_drawn_as == "variance" else drawn

@@ -15,9 +15,7 @@ from dali_pipelines.graph import NOISE_BANK, GraphConfig, parameter_inputs
 from dali_pipelines.noise_bank import make_noise_bank
 from dali_pipelines.patches import build_patch_pipeline
 from dali_pipelines.sampling import PatchPlan
-from dali_pipelines.slices import build_slice_pipeline
 from dali_pipelines.source import Replacement, Sample
-from storage.labels import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +37,13 @@ class Delivery:
     """A built training pipeline and how it is fed."""
 
     def __init__(self, config: GraphConfig) -> None:
-        build = build_patch_pipeline if len(config.size) == 3 else build_slice_pipeline
-        self._pipeline = build(config)
+        self._pipeline = build_patch_pipeline(config)
         self._pipeline.build()
         self._parameters = tuple(parameter_inputs(config.augmentation))
         self._channels_last = config.channels_last
         self._bank: Any = None
         if config.augmentation.noise_probability:
-            self._bank = make_noise_bank(len(MODALITIES), config.size)
+            self._bank = make_noise_bank(config.modalities, config.size)
             if config.on_gpu:
                 # A copy of its own: torch warns of memory that it may not write.
                 self._bank = torch.tensor(self._bank, device=f"cuda:{config.device_id}")
@@ -60,7 +57,7 @@ class Delivery:
             feed(name, [sample.plan.parameters[name] for sample in samples])
         if self._bank is not None:
             feed(NOISE_BANK, [self._bank] * len(samples))
-        # The inputs are not copied: `samples` keeps them alive until run() has returned, and with it the results.
+        # The inputs are not copied: `samples` keeps them alive until run() has returned, and nothing reads them later.
         image, regions = (from_dlpack(output.as_tensor()) for output in self._pipeline.run())
         if self._channels_last:
             image = image.movedim(-1, 1)

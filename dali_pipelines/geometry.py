@@ -21,7 +21,8 @@ INTERPOLATION_MARGIN = 1
 class Geometry:
     """What was drawn for one sample: `linear` (3, 3) z, y, x; `mirror` three flags, already part of `linear`."""
 
-    warps: bool
+    rotates: bool
+    scales: bool
     linear: Floats
     mirror: tuple[bool, bool, bool]
 
@@ -39,7 +40,7 @@ def draw_geometry(rng: np.random.Generator, config: AugmentationConfig, *, dimen
     mirror = mirror & in_plane
     linear = rotation(angles) @ np.diag(factors) @ np.diag(np.where(mirror, -1.0, 1.0))
     flags = (bool(mirror[0]), bool(mirror[1]), bool(mirror[2]))
-    return Geometry(warps=bool(rotates or scales), linear=linear, mirror=flags)
+    return Geometry(rotates=bool(rotates), scales=bool(scales), linear=linear, mirror=flags)
 
 
 def rotation(angles: Floats) -> Floats:
@@ -62,11 +63,17 @@ def place_in_patch(linear: Floats, centre: Floats, patch_shape: Floats, source: 
 
 
 def needed_box(linear: Floats, centre: Floats, patch_shape: Floats, case_shape: Floats) -> tuple[Floats, Floats]:
-    """Start and stop of the case's voxels that the map reads, cut to the case: beyond it everything is zero."""
+    """Start and stop of the voxels that the map reads, cut to the case and one voxel of the zeros around it."""
     half = np.abs(linear) @ (patch_shape / 2)
-    start = np.clip(np.floor(centre - half) - INTERPOLATION_MARGIN, 0, case_shape - 1)
-    stop = np.clip(np.ceil(centre + half) + INTERPOLATION_MARGIN, start + 1, case_shape)
+    start = np.clip(np.floor(centre - half) - INTERPOLATION_MARGIN, -1, case_shape)
+    stop = np.clip(np.ceil(centre + half) + INTERPOLATION_MARGIN, start + 1, case_shape + 1)
     return start, stop
+
+
+def shown_box(linear: Floats, centre: Floats, patch_shape: Floats, origin: Floats) -> NDArray[np.float32]:
+    """The map of a scale and a mirror alone: where in the read block the patch starts and ends, (2, 3) z, y, x."""
+    half = np.diag(linear) * (patch_shape / 2)
+    return np.stack([centre - half - origin, centre + half - origin]).astype(np.float32)
 
 
 def dali_matrix(linear: Floats, centre: Floats, patch_shape: Floats, origin: Floats) -> NDArray[np.float32]:

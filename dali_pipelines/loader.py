@@ -7,26 +7,31 @@ import hashlib
 import json
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
 
 from dali_pipelines.augmentation import AugmentationConfig
+from dali_pipelines.buffers import BufferPool
 from dali_pipelines.delivery import Batch, Delivery, InFlight
 from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
 from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, SampleReader, count_by_case, read_ahead
-from storage import DecodedCaseCache, normalisation_coefficients
+from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, count_by_case, read_ahead, stored_dtype
+from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
 from storage.errors import InputError
 
 STATE_VERSION = 1
+
+T = TypeVar("T")
 
 # Cases whose foreground coordinates are held in memory, a few hundred kB each.
 _FOREGROUND_CASES = 256
@@ -78,19 +83,28 @@ class PatchLoader:
         self.step = 0
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
-        sampler = make_sampler(cache, case_ids, sampling, augmentation, normalisation)
+        place = parse_device(device)
+        infos = labelled_infos(cache, case_ids)
+        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation)
+        dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
-            reader=cache, plan=sampler.plan, dimensions=sampling.dimensions, on_bad_case=on_bad_case
+            cases=cache,
+            plan=sampler.plan,
+            dimensions=sampling.dimensions,
+            dtype=dtype_read,
+            on_bad_case=on_bad_case,
+            buffers=BufferPool(page_locked=place.type == "cuda"),
         )
         self._read_threads = read_threads
         self._ready_batches = ready_batches
         self._identity = _describe(case_ids, sampling, augmentation, normalisation)
         self._batch_size = self.shard.local_batch_size(sampling.global_batch_size)
-        place = parse_device(device)
         graph = GraphConfig(
             augmentation=augmentation,
             size=sampling.patch_shape,
             batch_size=self._batch_size,
+            modalities=len(infos[0].modalities),
+            integers=dtype_read is np.int16,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,
@@ -175,11 +189,11 @@ class PatchLoader:
         if self._delivery is None:
             raise RuntimeError("this PatchLoader is closed; make a new one")
         pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch")
-        batches = _compute_batches(
+        batches = compute_batches(
             self._samples,
-            _positions(self.sampling, self.shard, self.epoch, self.step),
+            positions(self.sampling, self.shard, self.epoch, self.step),
             pool,
-            self._delivery,
+            self._delivery.run,
             batch_size=self._batch_size,
             ahead=max(self._ready_batches * self._batch_size, self._read_threads),
         )
@@ -193,21 +207,28 @@ class PatchLoader:
         self._feed = self._end_feed = None
 
 
-def make_sampler(
-    cache: DecodedCaseCache,
-    case_ids: Sequence[str],
-    sampling: SamplingConfig,
-    augmentation: AugmentationConfig,
-    normalisation: Literal["zscore", "minmax"],
-) -> PatchSampler:
-    """The sampler over `case_ids` of the cache's store; raises InputError for cases without labels."""
-    infos = [cache.store.info(case_id) for case_id in sorted(case_ids)]
+def labelled_infos(cache: DecodedCaseCache, case_ids: Sequence[str]) -> tuple[CaseInfo, ...]:
+    """The records of `case_ids`, sorted; raises InputError for none, or for cases without labels."""
+    infos = tuple(cache.store.info(case_id) for case_id in sorted(case_ids))
+    if not infos:
+        raise InputError("wanted at least one case to cut patches from, got none; check the split")
     unlabelled = [info.case_id for info in infos if not info.labelled]
     if unlabelled:
         raise InputError(
             f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
             f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
         )
+    return infos
+
+
+def make_sampler(
+    cache: DecodedCaseCache,
+    infos: Sequence[CaseInfo],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: Literal["zscore", "minmax"],
+) -> PatchSampler:
+    """The sampler over these cases of the cache's store."""
     return PatchSampler(
         infos,
         lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),
@@ -217,7 +238,7 @@ def make_sampler(
     )
 
 
-def _positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
+def positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
     """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
     for current in count(epoch):
         for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
@@ -225,20 +246,27 @@ def _positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) ->
                 yield current, index
 
 
-def _compute_batches(
+def compute_batches(
     samples: SampleReader,
-    positions: Iterator[tuple[int, int]],
+    numbers: Iterator[tuple[int, int]],
     pool: ThreadPoolExecutor,
-    delivery: Delivery,
+    deliver: Callable[[Sequence[Sample]], T],
     *,
     batch_size: int,
     ahead: int,
-) -> Generator[Batch, None, None]:
-    """Batches without end; runs in the feed's thread."""
+) -> Generator[T, None, None]:
+    """Batches without end, as `deliver` makes them of the samples of these (epoch, index); owns the pool.
+
+    What `deliver` returns must not refer to the samples' memory: it is written again.
+    """
     try:
-        read = read_ahead(samples.read, positions, pool, ahead=ahead)
+        read = read_ahead(samples.read, numbers, pool, ahead=ahead)
         while True:
-            yield delivery.run([next(read) for _ in range(batch_size)])
+            batch = [next(read) for _ in range(batch_size)]
+            delivered = deliver(batch)
+            for sample in batch:
+                samples.buffers.give_back(sample.buffer)
+            yield delivered
     finally:
         pool.shutdown(cancel_futures=True)
 

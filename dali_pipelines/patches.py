@@ -1,33 +1,38 @@
-"""The 3-D training graph: stored patches in, augmented batches out, on the CPU or on one GPU.
+"""The training graph: stored patches or slices in, augmented batches out, on the CPU or on one GPU.
 
-M modalities, R regions, D H W voxels z, y, x.
+M modalities, R regions, D H W voxels z, y, x; slices have no D.
 """
 
 from typing import Any
 
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import pipeline_def
 
 from dali_pipelines import augment
-from dali_pipelines.graph import GraphConfig, change_geometry, change_intensities, declare_parameters, deliver
+from dali_pipelines.graph import (
+    GraphConfig,
+    change_geometry,
+    change_intensities,
+    declare_parameters,
+    declare_voxels,
+    deliver,
+    normalise,
+    parameter_inputs,
+)
 
 
 def build_patch_pipeline(config: GraphConfig) -> Any:
     """A DALI pipeline.
 
-    Inputs: image int16 (M, d, h, w) and label uint8 (1, d, h, w) of whatever box a sample needs; parameter_inputs.
-    Outputs: image float (M, D, H, W), or (D, H, W, M) with channels_last, and regions uint8 (R, D, H, W).
+    Inputs: image as stored (M, d, h, w) and label uint8 (1, d, h, w) of whatever box a sample needs; parameter_inputs.
+    Outputs: image float (M, D, H, W) ((D, H, W, M) with channels_last) and regions uint8 (R, D, H, W).
     """
 
     # One run is computed at a time: the loader's own thread runs ahead, and only so far as it has fed.
     @pipeline_def(enable_conditionals=True, prefetch_queue_depth=1)
     def train_on_patches() -> Any:
-        given = declare_parameters(config)
-        image = fn.external_source(name="image", dtype=types.INT16, layout="CDHW", no_copy=True)
-        label = fn.external_source(name="label", dtype=types.UINT8, layout="CDHW", no_copy=True)
-        if config.on_gpu:
-            image, label = image.gpu(), label.gpu()
-        # Before the warp, so that the zeros it fills in are the background's own value.
-        image = augment.normalise(image, given["normalise_scale"], given["normalise_offset"])
+        given = declare_parameters(parameter_inputs(config.augmentation))
+        image, label = declare_voxels(config)
+        image = normalise(image, given, config)
         image, label = change_geometry(image, label, given, config)
         image = change_intensities(image, given, config)
         return deliver(image, config), augment.regions(label)

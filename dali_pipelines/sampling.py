@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipelines.augmentation import AugmentationConfig
-from dali_pipelines.geometry import dali_matrix, draw_geometry, needed_box, place_in_patch
+from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
 from dali_pipelines.intensity import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
 from storage.errors import InputError
-from storage.labels import MODALITIES
 
 # Further streams of random numbers of an epoch, set apart from the samples' own by their length.
 CASE_ORDER, FOREGROUND_PHASE = 0, 1
 
+Triple = tuple[int, int, int]
 Coordinates = Mapping[str, NDArray[np.int32]]
 
 
@@ -32,7 +32,7 @@ class CaseFacts(Protocol):
     @property
     def case_id(self) -> str: ...
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> Triple: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class SamplingConfig:
     # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
     # at the price of batches that hold fewer different cases.
     patches_per_case: int = 1
+    # Of everything that is drawn: cases, places and augmentation, and the network's first weights.
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class SamplingConfig:
         return self.patches_per_epoch // self.global_batch_size
 
     @property
-    def block_shape(self) -> tuple[int, int, int]:
+    def block_shape(self) -> Triple:
         """The patch as (D, H, W); a slice is one voxel deep."""
         depth, height, width = (1,) * (3 - len(self.patch_shape)) + self.patch_shape
         return depth, height, width
@@ -88,8 +89,8 @@ class PatchPlan:
     attempt: int
     case_id: str
     foreground: str | None  # the region the patch was placed on
-    read_origin: tuple[int, int, int]
-    read_shape: tuple[int, int, int]
+    read_origin: Triple
+    read_shape: Triple
     parameters: Parameters  # the graph's inputs by name, without image and label
 
 
@@ -105,8 +106,6 @@ class PatchSampler:
         sampling: SamplingConfig,
         augmentation: AugmentationConfig,
     ) -> None:
-        if not cases:
-            raise InputError("wanted at least one case to sample patches from, got none; check the split")
         self.sampling = sampling
         self.augmentation = augmentation
         self._cases = tuple(cases)
@@ -122,26 +121,11 @@ class PatchSampler:
         region, voxel = self._draw_voxel(rng, case.case_id, epoch, index)
         geometry = draw_geometry(rng, self.augmentation, dimensions=sampling.dimensions)
         origin = self._draw_origin(rng, case.shape, voxel)
-        read_origin, read_shape = origin, sampling.block_shape
-        matrix = np.eye(3, 4, dtype=np.float32)
-        if geometry.warps:
-            centre = np.array(origin) + self._patch / 2
-            if voxel is not None:
-                centre = self._centre_showing(geometry.linear, centre, voxel)
-            start, stop = needed_box(geometry.linear, centre, self._patch, np.array(case.shape, float))
-            if sampling.dimensions == 2:
-                start[0], stop[0] = origin[0], origin[0] + 1  # the neighbouring slices have no weight
-            matrix = dali_matrix(geometry.linear, centre, self._patch, start)
-            read_origin, read_shape = _triple(start), _triple(stop - start)
-        parameters: Parameters = {
-            "warp_on": np.array(geometry.warps),
-            "warp_matrix": matrix if sampling.dimensions == 3 else np.ascontiguousarray(matrix[:2, [0, 1, 3]]),
-            "mirror": np.array(geometry.mirror[-sampling.dimensions :], np.int32),
-        }
-        parameters |= draw_intensities(
-            rng, self.augmentation, modalities=len(MODALITIES), patch_shape=sampling.patch_shape, slack=BANK_SLACK
-        )
+        read_origin, read_shape, parameters = self._place(geometry, case.shape, origin, voxel)
         scale, offset = self._coefficients[case.case_id]
+        parameters |= draw_intensities(
+            rng, self.augmentation, modalities=len(scale), patch_shape=sampling.patch_shape, slack=BANK_SLACK
+        )
         parameters |= {"normalise_scale": scale, "normalise_offset": offset}
         return PatchPlan(
             epoch=epoch,
@@ -153,6 +137,34 @@ class PatchSampler:
             read_shape=read_shape,
             parameters=parameters,
         )
+
+    def _place(
+        self, geometry: Geometry, shape: Triple, origin: Triple, voxel: NDArray[np.int32] | None
+    ) -> tuple[Triple, Triple, Parameters]:
+        """The block to read, its origin and shape, and what the graph has to do to it."""
+        dimensions = self.sampling.dimensions
+        box = np.zeros((2, 3), np.float32)
+        matrix = np.eye(3, 4, dtype=np.float32)
+        read_origin, read_shape = origin, self.sampling.block_shape
+        if geometry.rotates or geometry.scales:
+            centre = np.array(origin) + self._patch / 2
+            if voxel is not None:
+                centre = self._centre_showing(geometry.linear, centre, voxel)
+            start, stop = needed_box(geometry.linear, centre, self._patch, np.array(shape, float))
+            if dimensions == 2:
+                start[0], stop[0] = origin[0], origin[0] + 1  # the neighbouring slices have no weight
+            box = shown_box(geometry.linear, centre, self._patch, start)
+            matrix = dali_matrix(geometry.linear, centre, self._patch, start)
+            read_origin, read_shape = _triple(start), _triple(stop - start)
+        parameters: Parameters = {
+            "rotate_on": np.array(geometry.rotates),
+            "warp_matrix": matrix if dimensions == 3 else np.ascontiguousarray(matrix[:2, [0, 1, 3]]),
+            "zoom_on": np.array(geometry.scales and not geometry.rotates),
+            "zoom_start": box[0, -dimensions:],
+            "zoom_end": box[1, -dimensions:],
+            "mirror": np.array(geometry.mirror[-dimensions:], np.int32),
+        }
+        return read_origin, read_shape, parameters
 
     def _case_number(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> int:
         """Cases come in a shuffled order, each once before any comes again."""
@@ -177,9 +189,7 @@ class PatchSampler:
         region = list(regions)[int(chances[0] * len(regions))]
         return region, regions[region][int(chances[1] * len(regions[region]))]
 
-    def _draw_origin(
-        self, rng: np.random.Generator, shape: tuple[int, int, int], voxel: NDArray[np.int32] | None
-    ) -> tuple[int, int, int]:
+    def _draw_origin(self, rng: np.random.Generator, shape: Triple, voxel: NDArray[np.int32] | None) -> Triple:
         """The patch within the case, or, along an axis where the case is smaller, the case within the patch."""
         room = np.array(shape) - np.array(self.sampling.block_shape)
         low, high = np.minimum(room, 0), np.maximum(room, 0)
@@ -212,6 +222,6 @@ def _foreground_phase(seed: int, epoch: int) -> float:
     return float(np.random.default_rng([seed, epoch, FOREGROUND_PHASE]).random())
 
 
-def _triple(values: Any) -> tuple[int, int, int]:
+def _triple(values: Any) -> Triple:
     z, y, x = (int(value) for value in values)
     return z, y, x

@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
+from numpy.typing import NDArray
+from nvidia.dali import pipeline_def
 from torch.utils.dlpack import from_dlpack
 
 from dali_pipelines import augment
+from dali_pipelines.augmentation import NONE
 from dali_pipelines.devices import parse_device
+from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.source import CaseReadError
-from storage import DecodedCaseCache, normalisation_coefficients
+from dali_pipelines.source import CaseReadError, stored_dtype
+from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +32,16 @@ class Volume:
     regions_RDHW: torch.Tensor | None
 
 
-def build_volume_pipeline(*, device_id: int | None, on_gpu: bool, num_threads: int) -> Any:
-    """A DALI pipeline of one case at a time: image int16 (M, D, H, W) and label uint8 (1, D, H, W) of any shape."""
+def build_volume_pipeline(config: GraphConfig) -> Any:
+    """A DALI pipeline of one case at a time: image as stored (M, D, H, W), label uint8 (1, D, H, W), of any shape."""
 
     @pipeline_def(enable_conditionals=True, prefetch_queue_depth=1)
     def prepare_volume() -> Any:
-        scale = fn.external_source(name="normalise_scale", ndim=1, no_copy=True)
-        offset = fn.external_source(name="normalise_offset", ndim=1, no_copy=True)
-        image = fn.external_source(name="image", dtype=types.INT16, layout="CDHW", no_copy=True)
-        label = fn.external_source(name="label", dtype=types.UINT8, layout="CDHW", no_copy=True)
-        if on_gpu:
-            image, label = image.gpu(), label.gpu()
-        return augment.normalise(image, scale, offset), augment.regions(label)
+        given = declare_parameters(NORMALISE)
+        image, label = declare_voxels(config)
+        return normalise(image, given, config), augment.regions(label)
 
-    return prepare_volume(batch_size=1, num_threads=num_threads, device_id=device_id)
+    return prepare_volume(batch_size=1, num_threads=config.num_threads, device_id=config.device_id)
 
 
 class VolumeLoader:
@@ -59,49 +58,59 @@ class VolumeLoader:
     ) -> None:
         place = parse_device(device)
         self._cache = cache
-        self._case_ids = tuple(case_ids)
-        self._normalisation = normalisation
-        self._pipeline = build_volume_pipeline(
-            device_id=place.index, on_gpu=place.type == "cuda", num_threads=graph_threads
+        self._infos = tuple(cache.store.info(case_id) for case_id in case_ids)
+        self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
+        dtype = stored_dtype(self._infos)
+        self._dtype = dtype
+        self._graph = GraphConfig(
+            augmentation=NONE,
+            size=(1, 1, 1),  # of no account: nothing here resamples
+            batch_size=1,
+            modalities=len(self._infos[0].modalities) if self._infos else 1,
+            integers=dtype is np.int16,
+            device_id=place.index,
+            on_gpu=place.type == "cuda",
+            num_threads=graph_threads,
         )
-        self._pipeline.build()
 
     def __len__(self) -> int:
-        return len(self._case_ids)
+        return len(self._infos)
 
     def __iter__(self) -> Iterator[Volume]:
-        # The generator knows the parts, not this object, so that the object can be collected while it runs.
-        volumes = _compute_volumes(self._cache, self._case_ids, self._normalisation, self._pipeline)
+        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._graph, self._dtype)
         feed = RunAhead(volumes, ready=1, name="volume-feed")
         end = weakref.finalize(self, feed.stop)
         try:
-            for _ in self._case_ids:
+            for _ in self._infos:
                 yield feed.next()
         finally:
             end()
 
 
 def _compute_volumes(
-    cache: DecodedCaseCache, case_ids: Sequence[str], normalisation: Literal["zscore", "minmax"], pipeline: Any
+    cache: DecodedCaseCache,
+    infos: Sequence[CaseInfo],
+    coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    config: GraphConfig,
+    dtype: type[np.int16] | type[np.float32],
 ) -> Generator[Volume, None, None]:
-    for case_id in case_ids:
-        info = cache.store.info(case_id)
+    """The cases one by one; runs in the feed's thread, which reads a case while the one before is being used."""
+    pipeline = build_volume_pipeline(config)
+    for info, (scale, offset) in zip(infos, coefficients, strict=True):
         try:
-            arrays = cache.read_case(case_id)
+            arrays = cache.read_case(info.case_id)
         except Exception as error:
-            raise CaseReadError(
-                f"case {case_id} could not be read: {type(error).__name__}: {error}; verify the store"
-            ) from error
-        scale, offset = normalisation_coefficients(info, normalisation)
-        image = np.ascontiguousarray(arrays.image_MDHW, np.int16)
+            reason = f"{type(error).__name__}: {error}"
+            raise CaseReadError(f"case {info.case_id} could not be read: {reason}; verify the store") from error
+        image = np.ascontiguousarray(arrays.image_MDHW, dtype)
         label = arrays.label_DHW
-        block = np.zeros(image.shape[1:], np.uint8) if label is None else np.ascontiguousarray(label, np.uint8)
+        block = np.zeros(info.shape, np.uint8) if label is None else np.ascontiguousarray(label)
         pipeline.feed_input("normalise_scale", [scale])
         pipeline.feed_input("normalise_offset", [offset])
         pipeline.feed_input("image", [image])
         pipeline.feed_input("label", [block[None]])
         image_MDHW, regions_RDHW = (_own(from_dlpack(output.as_tensor())[0]) for output in pipeline.run())
-        yield Volume(case_id=case_id, image_MDHW=image_MDHW, regions_RDHW=None if label is None else regions_RDHW)
+        yield Volume(case_id=info.case_id, image_MDHW=image_MDHW, regions_RDHW=None if label is None else regions_RDHW)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

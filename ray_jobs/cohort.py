@@ -8,11 +8,28 @@ from rich.console import Console
 
 from ray_jobs.config import TrainConfig, home_folder
 from ray_jobs.conversion import convert_cohort
-from storage import CohortStore, find_cases, open_store
+from storage import CohortStore, InputError, find_cases, open_store
 from storage.phantom import write_phantom_cohort
 
 PHANTOM_CASES = 16
 PHANTOM_SEED = 0
+PARTS = 3  # training, validation and test each need a subject
+
+
+def check_input(config: TrainConfig) -> None:
+    """Raise InputError for a store or source that cannot be used, before Ray starts and anything is written."""
+    if config.store is not None:
+        open_store(config.store)
+    elif config.source is not None:
+        search = find_cases(Path(config.source))
+        subjects = {case.subject for case in search.cases if case.label is not None}
+        if len(subjects) < PARTS:
+            found = f"found {len(subjects)} in {len(search.cases)} complete cases"
+            reason = f"; the first of {len(search.refused)} refused: {search.refused[0]}" if search.refused else ""
+            raise InputError(
+                f"wanted at least {PARTS} labelled subjects below {config.source}, for training, validation and test; "
+                f"{found}: add cases, or download the missing scans{reason}"
+            )
 
 
 def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
@@ -20,7 +37,6 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
     if config.store is not None:
         return open_store(config.store)
     source = Path(config.source) if config.source is not None else phantom_source(console)
-    find_cases(source)  # refuses a folder that holds no cases before anything is written
     uri = str(store_folder(source))
     convert_cohort(source, uri, console=console)
     return open_store(uri)

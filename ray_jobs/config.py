@@ -36,9 +36,12 @@ class TrainConfig:
     """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
     gpu: bool | None = None
     """Whether each worker has a GPU. Default: where there are GPUs."""
+    max_failures: int = 3
+    """How often lost workers are started again before the run gives up."""
     cache_gb: float = 50.0
     """Local disk for decoded cases, shared by the ranks of a node, in GB."""
     epochs: int = 10
+    """Passes over sampling.patches-per-epoch patches; the learning rate falls to zero over all of them."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
@@ -71,7 +74,7 @@ class TrainConfig:
 
 
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
-NOT_PART_OF_A_RUN = ("preset", "source", "store", "runs", "name", "workers", "gpu", "cache_gb")
+NOT_PART_OF_A_RUN = ("preset", "source", "store", "runs", "name", "workers", "gpu", "max_failures", "cache_gb")
 
 
 def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:

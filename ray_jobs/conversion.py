@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,26 +42,30 @@ def convert_cohort(
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
     console: Console | None = None,
+    start_workers: Callable[[], None] = lambda: None,
 ) -> ConversionReport:
     """Bring every case below `source` into the store, which is made if it is not there; report.json is left in it.
 
-    Only what is missing or changed is converted, one task of one CPU a case where Ray is initialised. `convention`,
-    `names` and `subjects` are as in `storage`. Raises InputError when no case is complete, when the labels' meaning
-    cannot be told, when the store belongs to other settings, or when it cannot be written; what was finished stays.
+    Only what is missing or changed is converted, one task of one CPU a case where Ray is initialised; `start_workers`
+    may initialise it and is called only when there is something to do. `convention`, `names` and `subjects` are as in
+    `storage`. Raises InputError when no case is complete, when the labels' meaning cannot be told, when the store
+    belongs to other settings, or when it cannot be written; what was finished stays.
     """
     started = time.monotonic()
     console = console or Console(stderr=True)
+    source = source.resolve()
     search = find_cases(source, modalities=modalities, names=names, subjects=subjects)
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")
-    store = _open_for(search, store_uri, modalities=modalities, told=convention, console=console)
+    workers = _Workers(console, start_workers)
+    store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
     committed = store.committed_cases()
     _refuse_other_settings(store, committed)
     plan = plan_conversion(search.cases, committed)
     keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
-    outcomes = _convert(plan, store, console)
+    outcomes = _convert(plan, store, workers)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     repeated = finish_conversion(store, earlier=committed) if plan.todo else []
     gone = {refusal.case_id for refusal in repeated}
@@ -81,11 +86,15 @@ def convert_cohort(
 
 
 def verify_cohort(
-    store: CohortStore, *, files: Mapping[str, Mapping[str, Path]] | None = None, console: Console | None = None
+    store: CohortStore,
+    *,
+    files: Mapping[str, Mapping[str, Path]] | None = None,
+    console: Console | None = None,
+    start_workers: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
     """Every problem found by reading all of the store again, and the source `files` of each case where given."""
     jobs = [(store.uri, case_id, dict((files or {}).get(case_id, {}))) for case_id in store.case_ids]
-    found = _map(_verify_one, jobs, "verifying", console or Console(stderr=True))
+    found = _Workers(console or Console(stderr=True), start_workers).map(_verify_one, jobs, "verifying")
     return tuple(problem for problems in found for problem in problems)
 
 
@@ -95,18 +104,18 @@ def _open_for(
     *,
     modalities: Sequence[str],
     told: LabelConvention | None,
-    console: Console,
+    workers: "_Workers",
 ) -> CohortStore:
     try:
         existing = find_store(store_uri)
     except CorruptStoreError:
-        console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
+        workers.console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
         existing = None
     stored = existing.settings.convention if existing is not None else None
     values: dict[str, Any] = {}
     if told is None and search.convention is None and stored is None:
         labelled = [case for case in search.cases if case.label is not None]
-        found = _map(read_label_values, labelled, "looking at labels", console)
+        found = workers.map(read_label_values, labelled, "looking at labels")
         values = {case.case_id: item for case, item in zip(labelled, found, strict=True)}
     convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=stored)
     return create_store(store_uri, modalities=modalities, convention=convention, repair=True)
@@ -123,11 +132,12 @@ def _refuse_other_settings(store: CohortStore, committed: Mapping[str, CaseInfo]
             )
 
 
-def _convert(plan: ConversionPlan, store: CohortStore, console: Console) -> list[CaseInfo | Refusal]:
+def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> list[CaseInfo | Refusal]:
     try:
-        return _map(_convert_one, [(case, store.uri) for case in plan.todo], "converting", console)
+        return workers.map(_convert_one, [(case, store.uri) for case in plan.todo], "converting")
     except InputError:
-        store.rebuild_index()  # what was finished before the disk was full, say, is kept and listed
+        with suppress(InputError):  # what was finished before the disk was full, say, is kept and listed
+            store.rebuild_index()
         raise
 
 
@@ -147,18 +157,27 @@ def _open_once(uri: str) -> CohortStore:
     return open_store(uri)
 
 
-def _map(function: Callable[[Item], Result], items: Sequence[Item], title: str, console: Console) -> list[Result]:
-    """`function` of every item, in order, with a progress bar. The first InputError stops the rest."""
-    if not items:
-        return []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=len(items))
-        results: dict[int, Result] = {}
-        for index, result in _run_all(function, items):
-            results[index] = result
-            bar.advance(task)
-    return [results[index] for index in range(len(items))]
+class _Workers:
+    """Runs a function of many items: as Ray tasks where Ray runs, else here, with a progress bar."""
+
+    def __init__(self, console: Console, start: Callable[[], None]) -> None:
+        self.console = console
+        self._start = start
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+        """`function` of every item, in order. The first InputError stops the rest."""
+        if not items:
+            return []
+        if not ray.is_initialized() and len(items) > 1:
+            self._start()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(title, total=len(items))
+            results: dict[int, Result] = {}
+            for index, result in _run_all(function, items):
+                results[index] = result
+                bar.advance(task)
+        return [results[index] for index in range(len(items))]
 
 
 def _run_all(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:

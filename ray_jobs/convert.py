@@ -6,7 +6,8 @@ them with reasons), 2 when nothing could be done with what was given.
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ray_jobs.ray_start import ray_running
 from storage import InputError, find_cases, open_store
 from storage.cohort import ConversionReport
 from storage.labels import CONVENTIONS, MODALITIES, LabelConvention
+from storage.mirror import mirror_store
 from storage.objects import parse_uri
 
 __all__ = ["ConvertConfig", "convert_cohort", "main"]
@@ -37,6 +39,8 @@ class ConvertConfig:
     """Folder with the cases, at any depth. Without it only --verify is done."""
     verify: bool = False
     """Read everything in the store again and compare it with its checksums (and with the source files)."""
+    mirror: str | None = None
+    """Copy the store to this folder or s3:// URL, at the end; cases that are there already are left alone."""
     modalities: tuple[str, ...] = MODALITIES
     """The scans each case must have, in the store's order; fewer for cohorts with fewer."""
     names: dict[str, str] = field(default_factory=dict)
@@ -67,43 +71,53 @@ class ConvertConfig:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
-    if config.source is None and not config.verify:
-        raise InputError("wanted --source DIR (or --verify to check a store), got neither")
+    if config.source is None and not config.verify and config.mirror is None:
+        raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
     console = Console()
-    told = config.convention()
-    source = config.source.resolve() if config.source is not None else None
-    uri, _ = parse_uri(config.store)
-    names, subjects = config.names or None, read_subjects(config.subjects)
-    files: dict[str, dict[str, Path]] = {}
     status = 0
-    if source is not None:
-        search = find_cases(
-            source, modalities=config.modalities, names=names
-        )  # before Ray starts: bad input is told at once
-        files = {
-            case.case_id: dict(case.files) | ({"label": case.label} if case.label else {}) for case in search.cases
-        }
-    with ray_running():
-        if source is not None:
-            report = convert_cohort(
-                source,
-                uri,
-                modalities=config.modalities,
-                convention=told,
-                names=names,
-                subjects=subjects,
-                console=console,
-            )
-            show(report, console)
-            status = REFUSED if report.refused else 0
+    with ExitStack() as stack:  # Ray starts when there is work for it, and ends with this command
+
+        def start_workers() -> None:
+            stack.enter_context(ray_running())
+
+        if config.source is not None:
+            status = _convert(config, config.source, console, start_workers)
         if config.verify:
-            store = open_store(uri)
-            problems = verify_cohort(store, files=files, console=console)
-            for problem in problems:
-                console.print(problem, markup=False, style="red", soft_wrap=True)
-            console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")
-            status = REFUSED if problems else status
+            status = _verify(config, console, start_workers) or status
+    if config.mirror is not None:
+        with console.status("copying") as shown:
+            store = open_store(config.store)
+            copy = mirror_store(store, config.mirror, on_case=lambda case_id: shown.update(f"copied {case_id}"))
+        console.print(f"{copy.uri} has all {len(copy.case_ids)} cases of {config.store}", soft_wrap=True)
     return status
+
+
+def _convert(config: ConvertConfig, source: Path, console: Console, start_workers: Callable[[], None]) -> int:
+    report = convert_cohort(
+        source,
+        parse_uri(config.store)[0],
+        modalities=config.modalities,
+        convention=config.convention(),
+        names=config.names or None,
+        subjects=read_subjects(config.subjects),
+        console=console,
+        start_workers=start_workers,
+    )
+    show(report, console)
+    return REFUSED if report.refused else 0
+
+
+def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[], None]) -> int:
+    store = open_store(config.store)
+    files: dict[str, dict[str, Path]] = {}
+    if config.source is not None:
+        for case in find_cases(config.source, modalities=config.modalities, names=config.names or None).cases:
+            files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})
+    problems = verify_cohort(store, files=files, console=console, start_workers=start_workers)
+    for problem in problems:
+        console.print(problem, markup=False, style="red", soft_wrap=True)
+    console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")
+    return REFUSED if problems else 0
 
 
 def show(report: ConversionReport, console: Console) -> None:

@@ -9,6 +9,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.train_loop import TrainPlan, train_loop_per_worker
+from storage import InputError
 
 
 def fit(
@@ -33,11 +34,18 @@ def fit(
                 num_to_keep=2, checkpoint_score_attribute="iou_mean", checkpoint_score_order="max"
             ),
             callbacks=list(callbacks),
-            failure_config=ray.train.FailureConfig(max_failures=3),
+            failure_config=ray.train.FailureConfig(max_failures=plan.config.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
-    return trainer.fit()
+    try:
+        return trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            cause = getattr(failure, "_base_exc", failure)  # Ray wraps it to keep the worker's traceback
+            if isinstance(cause, InputError):
+                raise cause from error
+        raise
 
 
 def best_checkpoint_name(result: ray.train.Result) -> str:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_BEFORE_ASKING = 20
 
 
 class Board:
@@ -34,9 +33,10 @@ class Board:
 class TrainingProgress:
     """Context manager that shows a run's progress on `console` while the body blocks in `fit()`."""
 
-    def __init__(self, console: Console, *, epochs: int, wanted: str) -> None:
+    def __init__(self, console: Console, *, epochs: int, workers: int, use_gpu: bool) -> None:
         self.board = ray.remote(num_cpus=0)(Board).remote()
-        self._console, self._epochs, self._wanted = console, epochs, wanted
+        self._console, self._epochs = console, epochs
+        self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,16 +63,17 @@ class TrainingProgress:
         self._bar.stop()
 
     def _watch(self) -> None:
-        waited = 0.0
         asked = False
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
-            if self._show():
+            if self._show() or asked:
                 continue
-            waited += SECONDS_BETWEEN_LOOKS
-            if waited > SECONDS_BEFORE_ASKING and not asked:
+            there = int(ray.cluster_resources().get(self._resource, 0))
+            if there < self._workers:
                 asked = True
-                have = {key: ray.cluster_resources().get(key, 0) for key in ("CPU", "GPU")}
-                self._console.print(f"waiting for {self._wanted}; the cluster has {have} so far")
+                self._console.print(
+                    f"waiting for {self._workers} workers with one {self._resource} each: "
+                    f"the cluster has {there} so far, and starts more if it may"
+                )
 
     def _show(self) -> bool:
         """Bring the bar up to date; return whether the workers have spoken yet."""

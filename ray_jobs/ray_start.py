@@ -63,7 +63,7 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
         return asked or (gpus if use_gpu else 0) or 2, use_gpu
     kind, limit = ("GPUs", gpus) if use_gpu else ("CPUs", cpus)
     if use_gpu and not gpus:
-        raise InputError("this run wants GPUs and this machine has none: give --no-gpu, or the preset demo or laptop")
+        raise InputError("this run wants GPUs, this machine has none: give --gpu False, or the preset demo or laptop")
     if asked is None:
         return gpus if use_gpu else min(2, cpus), use_gpu
     if asked > limit:
@@ -72,11 +72,12 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
 
 
 def refuse_hidden_folder(folder: str, what: str) -> None:
-    """Raise InputError where the cluster has nodes that do not see the local path `folder`, which must exist here."""
+    """Raise InputError where some node does not see the local path `folder`, which need not exist yet."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     if "://" in folder or len(nodes) < 2:
         return
-    marker = Path(folder) / f".seen-by-all-nodes-{secrets.token_hex(8)}"
+    place = next(parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir())
+    marker = place / f".seen-by-all-nodes-{secrets.token_hex(8)}"
     marker.touch()
     try:
         sees = ray.remote(num_cpus=0)(_exists)

@@ -32,7 +32,10 @@ class RunFolder:
 
         Raises InputError, naming what differs, where the folder belongs to a run with another configuration or store.
         """
-        before = self._read(CONFIG)
+        try:
+            before = self._read(CONFIG)
+        except OSError as error:
+            raise InputError(f"--runs {self.runs} cannot be read: {error}") from error
         if before is None:
             self.write(CONFIG, identity)
             return None

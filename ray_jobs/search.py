@@ -15,7 +15,7 @@ from ray_jobs.fit import fit
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.train_loop import TrainPlan
-from storage import InputError, assign_splits
+from storage import InputError, split_cohort
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SearchConfig:
 
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     """Learning rates to try, each in a run of its own."""
-    training: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes]
+    training: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
         if not self.learning_rates:
@@ -36,12 +36,11 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     base = search.training
     workers, use_gpu = choose_workers(base.workers, gpu=base.gpu)
     store = find_or_make_store(base, console)
-    splits = assign_splits(store.infos(), base.splits)
+    splits = split_cohort(store, base.splits)
     folder = RunFolder(base.runs, base.name or f"tune-{default_run_name(base, store.digest)}")
-    folder.claim(run_identity(base, store.digest) | {"learning_rates": list(search.learning_rates)})
     refuse_hidden_folder(store.uri, "store")
     refuse_hidden_folder(folder.uri, "run folder")
-
+    folder.claim(run_identity(base, store.digest) | {"learning_rates": list(search.learning_rates)})
     trials_folder = folder.uri
     plan = TrainPlan(config=base, store=store.uri, splits=splits, cache=cache_folder())
 

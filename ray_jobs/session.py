@@ -36,6 +36,7 @@ class Session(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    cpu_threads: int  # what this rank may compute with, where the ranks of a node share its cores
     artifacts: Path  # a folder of rank 0's for events and figures; `publish` brings it to the run folder
 
     def latest_checkpoint(self) -> Any:
@@ -59,6 +60,7 @@ class LocalSession:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.rank, self.world_size, self.device = 0, 1, device
+        self.cpu_threads = share_of_cores(1)
         self.artifacts = folder
         self.history: list[dict[str, float]] = []
         self._checkpoints: list[tuple[float, Path]] = []
@@ -97,6 +99,7 @@ class RaySession:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self.cpu_threads = share_of_cores(context.get_local_world_size())
         self._storage = context.get_storage()
         self._board = board
         local = self._local_run_folder()
@@ -146,7 +149,7 @@ class RaySession:
             self._board.tell.remote(dataclasses.asdict(progress))
 
 
-def threads_per_rank(world_size: int) -> int:
-    """Return how many CPU threads a rank may compute with, where all ranks share this machine's cores."""
+def share_of_cores(ranks: int) -> int:
+    """Return how many threads each of `ranks` processes on this machine may compute with."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // world_size)
+    return max(1, cores // ranks)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.cohort import cache_folder, find_or_make_store
+from ray_jobs.cohort import cache_folder, check_input, find_or_make_store
 from ray_jobs.command import parse_training
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.exit_status import run_command
@@ -20,12 +20,13 @@ from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.summary import print_summary
 from ray_jobs.train_loop import TrainPlan
-from storage import InputError, assign_splits
+from storage import InputError, split_cohort
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
     config = parse_training(arguments)
+    check_input(config)
     console = Console()
     with ray_running():
         summary = train_run(config, console)
@@ -38,22 +39,21 @@ def train_run(config: TrainConfig, console: Console) -> dict[str, Any]:
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     check_world_size(config, workers)
     store = find_or_make_store(config, console)
-    splits = assign_splits(store.infos(), config.splits)
+    splits = split_cohort(store, config.splits)
     name = config.name or default_run_name(config, store.digest)
     folder = RunFolder(config.runs, name)
+    refuse_hidden_folder(store.uri, "store")
+    refuse_hidden_folder(folder.uri, "run folder")
     finished = folder.claim(run_identity(config, store.digest))
     if finished is not None:
         console.print(f"run {name} is finished; give another --name to train anew")
         return finished
-    refuse_hidden_folder(store.uri, "store")
-    refuse_hidden_folder(folder.uri, "run folder")
     console.print(
         f"run {name}: {len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test "
         f"cases, {workers} worker{'s' if workers > 1 else ''} with a {'GPU' if use_gpu else 'share of the CPU'} each"
     )
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
-    wanted = f"{workers} workers with one {'GPU' if use_gpu else 'CPU'} each"
-    with TrainingProgress(console, epochs=config.epochs, wanted=wanted) as progress:
+    with TrainingProgress(console, epochs=config.epochs, workers=workers, use_gpu=use_gpu) as progress:
         result = fit(plan, folder, workers=workers, use_gpu=use_gpu, board=progress.board)
     summary = {
         "run": name,

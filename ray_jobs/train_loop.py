@@ -16,7 +16,7 @@ from ray_jobs.config import TrainConfig, run_identity
 from ray_jobs.figures import save_cross_section
 from ray_jobs.monitoring import Monitor
 from ray_jobs.optimiser import build_optimiser
-from ray_jobs.session import RaySession, Session, threads_per_rank
+from ray_jobs.session import RaySession, Session
 from ray_jobs.validation import CaseEvaluator, Evaluation, evaluate
 from storage import REGIONS, DecodedCaseCache, Splits, open_store
 
@@ -91,8 +91,9 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     """Build everything at its starting state: the same on every rank, and the same in every start of the run."""
     config = plan.config
     torch.manual_seed(config.sampling.seed)
-    if session.device.type == "cpu":
-        torch.set_num_threads(threads_per_rank(session.world_size))
+    torch.set_num_threads(session.cpu_threads)
+    if session.device.type == "cuda":
+        torch.cuda.set_device(session.device)  # collectives of plain objects go through the current device
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
     precision = choose_precision(session.device, config.precision)
     loader = PatchLoader(

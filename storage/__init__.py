@@ -1,5 +1,6 @@
 """NIfTI in, Zarr out, patches read back. Knows numpy, nibabel and zarr; never torch, DALI or Ray."""
 
+from storage.assignments import fold_cohort, split_cohort
 from storage.cache import DecodedCaseCache
 from storage.case import Case, CaseSearch, Naming
 from storage.convert import convert_case
@@ -33,7 +34,9 @@ __all__ = [
     "convert_case",
     "create_store",
     "find_cases",
+    "fold_cohort",
     "normalisation_coefficients",
     "open_store",
     "region_masks",
+    "split_cohort",
 ]

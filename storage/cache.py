@@ -10,9 +10,11 @@ Shapes: M modality, D H W voxels z y x of the stored grid.
 
 import errno
 import fcntl
+import glob
 import hashlib
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from storage.store import CohortStore
 _SUFFIX = ".case"
 _PARTIAL = ".partial"
 _CRC_BYTES = 4
+_PATIENCE_SECONDS = 600
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 @dataclass(kw_only=True)
@@ -123,30 +127,43 @@ class DecodedCaseCache:
             raise
 
     def _reserve(self, path: Path, size: int) -> Path:
-        """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes."""
+        """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes.
+
+        The caller holds the case's lock, so a partial file of this case is a dead process's.
+        """
         partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
-        with self._locked("folder.lock"):
-            self._sweep_partials()
-            files = [entry for entry in os.scandir(self.folder) if entry.name.endswith((_SUFFIX, _PARTIAL))]
-            used = sum(entry.stat().st_size for entry in files)
-            oldest = sorted((entry.stat().st_mtime_ns, entry.path) for entry in files if entry.name.endswith(_SUFFIX))
-            for _, victim in oldest:
-                if used + size <= self.max_bytes:
-                    break
-                used -= Path(victim).stat().st_size
-                Path(victim).unlink()
-            if used + size > self.max_bytes:
+        for leftover in self.folder.glob(f"{glob.escape(path.name)}.*{_PARTIAL}"):
+            leftover.unlink(missing_ok=True)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            with self._locked("folder.lock"):
+                if self._make_room(size):
+                    try:
+                        with partial.open("xb") as file:
+                            os.posix_fallocate(file.fileno(), 0, size)
+                    except OSError as error:
+                        partial.unlink(missing_ok=True)
+                        raise _explain(error, self.folder) from error
+                    return partial
+            if time.monotonic() > deadline:
                 raise InputError(
-                    f"wanted {size} bytes in the cache {self.folder}, {used} of its {self.max_bytes} are being filled "
-                    f"by other processes; allow it more bytes"
+                    f"wanted {size} bytes in the cache {self.folder}, others fill all of its {self.max_bytes}; "
+                    f"allow it more bytes"
                 )
-            try:
-                with partial.open("xb") as file:
-                    os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                raise _explain(error, self.folder) from error
-        return partial
+            time.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _make_room(self, size: int) -> bool:
+        """Evict until `size` bytes fit; False where the files that others are filling leave no room yet."""
+        self._sweep_partials()
+        files = [entry for entry in os.scandir(self.folder) if entry.name.endswith((_SUFFIX, _PARTIAL))]
+        used = sum(entry.stat().st_size for entry in files)
+        ages = sorted((entry.stat().st_mtime_ns, entry.path) for entry in files if entry.name.endswith(_SUFFIX))
+        for _, victim in ages:
+            if used + size <= self.max_bytes:
+                break
+            used -= Path(victim).stat().st_size
+            Path(victim).unlink()
+        return used + size <= self.max_bytes
 
     def _sweep_partials(self) -> None:
         """Remove what killed processes left. A living one holds its case's lock."""

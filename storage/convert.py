@@ -19,7 +19,7 @@ from storage.index import ROOT_KEY, decode_case, encode_case
 from storage.info import ArrayRecord, Box, CaseInfo, SourceFile, as_affine
 from storage.intensity import brain_mask, measure_intensities
 from storage.labels import LabelConvention
-from storage.layout import DEFAULT_LAYOUT, Layout, write_array
+from storage.layout import DEFAULT_LAYOUT, METADATA_KEY, Layout, encode_array
 from storage.nifti import NiftiError, SourceVolume, as_labels, read_volume
 from storage.store import CohortStore, case_key
 
@@ -110,47 +110,48 @@ def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAY
     """
     settings = store.settings
     source = _SourceCase(case, settings.modalities)
-    label_DHW = _to_stored_labels(source, settings.convention)
-    box = _box_of(source, label_DHW)
+    box = _box_of(source)
     image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
-    label_crop = None if label_DHW is None else np.ascontiguousarray(label_DHW[box_slices(box)])
+    label_DHW = _stored_labels(source, box, settings.convention)
     store.objects.delete(case_key(case.case_id, ROOT_KEY))  # uncommitted before anything else of it changes
     store.objects.delete_folder(case_key(case.case_id))
-    writer = store.objects.zarr_store(read_only=False)
     arrays: dict[str, NDArray[Any]] = {"image": image_MDHW}
     region_voxels: dict[str, int] = {}
-    if label_crop is not None:
-        arrays["label"] = label_crop
-        arrays["foreground"], region_voxels = sample_foreground(label_crop, case.case_id)
-    records: dict[str, ArrayRecord] = {}
-    for name, array in arrays.items():
-        path = case_key(case.case_id, name)
-        content = write_array(writer, path, array, layout)
-        metadata = store.objects.get(f"{path}/{ROOT_KEY}") or b""
-        records[name] = ArrayRecord(
-            shape=array.shape,
-            dtype=array.dtype.name,
-            metadata_sha256=hashlib.sha256(metadata).hexdigest(),
-            content_sha256=content,
-        )
+    if label_DHW is not None:
+        arrays["label"] = label_DHW
+        arrays["foreground"], region_voxels = sample_foreground(label_DHW, case.case_id)
+    records = {name: write_case_array(store, case.case_id, name, array, layout) for name, array in arrays.items()}
     info = _describe(source, settings.convention, box, image_MDHW, region_voxels, records)
     raw = encode_case(info)
     store.objects.put(case_key(case.case_id, ROOT_KEY), raw)
     return decode_case(raw, case.case_id)
 
 
-def _to_stored_labels(source: _SourceCase, convention: LabelConvention) -> NDArray[np.uint8] | None:
+def write_case_array(store: CohortStore, case_id: str, name: str, array: NDArray[Any], layout: Layout) -> ArrayRecord:
+    """Store one array of a case, its zarr.json after its voxels, and return what the case's record says of it."""
+    encoded = encode_array(name, array, layout)
+    for key, data in encoded.objects.items():
+        store.objects.put(case_key(case_id, f"{name}/{key}"), data)
+    return ArrayRecord(
+        shape=array.shape,
+        dtype=array.dtype.name,
+        metadata_sha256=hashlib.sha256(encoded.objects[METADATA_KEY]).hexdigest(),
+        content_sha256=encoded.content_sha256,
+    )
+
+
+def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -> NDArray[np.uint8] | None:
     path = source.case.label
     if source.label_DHW is None or path is None:
         return None
     try:
-        return convention.to_stored(source.label_DHW)
+        return convention.to_stored(np.ascontiguousarray(source.label_DHW[box_slices(box)]))
     except ValueError as error:
         remedy = "correct the file, or state the cohort's labels with --label-convention or --label-map"
         raise source.refused(path, str(error), remedy) from None
 
 
-def _box_of(source: _SourceCase, label_DHW: NDArray[np.uint8] | None) -> Box:
+def _box_of(source: _SourceCase) -> Box:
     """The box of every voxel that any modality or the label has non-zero."""
     mask_DHW = source.scans_DHW[0] != 0
     for scan_DHW in source.scans_DHW[1:]:
@@ -158,8 +159,8 @@ def _box_of(source: _SourceCase, label_DHW: NDArray[np.uint8] | None) -> Box:
     if not mask_DHW.any():
         finding = "an empty brain: every voxel of every modality is 0"
         raise source.refused(source.first_path, finding, "download or export the scans again")
-    if label_DHW is not None:
-        mask_DHW |= label_DHW != 0
+    if source.label_DHW is not None:
+        mask_DHW |= source.label_DHW != 0
     box = bounding_box(mask_DHW)
     if box is None:
         raise ValueError("a mask that is not empty has a box")

@@ -21,8 +21,8 @@ def sample_foreground(label_DHW: NDArray[np.uint8], case_id: str) -> tuple[NDArr
     """
     seed = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "little")
     random = np.random.default_rng(seed)
-    inside = np.argwhere(label_DHW != 0)
-    labels = label_DHW[tuple(inside.T)]
+    inside = np.flatnonzero(label_DHW)
+    labels = label_DHW.ravel()[inside]
     chosen: list[NDArray[np.int16]] = []
     totals: dict[str, int] = {}
     for region in REGIONS:
@@ -30,7 +30,7 @@ def sample_foreground(label_DHW: NDArray[np.uint8], case_id: str) -> tuple[NDArr
         totals[region] = len(voxels)
         if len(voxels) > SAMPLES:
             voxels = voxels[np.sort(random.choice(len(voxels), SAMPLES, replace=False))]
-        chosen.append(voxels.astype(np.int16))
+        chosen.append(np.stack(np.unravel_index(voxels, label_DHW.shape), axis=1).astype(np.int16))
     rows = max(1, *(len(voxels) for voxels in chosen))
     padded = np.full((len(REGIONS), rows, 3), _ABSENT, dtype=np.int16)
     for index, voxels in enumerate(chosen):

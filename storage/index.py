@@ -55,7 +55,7 @@ def encode_index(settings: StoreSettings, cases: Mapping[str, CaseInfo]) -> byte
         },
         "cases": {case_id: info.to_attributes() for case_id, info in cases.items()},
     }
-    return encode_group({**attributes, "digest": digest_of(attributes)})
+    return encode_sealed(attributes)
 
 
 def decode_index(raw: bytes | None, uri: str) -> Index:
@@ -70,7 +70,7 @@ def decode_index(raw: bytes | None, uri: str) -> Index:
             f"{uri} has format_version {attributes.get('format_version')}, this program reads {FORMAT_VERSION}; "
             f"convert again or use the program that wrote it"
         )
-    _check_digest(raw, attributes, f"{uri}/{ROOT_KEY}")
+    decode_sealed(raw, f"{uri}/{ROOT_KEY}")
     convention = attributes["label_convention"]
     stored_by_source = {int(source): stored for source, stored in convention["stored_by_source"].items()}
     return Index(
@@ -90,12 +90,24 @@ def encode_case(info: CaseInfo) -> bytes:
 
 def decode_case(raw: bytes, where: str) -> CaseInfo:
     """The inverse of `encode_case`; raises CorruptStoreError."""
-    attributes = decode_group(raw, where)
-    _check_digest(raw, attributes, where)
+    attributes = decode_sealed(raw, where)
     try:
         return CaseInfo.from_attributes(attributes)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStoreError(f"{where} is not a case record ({error}); convert the case again") from None
+
+
+def encode_sealed(attributes: Mapping[str, Any]) -> bytes:
+    """A group's metadata file with a digest over its attributes."""
+    return encode_group({**attributes, "digest": digest_of(attributes)})
+
+
+def decode_sealed(raw: bytes, where: str) -> dict[str, Any]:
+    """The inverse of `encode_sealed`; raises CorruptStoreError when a byte differs from what was written."""
+    attributes = decode_group(raw, where)
+    if attributes.get("digest") != digest_of(attributes) or raw != encode_group(attributes):
+        raise CorruptStoreError(f"{where} was changed since it was written (its digest differs); run convert.py again")
+    return attributes
 
 
 def decode_group(raw: bytes, where: str) -> dict[str, Any]:
@@ -108,8 +120,3 @@ def decode_group(raw: bytes, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptStoreError(f"{where} is not a Zarr v3 group ({error}); convert again") from None
     return attributes
-
-
-def _check_digest(raw: bytes, attributes: Mapping[str, Any], where: str) -> None:
-    if attributes.get("digest") != digest_of(attributes) or raw != encode_group(attributes):
-        raise CorruptStoreError(f"{where} was changed since it was written (its digest differs); run convert.py again")

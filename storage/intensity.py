@@ -74,8 +74,9 @@ def _measure_one(values: NDArray[Any]) -> tuple[float, float, list[float]]:
         counts = np.bincount(values.view(np.uint16), minlength=1 << 16)
         counts = np.roll(counts, 1 << 15)  # the negative half first
         levels = np.arange(-(1 << 15), 1 << 15, dtype=np.float64)
-        mean = float(counts @ levels / values.size)
-        std = float(np.sqrt(counts @ (levels - mean) ** 2 / values.size))
+        # Sums of products rather than `@`: BLAS would wake all its threads for 65,536 numbers.
+        mean = float(np.sum(counts * levels) / values.size)
+        std = float(np.sqrt(np.sum(counts * (levels - mean) ** 2) / values.size))
         at_ranks = levels[np.searchsorted(np.cumsum(counts), ranks, side="right")]
     else:
         mean, std = float(np.mean(values, dtype=np.float64)), float(np.std(values, dtype=np.float64))

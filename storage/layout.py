@@ -6,15 +6,18 @@ the shard's index and then only its chunks. Each chunk and the index end with th
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
+METADATA_KEY = "zarr.json"
 DIMENSION_NAMES = {
     "image": ("modality", "z", "y", "x"),
     "label": ("z", "y", "x"),
@@ -53,20 +56,28 @@ class Layout:
 DEFAULT_LAYOUT = Layout()
 
 
-def write_array(store: Store, path: str, array: NDArray[Any], layout: Layout = DEFAULT_LAYOUT) -> str:
-    """Write one array, metadata and voxels. The last part of `path` is one of DIMENSION_NAMES.
+@dataclass(frozen=True, kw_only=True)
+class EncodedArray:
+    """A Zarr array as it will be stored: its objects by key below the array, zarr.json last, and its content digest."""
 
-    Returns the content digest, which the array's own attributes carry too: so its metadata differs when voxels do.
+    objects: Mapping[str, bytes]
+    content_sha256: str
+
+
+def encode_array(name: str, array: NDArray[Any], layout: Layout = DEFAULT_LAYOUT) -> EncodedArray:
+    """Encode one of the arrays of DIMENSION_NAMES.
+
+    In memory, because zarr would write the metadata of the groups above it too: the case's, which is its commit
+    record. The array's own attributes carry the content digest, so its metadata differs whenever its voxels do.
     """
     digest = content_digest(array)
-    name = path.rsplit("/", 1)[-1]
     codecs: tuple[Any, ...] = (
         BloscCodec(typesize=array.dtype.itemsize, cname=layout.compressor, clevel=layout.level, shuffle=layout.shuffle),
         Crc32cCodec(),
     )
+    encoded: dict[str, Buffer] = {}
     target = zarr.create_array(
-        store,
-        name=path,
+        MemoryStore(encoded),
         shape=array.shape,
         dtype=array.dtype,
         chunks=layout.chunks(name, array.shape),
@@ -75,10 +86,11 @@ def write_array(store: Store, path: str, array: NDArray[Any], layout: Layout = D
         fill_value=0,
         dimension_names=DIMENSION_NAMES[name],
         attributes={"content_sha256": digest},
-        overwrite=False,
+        config={"write_empty_chunks": True},  # so that a chunk which is not there is always damage
     )
     target[...] = array
-    return digest
+    keys = sorted(encoded, key=lambda key: (key == METADATA_KEY, key))
+    return EncodedArray(objects={key: encoded[key].to_bytes() for key in keys}, content_sha256=digest)
 
 
 def content_digest(array: NDArray[Any]) -> str:

@@ -121,7 +121,7 @@ def _decompress(raw: bytes) -> bytes:
     try:
         head = gunzip_head(raw, 540)
         header = _parse_header(head)
-        return gunzip(raw, _announced_bytes(header) + (1 << 20))
+        return gunzip(raw, _announced_bytes(header))
     except GzipError as error:
         raise NiftiError(str(error)) from None
 

@@ -4,9 +4,12 @@ Everything goes through obstore: local writes are renamed into place, S3 request
 Credentials, region and endpoint come from the standard AWS environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …).
 """
 
+import asyncio
 import errno
+import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,8 +29,9 @@ from storage.errors import CorruptStoreError, InputError
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
-_RETRIES = 10
-_RETRY_SECONDS = 120
+RETRIES = 10
+RETRY_SECONDS = 120
+BODY_RETRIES = 6
 _PARALLEL_READS = 32
 
 
@@ -49,12 +53,18 @@ class Objects:
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is none."""
         with explained(self.uri):
-            try:
-                return bytes(obstore.get(self._backend, key).bytes())
-            except (FileNotFoundError, NotADirectoryError) as error:
-                if "NoSuchBucket" in str(error):
-                    raise
-                return None
+            for attempt in itertools.count():
+                try:
+                    return bytes(obstore.get(self._backend, key).bytes())
+                except (FileNotFoundError, NotADirectoryError) as error:
+                    if "NoSuchBucket" in str(error):
+                        raise
+                    return None
+                except BaseError as error:
+                    if attempt >= BODY_RETRIES or not _broke_off(error):
+                        raise
+                    time.sleep(_pause(attempt))
+        raise AssertionError("the loop returns or raises")
 
     def get_many(self, keys: list[str]) -> list[bytes | None]:
         """Several objects, read side by side, in the order asked for."""
@@ -83,6 +93,11 @@ class Objects:
                 for batch in obstore.list(self._backend, prefix=f"{key}/"):
                     obstore.delete(self._backend, [meta["path"] for meta in batch])
 
+    def keys(self, folder: str) -> list[str]:
+        """Keys of all objects below `folder`, sorted."""
+        with explained(self.uri):
+            return sorted(meta["path"] for batch in obstore.list(self._backend, prefix=f"{folder}/") for meta in batch)
+
     def folders(self, key: str) -> list[str]:
         """Names of the folders directly below `key`, sorted."""
         with explained(self.uri):
@@ -96,20 +111,36 @@ class Objects:
                 return next(self.folder.iterdir(), None) is None
             return not any(True for _ in obstore.list(self._backend, chunk_size=1))
 
-    def zarr_store(self, *, read_only: bool) -> ObjectStore[Any]:
-        """The same bytes as a Zarr store; a read-only one reports missing chunks instead of inventing zeros."""
-        kind = _StrictStore if read_only else ObjectStore
-        return kind(self._backend, read_only=read_only)
+    def zarr_store(self) -> ObjectStore[Any]:
+        """The same bytes as a read-only Zarr store that reports missing chunks instead of inventing zeros."""
+        return _StrictStore(self._backend, read_only=True)
 
 
 class _StrictStore(ObjectStore[Any]):
     """Zarr reads a missing chunk as fill values; here a chunk that is not there is damage."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: Any = None) -> Buffer | None:
-        found = await super().get(key, prototype, byte_range)
+        for attempt in itertools.count():
+            try:
+                found = await super().get(key, prototype, byte_range)
+                break
+            except BaseError as error:
+                if attempt >= BODY_RETRIES or not _broke_off(error):
+                    raise
+                await asyncio.sleep(_pause(attempt))
         if found is None and "/c/" in key:
             raise CorruptStoreError(f"{key} is missing from {self.store}; convert the case again")
         return found
+
+
+def _broke_off(error: BaseError) -> bool:
+    """Whether the connection was lost in the middle of an answer, which obstore itself does not retry."""
+    text = str(error)
+    return "kind: Body" in text or "Interrupted" in text or "IncompleteBody" in text
+
+
+def _pause(attempt: int) -> float:
+    return float(min(0.1 * 2**attempt, 5.0))
 
 
 @contextmanager
@@ -183,5 +214,5 @@ def _open_s3(uri: str) -> S3Store:
         uri,
         config=config,
         client_options={"allow_http": True} if plain_http else None,
-        retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
     )

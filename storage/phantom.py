@@ -85,8 +85,8 @@ def make_phantom(rng: np.random.Generator, grade: str) -> tuple[NDArray[np.int16
         tissue[label_XYZ == value] = list(SIGNAL).index(name)
 
     signal_TM = np.array(list(SIGNAL.values()), dtype=np.float32)
-    # A tumour's own contrast differs from subject to subject: from half as strong to a little stronger than the table.
-    strength = rng.uniform(0.65, 1.1, size=len(MODALITIES)).astype(np.float32)
+    # A tumour's own contrast differs from subject to subject: somewhat weaker or stronger than the table.
+    strength = rng.uniform(0.8, 1.15, size=len(MODALITIES)).astype(np.float32)
     white = signal_TM[0]
     signal_TM[-3:] = white + (signal_TM[-3:] - white) * strength
     image_MXYZ = np.zeros((len(MODALITIES), *GRID_XYZ), dtype=np.int16)
@@ -94,7 +94,7 @@ def make_phantom(rng: np.random.Generator, grade: str) -> tuple[NDArray[np.int16
         scan = signal_TM[tissue, m]
         scan = scan * (1 + 0.10 * tumour * _smooth_field(rng, 12))  # tumours are not uniform inside
         scan = _soften(scan)  # partial volume: no scanner draws a border as sharp as a mask
-        scan = scan * (1 + 0.16 * _smooth_field(rng, 3)) + rng.normal(0, 0.055, scan.shape).astype(np.float32)
+        scan = scan * (1 + 0.16 * _smooth_field(rng, 3)) + rng.normal(0, 0.045, scan.shape).astype(np.float32)
         gain = WHITE_LEVEL * rng.uniform(0.6, 1.6)  # MR intensities have no unit
         image_MXYZ[m] = np.where(brain, np.clip(scan * gain, 1, 32767), 0)
     return image_MXYZ, label_XYZ

@@ -81,6 +81,13 @@ def assign_splits(
     )
 
 
+def part_by_subject(infos: Iterable[CaseInfo], splits: Splits) -> dict[str, str]:
+    """The part of each subject under `splits`: what `assign_splits` takes as `known` when cases are added."""
+    subject_of = {info.case_id: info.subject for info in infos}
+    named = zip(PARTS, (splits.train, splits.validation, splits.test), strict=True)
+    return {subject_of[case_id]: part for part, case_ids in named for case_id in case_ids}
+
+
 def deal_subjects(labelled: Sequence[CaseInfo], config: SplitConfig, known: Mapping[str, str]) -> dict[str, str]:
     """The part of each subject; those in `known` keep theirs."""
     shares = {

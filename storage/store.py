@@ -40,12 +40,12 @@ from storage.layout import content_digest
 from storage.objects import Objects, explained, parse_uri
 from storage.patch import clip_patch, place_patch
 
-_CASES = "cases"
+CASES = "cases"
 
 
 def case_key(case_id: str, name: str = "") -> str:
     """The key of a case's group, or of one array or file in it."""
-    return f"{_CASES}/{case_id}/{name}".rstrip("/")
+    return f"{CASES}/{case_id}/{name}".rstrip("/")
 
 
 class CohortStore:
@@ -55,12 +55,17 @@ class CohortStore:
         self.objects = objects
         self._index = index
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._reader = objects.zarr_store(read_only=True)
+        self._reader = objects.zarr_store()
 
     @property
     def uri(self) -> str:
         """The path or URL, absolute."""
         return self.objects.uri
+
+    @property
+    def index(self) -> Index:
+        """The decoded root."""
+        return self._index
 
     @property
     def settings(self) -> StoreSettings:
@@ -116,7 +121,7 @@ class CohortStore:
 
     def committed_cases(self) -> dict[str, CaseInfo]:
         """Every case with a sound commit record, read from the cases themselves: what a conversion may keep."""
-        names = self.objects.folders(_CASES)
+        names = self.objects.folders(CASES)
         keys = [case_key(name, ROOT_KEY) for name in names]
         found: dict[str, CaseInfo] = {}
         for name, key, raw in zip(names, keys, self.objects.get_many(keys), strict=True):
@@ -193,10 +198,10 @@ def create_store(
         except CorruptStoreError:
             raw = None
     if raw is None:
-        if not objects.is_empty() and objects.get(f"{_CASES}/{ROOT_KEY}") is None:
+        if not objects.is_empty() and objects.get(f"{CASES}/{ROOT_KEY}") is None:
             raise InputError(f"wanted an empty place or a store at {objects.uri}, found other files; name a new folder")
         raw = encode_index(settings, {})
-        objects.put(f"{_CASES}/{ROOT_KEY}", EMPTY_GROUP)
+        objects.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
         objects.put(ROOT_KEY, raw)
     store = CohortStore(objects, decode_index(raw, objects.uri))
     if store.settings != settings:

@@ -1,26 +1,18 @@
 """A small cohort in memory with the interface of storage.DecodedCaseCache, so that tests can count and break reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def
 
-import storage
-
-if not hasattr(storage, "DecodedCaseCache"):
-    storage.DecodedCaseCache = object
-
-    def _coef(info, scheme):
-        scale = 1 / np.asarray(info.std)
-        return scale.astype(np.float32), (-np.asarray(info.mean) * scale).astype(np.float32)
-
-    storage.normalisation_coefficients = _coef
-
-from storage.labels import REGION_LABELS, REGIONS
+from dali_pipelines import AugmentationConfig
+from storage import CohortStore, convert_case, create_store, find_cases
+from storage.labels import MODALITIES, REGION_LABELS, REGIONS
 
 Shape = tuple[int, int, int]
 
@@ -30,11 +22,17 @@ class Arrays(NamedTuple):
     label_DHW: NDArray[np.uint8] | None
 
 
+class Array(NamedTuple):
+    dtype: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Info:
     case_id: str
     shape: Shape
     labelled: bool
+    modalities: tuple[str, ...]
+    arrays: dict[str, Array]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     minimum: tuple[float, ...]
@@ -61,6 +59,8 @@ class MemoryCache:
             case_id=case_id,
             shape=image.shape[1:],
             labelled=label is not None,
+            modalities=MODALITIES,
+            arrays={"image": Array(str(image.dtype))},
             mean=tuple(brain.mean(axis=1)),
             std=tuple(brain.std(axis=1)),
             minimum=tuple(brain.min(axis=1)),
@@ -78,25 +78,6 @@ class MemoryCache:
         if case_id in self.broken:
             raise OSError("checksum of a chunk does not match")
         return self.cases[case_id]
-
-    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> Arrays:
-        image, label = self.read_case(case_id)
-        return Arrays(
-            cut_block(image, origin, shape), None if label is None else cut_block(label[None], origin, shape)[0]
-        )
-
-
-def cut_block(block: NDArray[np.generic], origin: Shape, shape: Shape) -> NDArray[np.generic]:
-    """A copy of a box of (C, D, H, W), zero where it lies outside."""
-    out = np.zeros((len(block), *shape), block.dtype)
-    inside, target = [slice(None)], [slice(None)]
-    for start, side, limit in zip(origin, shape, block.shape[1:], strict=True):
-        low = min(max(start, 0), limit)
-        high = max(min(start + side, limit), low)
-        inside.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    out[tuple(target)] = block[tuple(inside)]
-    return out
 
 
 def make_case(number: int, shape: Shape) -> Arrays:
@@ -119,3 +100,53 @@ def make_cache() -> Callable[..., MemoryCache]:
         return MemoryCache({f"case_{number}": make_case(number, shape) for number in range(count)})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def compute() -> Callable[..., list[list[NDArray[Any]]]]:
+    """compute(graph, inputs, layouts) -> for each output of `graph(**nodes)` the samples; inputs: name -> samples."""
+
+    def run(
+        graph: Callable[..., Any], inputs: Mapping[str, Sequence[Any]], layouts: Mapping[str, str]
+    ) -> list[list[NDArray[Any]]]:
+        batch_size = len(next(iter(inputs.values())))
+
+        @pipeline_def(
+            enable_conditionals=True, batch_size=batch_size, num_threads=1, device_id=None, prefetch_queue_depth=1
+        )
+        def one_operation() -> Any:
+            return graph(**{name: fn.external_source(name=name, layout=layouts.get(name)) for name in inputs})
+
+        pipeline = one_operation()
+        pipeline.build()
+        for name, samples in inputs.items():
+            pipeline.feed_input(name, [np.array(sample, order="C") for sample in samples])
+        return [[np.array(sample) for sample in output] for output in pipeline.run()]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def everything() -> AugmentationConfig:
+    """Every operation with probability one half, so that every batch mixes chosen and spared samples."""
+    return AugmentationConfig(
+        rotation_probability=0.5,
+        scale_probability=0.5,
+        noise_probability=0.5,
+        blur_probability=0.5,
+        brightness_probability=0.5,
+        contrast_probability=0.5,
+        low_resolution_probability=0.5,
+        inverted_gamma_probability=0.5,
+        gamma_probability=0.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def phantom_store(phantom_source: Any, tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
+    """Three synthetic cases, converted."""
+    store = create_store(tmp_path_factory.mktemp("store") / "phantom.zarr")
+    for case in find_cases(phantom_source).cases[:3]:
+        convert_case(case, store)
+    store.rebuild_index()
+    return store

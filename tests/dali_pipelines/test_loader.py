@@ -1,50 +1,136 @@
 """PatchLoader: what a step holds, whatever the ranks, the threads and the interruptions."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from dali_pipelines import AUGMENTATION_PRESETS, PatchLoader, SamplingConfig, Shard
+from dali_pipelines import (
+    AUGMENTATION_PRESETS,
+    AugmentationConfig,
+    Batch,
+    CaseReadError,
+    PatchLoader,
+    SamplingConfig,
+    Shard,
+)
+from storage import CohortStore, DecodedCaseCache
 from storage.errors import InputError
 
-PATCHES = SamplingConfig(patch_shape=(8, 10, 9), global_batch_size=24, patches_per_epoch=72, seed=3)
+# Three steps of 24 samples: 24 divides by every world size that is tried.
+PATCHES = SamplingConfig(patch_shape=(6, 8, 7), global_batch_size=24, patches_per_epoch=72, seed=3)
+FEW = SamplingConfig(patch_shape=(6, 8, 7), global_batch_size=2, patches_per_epoch=8, seed=3)
 
 
-def open_loader(cache: Any, **options: Any) -> PatchLoader:
-    options = {"sampling": PATCHES, "augmentation": AUGMENTATION_PRESETS["nnunet"]} | options
-    return PatchLoader(cache, list(cache.cases), **options)
+def open_loader(cache: Any, augmentation: AugmentationConfig | None = None, **options: Any) -> PatchLoader:
+    augmentation = augmentation or AUGMENTATION_PRESETS["light"]
+    return PatchLoader(cache, list(cache.cases), augmentation=augmentation, **({"sampling": PATCHES} | options))
 
 
-def collect(loader: PatchLoader, epochs: int = 1) -> list[tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]]:
+def collect(loader: PatchLoader, epochs: int = 1) -> list[Batch]:
     with loader:
-        return [(b.image.clone(), b.regions.clone(), b.case_ids) for _ in range(epochs) for b in loader]
+        return [batch for _ in range(epochs) for batch in loader]
+
+
+def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
+    """The same bits."""
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        assert left.case_ids == right.case_ids
+        assert torch.equal(left.image, right.image)
+        assert torch.equal(left.regions, right.regions)
 
 
 def test_a_batch_has_the_promised_shapes_and_types(make_cache: Callable[..., Any]) -> None:
-    with open_loader(make_cache()) as loader:
-        batches = list(loader)
-    assert len(batches) == loader.steps_per_epoch == 3
-    assert batches[0].image.shape == (24, 4, 8, 10, 9)
+    loader = open_loader(make_cache(), sampling=FEW)
+    batches = collect(loader)
+    assert len(batches) == loader.steps_per_epoch == 4
+    assert batches[0].image.shape == (2, 4, 6, 8, 7)
     assert batches[0].image.dtype == torch.float32
-    assert batches[0].regions.shape == (24, 3, 8, 10, 9)
+    assert batches[0].regions.shape == (2, 3, 6, 8, 7)
     assert batches[0].regions.dtype == torch.uint8
-    assert loader.epoch == 1
-    assert loader.step == 0
+    assert (loader.epoch, loader.step) == (1, 0)
     assert loader.wait_seconds > 0
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
-def test_a_step_is_the_same_for_any_number_of_ranks(make_cache: Callable[..., Any], world_size: int) -> None:
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_samples_are_the_same_for_any_ranks_and_threads(
+    make_cache: Callable[..., Any], everything: AugmentationConfig, dimensions: int
+) -> None:
+    """Bit for bit, every operation included, noise as well: no sample depends on what else is in its batch."""
     cache = make_cache()
-    alone = collect(open_loader(cache))
-    ranks = [collect(open_loader(cache, shard=Shard(rank=r, world_size=world_size))) for r in range(world_size)]
-    for step, (image, regions, case_ids) in enumerate(alone):
-        for rank in range(world_size):
-            assert torch.equal(image[rank::world_size], ranks[rank][step][0])
-            assert torch.equal(regions[rank::world_size], ranks[rank][step][1])
-            assert case_ids[rank::world_size] == ranks[rank][step][2]
+    shape = (6, 8, 7)[-dimensions:]
+    sampling = SamplingConfig(
+        dimensions=dimensions,  # type: ignore[arg-type]
+        patch_shape=shape,
+        global_batch_size=24,
+        patches_per_epoch=48,
+    )
+    alone = collect(open_loader(cache, everything, sampling=sampling))
+    assert alone[0].image.shape == (24, 4, *shape)
+    for world_size in (2, 3, 4, 8):
+        for rank in range(world_size)[:: max(1, world_size - 1)]:  # the first and the last
+            shard = Shard(rank=rank, world_size=world_size)
+            options = {"read_threads": 1 + rank % 3, "graph_threads": 1 + rank % 2, "ready_batches": 1 + rank}
+            mine = collect(open_loader(cache, everything, sampling=sampling, shard=shard, **options))
+            for whole, part in zip(alone, mine, strict=True):
+                assert torch.equal(whole.image[rank::world_size], part.image)
+                assert torch.equal(whole.regions[rank::world_size], part.regions)
+                assert whole.case_ids[rank::world_size] == part.case_ids
+
+
+def test_a_restart_at_any_step_goes_on_bit_for_bit(
+    make_cache: Callable[..., Any], everything: AugmentationConfig
+) -> None:
+    cache = make_cache()
+    with open_loader(cache, everything, sampling=FEW) as loader:
+        states, whole = [loader.state_dict()], []
+        for _ in range(2):
+            for batch in loader:
+                whole.append(batch)
+                states.append(loader.state_dict())
+    fresh = open_loader(cache, everything, sampling=FEW, read_threads=3, graph_threads=2)
+    with fresh:
+        for done, state in enumerate(states):
+            fresh.load_state_dict(json.loads(json.dumps(state)))
+            left = 2 - fresh.epoch
+            assert_same([batch for _ in range(left) for batch in fresh], whole[done:])
+            assert fresh.epoch == 2
+
+
+def test_a_loop_that_is_left_and_entered_again_misses_nothing(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    whole = collect(open_loader(cache, sampling=FEW))
+    pieces = []
+    with open_loader(cache, sampling=FEW) as loader:
+        for batch in loader:
+            pieces.append(batch)
+            break
+        pieces += list(loader)
+    assert_same(pieces, whole)
+
+
+def test_a_state_of_other_samples_is_refused(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    with open_loader(cache, sampling=FEW) as loader:
+        state = loader.state_dict()
+    other = SamplingConfig(patch_shape=(6, 8, 7), global_batch_size=2, patches_per_epoch=8, seed=4)
+    with open_loader(cache, sampling=other) as loader, pytest.raises(InputError, match=r"sampling.seed 3, this run 4"):
+        loader.load_state_dict(state)
+    with open_loader(cache, sampling=FEW) as loader, pytest.raises(InputError, match="version"):
+        loader.load_state_dict(state | {"version": 0})
+
+
+def test_the_order_of_the_cases_does_not_matter(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    light = AUGMENTATION_PRESETS["light"]
+    ids = sorted(cache.cases)
+    forwards, backwards = (
+        collect(PatchLoader(cache, order, sampling=FEW, augmentation=light)) for order in (ids, ids[::-1])
+    )
+    assert_same(forwards, backwards)
 
 
 def test_a_batch_must_divide_among_the_ranks(make_cache: Callable[..., Any]) -> None:
@@ -52,33 +138,137 @@ def test_a_batch_must_divide_among_the_ranks(make_cache: Callable[..., Any]) -> 
         open_loader(make_cache(), shard=Shard(rank=0, world_size=5))
 
 
-@pytest.mark.parametrize("stop_after", range(7))
-def test_a_restart_at_any_step_goes_on_bit_for_bit(make_cache: Callable[..., Any], stop_after: int) -> None:
+def test_unlabelled_and_missing_cases_are_refused(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache(2)
+    cache.cases["case_1"] = type(cache.cases["case_1"])(cache.cases["case_1"].image_MDHW, None)
+    with pytest.raises(InputError, match="no label: case_1"):
+        open_loader(cache)
+    with pytest.raises(InputError, match="at least one case"):
+        PatchLoader(cache, [], sampling=FEW, augmentation=AUGMENTATION_PRESETS["light"])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused(make_cache: Callable[..., Any], device: str) -> None:
+    with pytest.raises(InputError, match="wanted"):
+        open_loader(make_cache(), device=device)
+
+
+def test_half_precision_and_channels_last(make_cache: Callable[..., Any], everything: AugmentationConfig) -> None:
     cache = make_cache()
-    whole = collect(open_loader(cache), epochs=2)
-    seen = 0
-    with open_loader(cache) as first:
-        while seen < stop_after:
-            for _ in first:
-                seen += 1
-                if seen == stop_after:
-                    break
-        state = first.state_dict()
-    second = open_loader(cache, read_threads=3, graph_threads=2)
-    second.load_state_dict(state)
-    rest = collect(second, epochs=2 - second.epoch)
-    assert len(rest) == 6 - stop_after
-    for (image, regions, case_ids), (wanted_image, wanted_regions, wanted_ids) in zip(
-        rest, whole[stop_after:], strict=True
+    plain = collect(open_loader(cache, everything, sampling=FEW))[0]
+    half = collect(open_loader(cache, everything, sampling=FEW, dtype="float16", channels_last=True))[0]
+    assert half.image.dtype == torch.float16
+    assert half.image.shape == plain.image.shape
+    assert half.image.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(half.image, plain.image.half())
+    flat = SamplingConfig(dimensions=2, patch_shape=(8, 7), global_batch_size=2, patches_per_epoch=8)
+    slices = collect(open_loader(cache, sampling=flat, channels_last=True))[0]
+    assert slices.image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_tensors_of_a_batch_outlive_the_next_ones(make_cache: Callable[..., Any]) -> None:
+    """Handed over without a copy, yet never written again."""
+    with open_loader(make_cache(), sampling=FEW) as loader:
+        kept = [(batch.image, batch.image.clone(), batch.regions, batch.regions.clone()) for batch in loader]
+    for image, image_then, regions, regions_then in kept:
+        assert torch.equal(image, image_then)
+        assert torch.equal(regions, regions_then)
+
+
+def test_images_stored_as_float_are_read_as_float(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache(2)
+    whole = collect(open_loader(cache, sampling=FEW))
+    for name, (image, label) in cache.cases.items():
+        cache.cases[name] = type(cache.cases[name])(image.astype("float32"), label)
+    for left, right in zip(whole, collect(open_loader(cache, sampling=FEW)), strict=True):
+        torch.testing.assert_close(left.image, right.image)
+
+
+def test_a_bad_case_stops_with_its_name_and_the_sample(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    cache.broken = {"case_2"}
+    sound = make_cache()
+    expected = collect(open_loader(sound, sampling=FEW))
+    first_bad = next(n for n, batch in enumerate(expected) if "case_2" in batch.case_ids)
+    with open_loader(cache, sampling=FEW) as loader:
+        seen = []
+        with pytest.raises(
+            CaseReadError, match=r"case case_2 could not be read for sample \d of epoch 0: OSError: che"
+        ):
+            for batch in loader:
+                seen.append(batch)  # noqa: PERF402  (what came before the error is kept)
+        assert len(seen) == loader.step == first_bad
+        cache.broken = set()
+        seen += list(loader)  # mended: the loader goes on where it stood
+    assert_same(seen, expected)
+
+
+def test_a_skipped_case_is_replaced_counted_and_the_others_stay(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    expected = collect(open_loader(cache, sampling=FEW), epochs=2)
+    cache.broken = {"case_2"}
+    with open_loader(cache, sampling=FEW, on_bad_case="skip") as loader:
+        batches = [batch for _ in range(2) for batch in loader]
+        state = loader.state_dict()
+        assert loader.bad_cases == {"case_2": len(state["replacements"])}
+    replaced = 0
+    for left, right in zip(batches, expected, strict=True):
+        for place, case_id in enumerate(right.case_ids):
+            if case_id == "case_2":
+                replaced += 1
+                assert left.case_ids[place] != "case_2"
+                assert left.plans[place].attempt >= 1
+            else:
+                assert torch.equal(left.image[place], right.image[place])
+    assert replaced == len(state["replacements"]) > 0
+    first = state["replacements"][0]
+    assert set(first) == {"epoch", "index", "attempt", "case_id", "error"}
+    assert "checksum" in first["error"]
+    with open_loader(cache, sampling=FEW, on_bad_case="skip") as again:
+        again.load_state_dict(state)
+        assert again.bad_cases == {"case_2": replaced}
+        assert_same(collect(open_loader(cache, sampling=FEW, on_bad_case="skip"), epochs=2), batches)
+
+
+def test_when_no_case_can_be_read_skipping_ends(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache(3)
+    cache.broken = set(cache.cases)
+    with (
+        open_loader(cache, sampling=FEW, on_bad_case="skip") as loader,
+        pytest.raises(CaseReadError, match="8 cases in a row"),
     ):
-        assert torch.equal(image, wanted_image)
-        assert torch.equal(regions, wanted_regions)
-        assert case_ids == wanted_ids
+        next(iter(loader))
 
 
-def test_slices(make_cache: Callable[..., Any]) -> None:
-    sampling = SamplingConfig(dimensions=2, patch_shape=(16, 20), global_batch_size=6, patches_per_epoch=12)
-    batches = collect(open_loader(make_cache(), sampling=sampling))
-    assert batches[0][0].shape == (6, 4, 16, 20)
-    assert batches[0][1].shape == (6, 3, 16, 20)
-    assert len(set(batches[0][2])) == 5
+def test_a_patch_is_read_once_and_only_so_far_ahead(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    with open_loader(cache, sampling=FEW, ready_batches=1, read_threads=2) as loader:
+        batches = iter(loader)
+        next(batches)
+    # One batch handed out, one ready, one being computed, two samples ahead of it and two more on the way.
+    assert 4 <= len(cache.reads) <= 10
+    cache.reads.clear()
+    collect(open_loader(cache, sampling=FEW, ready_batches=1, read_threads=1))
+    assert len(cache.reads) <= 8 + 6
+
+
+def test_a_closed_loader_says_so_and_closes_twice(make_cache: Callable[..., Any]) -> None:
+    loader = open_loader(make_cache(), sampling=FEW)
+    next(iter(loader))
+    loader.close()
+    loader.close()
+    assert loader.step == 1
+    with pytest.raises(RuntimeError, match="closed"):
+        next(iter(loader))
+
+
+def test_with_the_real_store_and_cache(phantom_store: CohortStore, tmp_path: Any) -> None:
+    cache = DecodedCaseCache(phantom_store, tmp_path, max_bytes=10**9)
+    sampling = SamplingConfig(patch_shape=(48, 48, 48), global_batch_size=2, patches_per_epoch=4)
+    loader = PatchLoader(
+        cache, phantom_store.case_ids, sampling=sampling, augmentation=AUGMENTATION_PRESETS["light"], read_threads=2
+    )
+    batches = collect(loader)
+    assert batches[0].image.shape == (2, 4, 48, 48, 48)
+    assert any(batch.regions.any() for batch in batches)
+    assert cache.misses <= 3

@@ -46,8 +46,10 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", sockets]
         command += ["--metrics-export-port", str(free_port()), "--disable-usage-stats"]
         command += ["--object-store-memory", "200000000", "--resources", '{"tune_driver": 2}']
-        log = (tmp_path / "head.log").open("w")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+        with (tmp_path / "head.log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
         try:
             wait_for_port(dashboard, process)
             yield f"http://127.0.0.1:{dashboard}", environment
@@ -58,7 +60,6 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            log.close()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

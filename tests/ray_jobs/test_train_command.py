@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from storage import CohortStore
+
 
 def test_train_from_nifti_then_again(
     phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
@@ -25,13 +27,13 @@ def test_train_from_nifti_then_again(
     assert list(run.glob("events.out.tfevents*"))
     assert list(run.glob("cross_section_*.png"))
     assert "validation IoU" in first.stdout
-    converted = next((tmp_path / "data").glob("*.zarr"))
-    before = converted.stat().st_mtime_ns
+    store = Path(summary["store"])
+    before = {file: file.stat().st_mtime_ns for file in (store / "cases").rglob("*")}
 
     again = command("train.py", *arguments)
     assert again.returncode == 0, again.stderr
     assert "is finished" in again.stdout
-    assert converted.stat().st_mtime_ns == before
+    assert {file: file.stat().st_mtime_ns for file in (store / "cases").rglob("*")} == before
 
     other = command("train.py", *arguments, "--optimiser.learning-rate", "0.1")
     assert other.returncode == 2
@@ -77,4 +79,12 @@ def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, command) -
     done = command("train.py", "--source", "few")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+    assert "at least 3 labelled subjects" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "home"]
+
+
+def test_a_workers_user_error_is_one_line(tmp_path: Path, phantom_store: CohortStore, command) -> None:
+    done = command("train.py", "--store", phantom_store.uri, "--cache-gb", "0.001", "--max-failures", "0")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: wanted a cache of at least")
+    assert "Traceback" not in done.stderr

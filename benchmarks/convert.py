@@ -1,0 +1,137 @@
+"""What converting a case costs: CPU time, bytes stored and peak memory; how codecs compare; and nnU-Net v2's own.
+
+Every row is measured in a process of its own with one worker, the rows of several rounds taken in turn, so that a noisy
+machine treats them alike.
+"""
+
+import json
+import multiprocessing
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zlib_ng import zlib_ng
+
+from benchmarks.report import report
+from storage.case import Case
+from storage.convert import convert_case
+from storage.errors import InputError
+from storage.gunzip import gunzip
+from storage.layout import DEFAULT_LAYOUT, Layout
+from storage.search import find_cases
+from storage.store import create_store
+
+LAYOUTS: dict[str, Layout] = {
+    "ours: zstd 1, byte shuffle, 64, sharded": DEFAULT_LAYOUT,
+    "zstd 1, bit shuffle": Layout(shuffle="bitshuffle"),
+    "zstd 3, byte shuffle": Layout(level=3),
+    "lz4 5, byte shuffle": Layout(compressor="lz4", level=5),
+    "lz4hc 5, byte shuffle": Layout(compressor="lz4hc", level=5),
+    "not sharded": Layout(sharded=False),
+    "chunks of 32": Layout(chunk_side=32),
+    "chunks of 128": Layout(chunk_side=128),
+}
+OURS = next(iter(LAYOUTS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertBenchmark:
+    """Measure the conversion of a BraTS folder, one worker; compare codecs, gunzips and nnU-Net v2's preprocessing."""
+
+    source: Path
+    """Folder with BraTS cases."""
+    cases: int | None = None
+    """How many of its cases to convert; all without it."""
+    rounds: int = 1
+    """How often to measure each row; the fastest round counts."""
+    layouts: bool = True
+    """Also measure the codecs, chunks and shards that were considered."""
+    peer_python: Path | None = None
+    """A Python that has nnunetv2 installed: measure its preprocessing in the same go (BraTS 2018-2021 names only)."""
+    json: Path | None = None
+    """Write the figures to this file, too."""
+
+
+def run(config: ConvertBenchmark) -> None:
+    """Print the tables."""
+    found = find_cases(config.source).cases[: config.cases]
+    if not found:
+        raise InputError(f"wanted BraTS cases below {config.source}, found none; name the unpacked folder")
+    names = list(LAYOUTS) if config.layouts else [OURS]
+    if config.peer_python is not None:
+        names.append("nnU-Net v2 preprocessing")
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(config.rounds):
+        for name in names:
+            row = _measure(name, config, found)
+            if name not in best or row["CPU-s per case"] < best[name]["CPU-s per case"]:
+                best[name] = row
+    rows = [best[name] for name in names]
+    report(f"Conversion of {len(found)} cases with one worker", rows, config.json)
+    gunzip_json = config.json.with_suffix(".gunzip.json") if config.json is not None else None
+    report("Decompressing one .nii.gz scan", _measure_gunzips(found[0]), gunzip_json)
+
+
+def _measure(name: str, config: ConvertBenchmark, cases: Sequence[Case]) -> dict[str, Any]:
+    if name in LAYOUTS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return {"what": name, **pool.apply(convert_all, (list(cases), LAYOUTS[name]))}
+    peer = Path(__file__).with_name("peer_nnunet.py")
+    folders = [str(next(iter(case.files.values())).parent) for case in cases]
+    done = subprocess.run([str(config.peer_python), str(peer), *folders], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise InputError(f"{config.peer_python} cannot run {peer.name}: {done.stderr.strip().splitlines()[-1]}")
+    return {"what": name, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def convert_all(cases: Sequence[Case], layout: Layout) -> dict[str, float]:
+    """Convert `cases` into a store that is then thrown away; the first once before, so that imports do not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = create_store(Path(folder) / "store")
+        convert_case(cases[0], store, layout=layout)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for case in cases:
+            convert_case(case, store, layout=layout)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        files = [path for path in (Path(folder) / "store" / "cases").rglob("*/*") if path.is_file()]
+        stored = sum(path.stat().st_size for path in files)
+    return {
+        "CPU-s per case": cpu / len(cases),
+        "wall-s per case": wall / len(cases),
+        "MB per case": stored / len(cases) / 1e6,
+        "objects per case": len(files) / len(cases),
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def _measure_gunzips(case: Case) -> list[dict[str, Any]]:
+    import zlib
+
+    raw = next(iter(case.files.values())).read_bytes()
+    size = len(zlib.decompress(raw, 31))
+    candidates: dict[str, Any] = {
+        "ours: zlib-ng, size known": lambda: gunzip(raw, size),
+        "zlib-ng, size not known": lambda: zlib_ng.decompressobj(wbits=31).decompress(raw),
+        "zlib (Python's)": lambda: zlib.decompress(raw, 31, size),
+    }
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        pass
+    else:
+        candidates["isal, size known"] = lambda: isal_zlib.decompress(raw, wbits=31, bufsize=size + 1)
+        candidates["isal, size not known"] = lambda: isal_zlib.decompressobj(wbits=31).decompress(raw)
+    rows = []
+    for name, decompress in candidates.items():
+        times = []
+        for _ in range(7):
+            cpu = time.process_time()
+            decompress()
+            times.append(time.process_time() - cpu)
+        rows.append({"what": name, "CPU-ms": min(times) * 1e3, "MB out": size / 1e6})
+    return rows

@@ -1,0 +1,59 @@
+"""The GPU's graph, checked without a GPU: it serialises, and all it puts on the GPU exists there."""
+
+import pytest
+from nvidia.dali.backend import RegisteredCPUOps, RegisteredGPUOps
+
+from dali_pipelines import AUGMENTATION_PRESETS
+from dali_pipelines.graph import NORMALISE, GraphConfig
+from dali_pipelines.patches import build_patch_pipeline
+from dali_pipelines.volumes import build_volume_pipeline
+
+
+def gpu_config(preset: str, size: tuple[int, ...]) -> GraphConfig:
+    return GraphConfig(
+        augmentation=AUGMENTATION_PRESETS[preset],
+        size=size,
+        batch_size=2,
+        modalities=4,
+        integers=True,
+        on_gpu=True,
+        float16=True,
+        channels_last=True,
+    )
+
+
+def operators(pipeline: object) -> dict[str, set[str]]:
+    """Device -> names of the operators that the serialised graph places there."""
+    assert pipeline.serialize()  # type: ignore[attr-defined]
+    found: dict[str, set[str]] = {"cpu": set(), "gpu": set()}
+    for node in pipeline._ops:  # type: ignore[attr-defined]
+        schema = node._op.schema
+        found[node._op.device].add("__".join([*schema.ModulePath(), schema.OperatorName()]))
+    return found
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (16, 16)], ids=["patches", "slices"])
+@pytest.mark.parametrize("preset", sorted(AUGMENTATION_PRESETS))
+def test_every_operator_of_the_gpu_graph_exists_there(preset: str, size: tuple[int, ...]) -> None:
+    placed = operators(build_patch_pipeline(gpu_config(preset, size)))
+    assert placed["gpu"] <= set(RegisteredGPUOps())
+    assert placed["cpu"] <= set(RegisteredCPUOps())
+    # Voxels are worked on there, and nothing but small inputs, their parts and conditions stays behind.
+    assert {"LookupTable", "_ArithmeticGenericOp", "Flip"} <= placed["gpu"]
+    assert placed["cpu"] <= {"ExternalSource", "_TensorSubscript", "_conditional__Split", "ExpandDims", "Constant"}
+
+
+def test_the_full_graph_holds_the_full_list() -> None:
+    placed = operators(build_patch_pipeline(gpu_config("nnunet", (16, 16, 16))))
+    assert {"WarpAffine", "Resize", "GaussianBlur", "Slice", "reductions__StdDev", "Flip"} <= placed["gpu"]
+
+
+def test_an_operation_of_probability_0_is_left_out() -> None:
+    placed = operators(build_patch_pipeline(gpu_config("none", (16, 16, 16))))
+    assert placed["gpu"].isdisjoint({"WarpAffine", "Resize", "GaussianBlur", "Slice", "reductions__Mean"})
+
+
+def test_the_volume_graph_serialises_for_the_gpu() -> None:
+    placed = operators(build_volume_pipeline(gpu_config("none", (1, 1, 1))))
+    assert placed["gpu"] <= set(RegisteredGPUOps())
+    assert NORMALISE.keys() == {"normalise_scale", "normalise_offset"}

@@ -1,0 +1,229 @@
+"""The convert command as a user meets it: what it prints, writes and returns, and what a kill leaves."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import ray_jobs.convert
+from ray_jobs.conversion import verify_cohort
+from ray_jobs.convert import REFUSED, main
+from storage import CohortStore, InputError, find_cases, open_store
+from storage.verify import verify_case
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert in this process; one test below does it on Ray."""
+    monkeypatch.setattr(ray_jobs.convert, "ray_running", nullcontext)
+
+
+@pytest.fixture
+def source(phantom_source: Path, tmp_path: Path) -> Path:
+    """Three phantom cases of the test's own."""
+    for number in (1, 2, 3):
+        name = f"BraTS20_Training_{number:03d}"
+        shutil.copytree(phantom_source / name, tmp_path / "source" / name)
+    return tmp_path / "source"
+
+
+def one_file(source: Path, number: int, role: str) -> Path:
+    (path,) = source.glob(f"*_{number:03d}/*_{role}.nii*")
+    return path
+
+
+def report_of(store: Path) -> dict[str, object]:
+    report: dict[str, object] = json.loads((store / "report.json").read_text())
+    return report
+
+
+def test_convert_then_nothing_to_do_then_a_change(
+    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
+    assert main(arguments) == 0
+    assert len(report_of(tmp_path / "store")["converted"]) == 3  # type: ignore[arg-type]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "cases").rglob("*")}
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "nothing to do: all 3 cases" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "cases").rglob("*")} == before
+    path = one_file(source, 2, "t1")
+    image = nib.load(path)
+    array = np.asanyarray(image.dataobj).copy()
+    array[60, 60, 40] += 1
+    nib.save(nib.Nifti1Image(array, image.affine), path)
+    assert main([*arguments, "--verify"]) == 0
+    report = report_of(tmp_path / "store")
+    assert report["changed"] == report["converted"] == ["BraTS20_Training_002"]
+    assert "verified 3 cases: 0 problems" in capsys.readouterr().out
+
+
+def test_bad_cases_are_refused_and_the_rest_converted(
+    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_file(source, 1, "t1ce").unlink()
+    truncated = one_file(source, 2, "flair")
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    assert main(["--source", str(source), "--store", str(tmp_path / "store")]) == REFUSED
+    report = report_of(tmp_path / "store")
+    assert report["converted"] == ["BraTS20_Training_003"]
+    first, second = report["refused"]  # type: ignore[misc]
+    assert "missing modalities t1ce" in first["finding"]
+    assert second["file"] == str(truncated)
+    assert "damaged" in second["finding"] or "truncated" in second["finding"]
+    assert "refused BraTS20_Training_002" in capsys.readouterr().out
+    assert open_store(tmp_path / "store").case_ids == ("BraTS20_Training_003",)
+
+
+def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_path: Path) -> None:
+    one_file(source, 3, "seg").unlink()
+    assert main(["--source", str(source), "--store", str(tmp_path / "store")]) == 0
+    assert report_of(tmp_path / "store")["unlabelled"] == ["BraTS20_Training_003"]
+
+
+def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, source: Path, tmp_path: Path) -> None:
+    path = one_file(source, 1, "seg")
+    image = nib.load(path)
+    label = np.asanyarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.where(label == 4, 3, label).astype(np.uint8), image.affine), path)
+    arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
+    with pytest.raises(InputError, match="--label-convention"):
+        main(arguments)
+    assert not (tmp_path / "store").exists()
+    assert main([*arguments, "--label-map", "1", "1", "2", "2", "3", "3", "4", "3"]) == 0
+    store = open_store(tmp_path / "store")
+    assert store.settings.convention.name == "custom"
+    assert all(store.info(case_id).label_lossy for case_id in store.case_ids)
+    with pytest.raises(InputError, match="name another store"):
+        main([*arguments, "--label-convention", "brats-124"])
+
+
+def test_verify_finds_damage(
+    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert main(["--source", str(source), "--store", str(store)]) == 0
+    shard = store / "cases" / "BraTS20_Training_002" / "image" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 1
+    shard.write_bytes(data)
+    assert main(["--store", str(store), "--verify"]) == REFUSED
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "case BraTS20_Training_002, array image, chunk (0," in printed
+    shutil.rmtree(store / "cases" / "BraTS20_Training_002")
+    assert main(["--source", str(source), "--store", str(store), "--verify"]) == 0
+
+
+def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tmp_path: Path) -> None:
+    for path in [*source.glob("*/*_flair.nii*"), *source.glob("*/*_seg.nii*")]:
+        path.rename(path.with_name(path.name.replace("_flair", "_FLR").replace("_seg", "_truth")))
+    (tmp_path / "subjects.csv").write_text("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Training_002,P\n")
+    arguments = ["--source", str(source), "--store", str(tmp_path / "store"), "--modalities", "t1ce", "flair"]
+    arguments += ["--names", "flair", "FLR", "t1ce", "t1ce", "label", "truth", "--label-convention", "brats-124"]
+    assert main([*arguments, "--subjects", str(tmp_path / "subjects.csv")]) == 0
+    store = open_store(tmp_path / "store")
+    assert store.info("BraTS20_Training_001").modalities == ("t1ce", "flair")
+    assert [info.subject for info in store.infos()] == ["P", "P", "BraTS20_Training_003"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--store", "x"], "wanted --source DIR"),
+        (["--store", "x", "--source", "nowhere"], "found nothing at"),
+        (["--store", "x", "--source", ".", "--label-convention", "oops"], "wanted --label-convention brats-124"),
+        (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
+        (["--store", "x", "--verify"], "wanted a store at"),
+        (["--store", "gs://x", "--source", "."], "s3:// URL"),
+        (["--store", "x", "--source", ".", "--subjects", "none.csv"], "wanted a CSV"),
+    ],
+)
+def test_bad_arguments(
+    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        main(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for one case and not for three."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_with_one_line_and_a_store_that_opens(
+    without_ray: None, source: Path, small_disk: Path
+) -> None:
+    with pytest.raises(InputError, match="is full; free space and run again, finished cases are kept"):
+        main(["--source", str(source), "--store", str(small_disk / "store")])
+    store = open_store(small_disk / "store")
+    assert 1 <= len(store.case_ids) < 3
+    assert all(verify_case(store, case_id) == () for case_id in store.case_ids)
+
+
+def start(source: Path, store: Path, home: Path) -> "subprocess.Popen[str]":
+    home.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "ray_jobs" / "convert.py"), "--source", str(source), "--store", str(store)],
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_killed_on_ray_the_next_run_finishes_only_what_is_missing(phantom_source: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = start(phantom_source, store, tmp_path / "home")
+    wait_for(lambda: process.poll() is not None or list(store.glob("cases/*/zarr.json")))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("cases/*/zarr.json")}
+    assert kept
+    # Whatever a reader can open now is a whole case, listed or not.
+    half_way: CohortStore = open_store(store)
+    half_way.rebuild_index()
+    assert verify_cohort(half_way) == ()
+    kept = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("cases/*/zarr.json")}
+    process = start(phantom_source, store, tmp_path / "home")
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    all_cases = [case.case_id for case in find_cases(phantom_source).cases]
+    finished = open_store(store)
+    assert list(finished.case_ids) == all_cases
+    report = report_of(store)
+    assert sorted([*report["converted"], *report["skipped"]]) == all_cases  # type: ignore[misc]
+    assert set(kept) <= set(report["skipped"])  # type: ignore[call-overload]
+    for case_id, time_ns in kept.items():
+        assert (store / "cases" / case_id / "zarr.json").stat().st_mtime_ns == time_ns
+    assert verify_cohort(finished) == ()
