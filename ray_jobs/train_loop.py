@@ -106,6 +106,8 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         device=str(session.device),
         normalisation=config.normalisation,
         frame=config.frame,
+        dtype="float16" if precision.dtype == torch.float16 else "float32",
+        channels_last=config.execution.channels_last,
     )
     model = build_unet(config.model, config.execution).to(session.device)
     parallel = nn.parallel.DistributedDataParallel(model) if session.world_size > 1 else model
