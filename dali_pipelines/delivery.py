@@ -57,7 +57,7 @@ class Delivery:
             feed(name, [sample.plan.parameters[name] for sample in samples])
         if self._bank is not None:
             feed(NOISE_BANK, [self._bank] * len(samples))
-        # The inputs are not copied: `samples` keeps them alive until run() has returned, and with it the results.
+        # The inputs are not copied: `samples` keeps them alive until run() has returned, and nothing reads them later.
         image, regions = (from_dlpack(output.as_tensor()) for output in self._pipeline.run())
         if self._channels_last:
             image = image.movedim(-1, 1)

@@ -7,28 +7,31 @@ import hashlib
 import json
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from dali_pipelines.augmentation import AugmentationConfig
+from dali_pipelines.buffers import BufferPool
 from dali_pipelines.delivery import Batch, Delivery, InFlight
 from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
 from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, SampleReader, count_by_case, read_ahead, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
+from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, count_by_case, read_ahead, stored_dtype
+from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 from storage.errors import InputError
 
 STATE_VERSION = 1
+
+T = TypeVar("T")
 
 # Cases whose foreground coordinates are held in memory, a few hundred kB each.
 _FOREGROUND_CASES = 256
@@ -46,7 +49,7 @@ class PatchLoader:
         sampling, augmentation: what is drawn.
         shard: the part of each global batch that is this rank's.
         device: "cpu" or "cuda:N": where the graph runs and the tensors lie.
-        normalisation: the intensities' scale, as the model records it.
+        normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
         read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
         ready_batches: computed before they are asked for. As many again are being read.
@@ -67,6 +70,7 @@ class PatchLoader:
         shard: Shard | None = None,
         device: str = "cpu",
         normalisation: Literal["zscore", "minmax"] = "zscore",
+        frame: Frame | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         read_threads: int = 2,
         graph_threads: int = 1,
@@ -80,21 +84,22 @@ class PatchLoader:
         self.step = 0
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
+        place = parse_device(device)
         infos = labelled_infos(cache, case_ids)
-        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation)
+        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation, frame)
         dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
-            reader=cache,
+            cases=cache,
             plan=sampler.plan,
             dimensions=sampling.dimensions,
             dtype=dtype_read,
             on_bad_case=on_bad_case,
+            buffers=BufferPool(page_locked=place.type == "cuda"),
         )
         self._read_threads = read_threads
         self._ready_batches = ready_batches
-        self._identity = _describe(case_ids, sampling, augmentation, normalisation)
+        self._identity = _describe(case_ids, sampling, augmentation, normalisation, frame or Frame())
         self._batch_size = self.shard.local_batch_size(sampling.global_batch_size)
-        place = parse_device(device)
         graph = GraphConfig(
             augmentation=augmentation,
             size=sampling.patch_shape,
@@ -185,11 +190,11 @@ class PatchLoader:
         if self._delivery is None:
             raise RuntimeError("this PatchLoader is closed; make a new one")
         pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch")
-        batches = _compute_batches(
+        batches = compute_batches(
             self._samples,
-            _positions(self.sampling, self.shard, self.epoch, self.step),
+            positions(self.sampling, self.shard, self.epoch, self.step),
             pool,
-            self._delivery,
+            self._delivery.run,
             batch_size=self._batch_size,
             ahead=max(self._ready_batches * self._batch_size, self._read_threads),
         )
@@ -223,6 +228,7 @@ def make_sampler(
     sampling: SamplingConfig,
     augmentation: AugmentationConfig,
     normalisation: Literal["zscore", "minmax"],
+    frame: Frame | None = None,
 ) -> PatchSampler:
     """The sampler over these cases of the cache's store."""
     return PatchSampler(
@@ -231,10 +237,11 @@ def make_sampler(
         {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
         sampling=sampling,
         augmentation=augmentation,
+        frame=frame,
     )
 
 
-def _positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
+def positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
     """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
     for current in count(epoch):
         for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
@@ -242,30 +249,42 @@ def _positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) ->
                 yield current, index
 
 
-def _compute_batches(
+def compute_batches(
     samples: SampleReader,
-    positions: Iterator[tuple[int, int]],
+    numbers: Iterator[tuple[int, int]],
     pool: ThreadPoolExecutor,
-    delivery: Delivery,
+    deliver: Callable[[Sequence[Sample]], T],
     *,
     batch_size: int,
     ahead: int,
-) -> Generator[Batch, None, None]:
-    """Batches without end; runs in the feed's thread."""
+) -> Generator[T, None, None]:
+    """Batches without end, as `deliver` makes them of the samples of these (epoch, index); owns the pool.
+
+    What `deliver` returns must not refer to the samples' memory: it is written again.
+    """
     try:
-        read = read_ahead(samples.read, positions, pool, ahead=ahead)
+        read = read_ahead(samples.read, numbers, pool, ahead=ahead)
         while True:
-            yield delivery.run([next(read) for _ in range(batch_size)])
+            batch = [next(read) for _ in range(batch_size)]
+            delivered = deliver(batch)
+            for sample in batch:
+                samples.buffers.give_back(sample.buffer)
+            yield delivered
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _describe(
-    case_ids: Sequence[str], sampling: SamplingConfig, augmentation: AugmentationConfig, normalisation: str
+    case_ids: Sequence[str],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: str,
+    frame: Frame,
 ) -> dict[str, Any]:
     """What the samples depend on, in types that JSON keeps."""
     cases = hashlib.sha256("\n".join(sorted(case_ids)).encode()).hexdigest()
-    described = {"cases": cases, "normalisation": normalisation}
+    described: dict[str, Any] = {"cases": cases, "normalisation": normalisation}
+    described |= {f"frame.{name}": value for name, value in asdict(frame).items()}
     described |= {f"sampling.{name}": value for name, value in asdict(sampling).items()}
     described |= {f"augmentation.{name}": value for name, value in asdict(augmentation).items()}
     plain: dict[str, Any] = json.loads(json.dumps(described))

@@ -3,19 +3,22 @@
 M modalities, D H W voxels z, y, x.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipelines.buffers import Buffer, BufferPool
 from dali_pipelines.sampling import PatchPlan
-from storage import CaseInfo
+from storage import CaseArrays, CaseInfo
 from storage.errors import InputError
+from storage.patch import clip_patch
 
 # A replacement case may be unreadable as well; more than this many in a row is no accident.
 MAX_ATTEMPTS = 8
@@ -27,11 +30,11 @@ class CaseReadError(InputError):
     """A case could not be read; the message names the case and the sample that wanted it."""
 
 
-class PatchReader(Protocol):
-    """What is read from: storage.DecodedCaseCache, or the store itself."""
+class CaseReader(Protocol):
+    """What is read from: storage.DecodedCaseCache."""
 
-    def read_patch(self, case_id: str, origin: tuple[int, int, int], shape: tuple[int, int, int]) -> Any:
-        """Has image_MDHW and label_DHW; zero outside the stored box."""
+    def read_case(self, case_id: str) -> CaseArrays:
+        """image_MDHW and label_DHW, memory-mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Sample:
     plan: PatchPlan
     image: NDArray[np.generic]
     label: NDArray[np.uint8]
+    buffer: Buffer  # the memory of both, to be given back
     replacements: tuple[Replacement, ...]
 
 
@@ -59,11 +63,12 @@ class Sample:
 class SampleReader:
     """Reads one sample; any number of threads may call it."""
 
-    reader: PatchReader
+    cases: CaseReader
     plan: Callable[[int, int, int], PatchPlan]
     dimensions: int
     dtype: type[np.int16] | type[np.float32]
     on_bad_case: OnBadCase
+    buffers: BufferPool = field(default_factory=BufferPool)
 
     def read(self, epoch: int, index: int) -> Sample:
         """The sample, or its replacement; raises CaseReadError."""
@@ -71,7 +76,7 @@ class SampleReader:
         for attempt in range(MAX_ATTEMPTS):
             plan = self.plan(epoch, index, attempt)
             try:
-                image, label = self._read_block(plan)
+                image, label, buffer = self._read_block(plan)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 if self.on_bad_case == "raise":
@@ -80,18 +85,30 @@ class SampleReader:
                     Replacement(epoch=epoch, index=index, attempt=attempt, case_id=plan.case_id, error=reason)
                 )
             else:
-                return Sample(plan=plan, image=image, label=label, replacements=tuple(replacements))
+                return Sample(plan=plan, image=image, label=label, buffer=buffer, replacements=tuple(replacements))
         last = replacements[-1]
         raise CaseReadError(_describe(plan, f"{MAX_ATTEMPTS} cases in a row were unreadable; the last: {last.error}"))
 
-    def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        arrays = self.reader.read_patch(plan.case_id, plan.read_origin, plan.read_shape)
-        image, label = arrays.image_MDHW, arrays.label_DHW
-        if label is None:
+    def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.generic], NDArray[np.uint8], Buffer]:
+        """Cut the block from the mapped case into a buffer: the one copy that a patch costs."""
+        stored_MDHW, stored_DHW = self.cases.read_case(plan.case_id)
+        if stored_DHW is None:
             raise InputError(f"case {plan.case_id} has no label; training needs labelled cases")
-        image = np.ascontiguousarray(image, self.dtype)
-        label = np.ascontiguousarray(label, np.uint8)[None]
-        return (image, label) if self.dimensions == 3 else (image[:, 0], label[:, 0])
+        voxels = math.prod(plan.read_shape)
+        image_bytes = len(stored_MDHW) * voxels * np.dtype(self.dtype).itemsize
+        buffer = self.buffers.take(image_bytes + voxels)
+        image = buffer[:image_bytes].view(self.dtype).reshape(len(stored_MDHW), *plan.read_shape)
+        label = buffer[image_bytes : image_bytes + voxels].reshape(1, *plan.read_shape)
+        inside, target = clip_patch(plan.read_origin, plan.read_shape, stored_DHW.shape)
+        everywhere = (slice(None),)
+        if label[everywhere + target].size < voxels:
+            image.fill(0)
+            label.fill(0)
+        np.copyto(image[everywhere + target], stored_MDHW[everywhere + inside], casting="same_kind")
+        np.copyto(label[everywhere + target], stored_DHW[None][everywhere + inside])
+        if self.dimensions == 2:
+            image, label = image[:, 0], label[:, 0]
+        return image, label, buffer
 
 
 def stored_dtype(infos: Sequence[CaseInfo]) -> type[np.int16] | type[np.float32]:

@@ -40,6 +40,11 @@ class LossConfig:
         if self.smooth < 0 or self.focal_gamma < 0:
             raise ValueError(f"LossConfig: smooth and focal_gamma can't be negative, got {self}")
 
+    @property
+    def head(self) -> Literal["regions", "labels"]:
+        """The UNetConfig.head that this loss trains."""
+        return "labels" if self.voxel == "ce" else "regions"
+
 
 PYTORCH3DUNET_LOSS = LossConfig(dice="batch", voxel="bce", smooth=0.0, squared=True)
 """pytorch-3dunet's BCEDiceLoss, which cs231n-3d-segmentation trained with."""

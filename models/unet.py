@@ -95,6 +95,11 @@ class UNetConfig:
                 f"patch sides {tuple(sides)} don't suit a U-Net of {len(self.widths)} levels, which wants {rule}: "
                 f"take {' x '.join(fitting)}, or pad the image"
             )
+        if self.norm_groups is None and max(sides) < 2 * smallest:
+            raise ValueError(
+                f"patch sides {tuple(sides)} leave one voxel on the coarsest of {len(self.widths)} levels, which "
+                f"instance normalisation turns into 0: take {2 * smallest} along one axis at least, or pad the image"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ class SearchConfig:
 
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
     """Learning rates to try, each in a run of its own."""
-    training: Annotated[TrainConfig, tyro.conf.OmitArgPrefixes]
+    training: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
         if not self.learning_rates:

@@ -79,25 +79,6 @@ class MemoryCache:
             raise OSError("checksum of a chunk does not match")
         return self.cases[case_id]
 
-    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> Arrays:
-        image, label = self.read_case(case_id)
-        return Arrays(
-            cut_block(image, origin, shape), None if label is None else cut_block(label[None], origin, shape)[0]
-        )
-
-
-def cut_block(block: NDArray[np.generic], origin: Shape, shape: Shape) -> NDArray[np.generic]:
-    """A copy of a box of (C, D, H, W), zero where it lies outside."""
-    out = np.zeros((len(block), *shape), block.dtype)
-    inside, target = [slice(None)], [slice(None)]
-    for start, side, limit in zip(origin, shape, block.shape[1:], strict=True):
-        low = min(max(start, 0), limit)
-        high = max(min(start + side, limit), low)
-        inside.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    out[tuple(target)] = block[tuple(inside)]
-    return out
-
 
 def make_case(number: int, shape: Shape) -> Arrays:
     """Smooth, asymmetric intensities inside an ellipsoid, and nested tumour labels off its centre."""

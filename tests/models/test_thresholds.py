@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -53,7 +53,7 @@ def _cases(draw: st.DrawFn) -> tuple[int, Tensor, Tensor]:
     return num_thresholds, probabilities, torch.tensor(truth).to(torch.uint8).reshape(2, size)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_cases())
 def test_curves_equal_brute_force_at_every_threshold(case: tuple[int, Tensor, Tensor]) -> None:
     num_thresholds, probabilities, regions = case

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from models import UNET_PRESETS, Execution, UNet, UNetConfig, build_unet
 
@@ -50,6 +51,13 @@ def test_unsuitable_sides_are_refused_with_the_sizes_that_suit() -> None:
         network(torch.zeros(1, 4, 16, 45, 3))
     with pytest.raises(ValueError, match=r"wanted an image \(B, M, D, H, W\) with 4 modalities, got \(1, 3, 8, 8, 8\)"):
         network(torch.zeros(1, 3, 8, 8, 8))
+
+
+def test_a_single_voxel_on_the_coarsest_level_is_refused() -> None:
+    network = build_unet(UNET_PRESETS["tiny"])
+    with pytest.raises(ValueError, match="take 16 along one axis"):
+        network(torch.zeros(1, 4, 8, 8, 8))
+    assert network(torch.zeros(1, 4, 8, 8, 16))[0].shape == (1, 3, 8, 8, 16)
 
 
 def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
@@ -127,3 +135,29 @@ def test_equal_seeds_train_bit_for_bit_alike() -> None:
         torch.manual_seed(3)
         runs.append(_loss_and_gradients(build_unet(SMALL), image)[1])
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_compilation_keeps_plain_names_and_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced whole by torch.compile; the graphs run as they are, since making machine code takes minutes."""
+    original = nn.Module.compile
+    graphs = []
+
+    def trace_only(network: nn.Module) -> None:
+        def backend(graph: torch.fx.GraphModule, _inputs: object) -> object:
+            graphs.append(graph)
+            return graph.forward
+
+        original(network, backend=backend, fullgraph=True)
+
+    monkeypatch.setattr(nn.Module, "compile", trace_only)
+    networks = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        networks.append(build_unet(SMALL, Execution(compile=compiled)))
+    plain, compiled_network = networks
+    assert list(plain.state_dict()) == list(compiled_network.state_dict())
+    assert not any(name.startswith(("_orig_mod", "module")) for name in compiled_network.state_dict())
+    image = torch.randn(1, 4, 8, 8, 8)
+    for one, other in zip(plain(image), compiled_network(image), strict=True):
+        torch.testing.assert_close(one, other)
+    assert len(graphs) == 1

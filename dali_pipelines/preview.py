@@ -1,0 +1,180 @@
+"""A contact sheet of what training sees: `python -m dali_pipelines.preview --store S --out sheet.png`.
+
+Rows are augmentations, each alone at a strength that can be seen and all together as training draws them; columns are
+samples, the same place in the same case all the way down. Every cell shows the slice through the tumour's middle, its
+regions outlined.
+M modalities, R regions, D H W voxels z, y, x.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from dali_pipelines.augmentation import NNUNET, NONE, AugmentationConfig
+from dali_pipelines.loader import PatchLoader
+from dali_pipelines.sampling import SamplingConfig
+from storage import MODALITIES, REGIONS, DecodedCaseCache, InputError, open_store
+
+# Colours that stay apart for the colour-blind and on grey (Okabe and Ito 2008).
+REGION_COLOURS = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00"}
+
+_CACHE_BYTES = 8 * 2**30
+
+# Inches: a cell, the column of labels, the head.
+_CELL, _MARGIN, _HEAD = 1.6, 1.2, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig:
+    """What the sheet shows. `modality` is a name of MODALITIES; `patch_shape` in voxels z, y, x."""
+
+    samples: int = 6
+    modality: str = "flair"
+    patch_shape: tuple[int, int, int] = (96, 128, 128)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise InputError(f"wanted a modality of {', '.join(MODALITIES)}, got {self.modality}")
+        if self.samples < 1:
+            raise InputError(f"wanted at least one sample, got {self.samples}")
+
+
+def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
+    """Label -> what the row applies: each operation for certain and near the strong end of nnU-Net's range."""
+    alone = replace(NONE, mirror_probability=0.0)
+    return {
+        "as stored": alone,
+        "mirror": replace(alone, mirror_probability=0.5),
+        "rotation": replace(alone, rotation_probability=1.0),
+        "scale": replace(alone, scale_probability=1.0),
+        "noise": replace(alone, noise_probability=1.0, noise_range=(0.05, 0.1)),
+        "blur": replace(alone, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
+        "brightness": replace(alone, brightness_probability=1.0, brightness_range=(1.2, 1.25)),
+        "contrast": replace(alone, contrast_probability=1.0, contrast_range=(1.2, 1.25)),
+        "low resolution": replace(
+            alone,
+            low_resolution_probability=1.0,
+            low_resolution_modality_probability=1.0,
+            low_resolution_range=(0.5, 0.6),
+        ),
+        "gamma": replace(alone, gamma_probability=1.0, gamma_range=(1.4, 1.5)),
+        "inverted gamma": replace(alone, inverted_gamma_probability=1.0, gamma_range=(1.4, 1.5)),
+        "all, as drawn": NNUNET,
+    }
+
+
+def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
+    """The sheet as a figure; raises InputError for unlabelled cases."""
+    rows = rows_of_the_sheet()
+    width, height = _CELL * config.samples + _MARGIN, _CELL * len(rows) + _HEAD
+    figure = Figure(figsize=(width, height), facecolor="black")
+    grid = figure.subplots(len(rows), config.samples, squeeze=False)
+    figure.subplots_adjust(
+        left=_MARGIN / width, right=0.998, top=1 - _HEAD / height, bottom=0.004, wspace=0.03, hspace=0.03
+    )
+    for row, (label, augmentation) in enumerate(rows.items()):
+        images_SMDHW, regions_SRDHW, names = compute_row(cache, case_ids, augmentation, config)
+        for column, axes in enumerate(grid[row]):
+            level = fullest_slice(regions_SRDHW[column])
+            draw_cell(axes, images_SMDHW[column, :, level], regions_SRDHW[column, :, level], config)
+            if row == 0:
+                axes.set_title(shorten(names[column]), color="0.8", fontsize=7, pad=3)
+        grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
+    draw_legend(figure, config)
+    return figure
+
+
+def compute_row(
+    cache: DecodedCaseCache, case_ids: Sequence[str], augmentation: AugmentationConfig, config: PreviewConfig
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, ...]]:
+    """The first batch under `augmentation`: images, regions and cases, the same places for every row."""
+    sampling = SamplingConfig(
+        patch_shape=config.patch_shape,
+        global_batch_size=config.samples,
+        patches_per_epoch=config.samples,
+        foreground_fraction=1.0,
+        seed=config.seed,
+    )
+    with PatchLoader(cache, case_ids, sampling=sampling, augmentation=augmentation, ready_batches=1) as loader:
+        batch = next(iter(loader))
+    return batch.image.numpy(), batch.regions.numpy(), batch.case_ids
+
+
+def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
+    """The slice with most tumour core, else most whole tumour: where a reader would look first."""
+    areas = regions_RDHW.sum(axis=(2, 3), dtype=np.int64)
+    core = areas[REGIONS.index("TC")]
+    return int(np.argmax(core if core.any() else areas[REGIONS.index("WT")]))
+
+
+def draw_cell(
+    axes: "matplotlib.axes.Axes", image_MHW: NDArray[np.float32], regions_RHW: NDArray[np.uint8], config: PreviewConfig
+) -> None:
+    """One slice in a fixed grey scale, so that brightness shows, regions outlined; what is exactly 0 stays black."""
+    image_HW = image_MHW[MODALITIES.index(config.modality)]
+    outside_HW = (image_MHW == 0).all(axis=0)
+    # z-scores: the brain lies about 0; a window that moved with the patch would hide what was changed.
+    grey = np.ma.masked_array(image_HW, outside_HW)
+    axes.set_facecolor("black")
+    axes.imshow(grey, cmap="gray", vmin=-2.5, vmax=4.5, interpolation="nearest")
+    height, width = image_HW.shape
+    places = np.arange(width), np.arange(height)
+    for region, mask_HW in zip(REGIONS, regions_RHW, strict=True):
+        if mask_HW.any():
+            axes.contour(*places, mask_HW, levels=[0.5], colors=REGION_COLOURS[region], linewidths=0.6)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_legend(figure: Figure, config: PreviewConfig) -> None:
+    """What the sheet is, and what the colours mean."""
+    names = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+    lines = [Line2D([], [], color=REGION_COLOURS[region], label=f"{region} {names[region]}") for region in REGIONS]
+    figure.legend(
+        handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
+    )
+    title = f"{config.modality}, axial; the patient's right is on the left, as stored"
+    figure.text(0.01, 1 - 0.1 / figure.get_figheight(), title, color="white", fontsize=9, va="top")
+
+
+def shorten(case_id: str) -> str:
+    """The telling end of a long case name."""
+    return case_id if len(case_id) <= 22 else f"…{case_id[-21:]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dali_pipelines.preview", description=__doc__.splitlines()[0])
+    parser.add_argument("--store", required=True, help="a converted cohort, path or URL")
+    parser.add_argument("--out", required=True, type=Path, help="the image file to write")
+    parser.add_argument("--samples", type=int, default=PreviewConfig.samples, help="columns")
+    parser.add_argument("--modality", default=PreviewConfig.modality, choices=MODALITIES)
+    parser.add_argument("--seed", type=int, default=PreviewConfig.seed)
+    options = parser.parse_args(arguments)
+    try:
+        config = PreviewConfig(samples=options.samples, modality=options.modality, seed=options.seed)
+        store = open_store(options.store)
+        labelled = [info.case_id for info in store.infos() if info.labelled]
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = draw_sheet(DecodedCaseCache(store, Path(folder), max_bytes=_CACHE_BYTES), labelled, config)
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sheet.savefig(options.out, dpi=150, facecolor=sheet.get_facecolor())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

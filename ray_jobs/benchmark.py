@@ -1,0 +1,31 @@
+"""Measure: `python ray_jobs/benchmark.py --help`. Each benchmark prints a table; --json FILE keeps its figures."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from ray_jobs.exit_status import run_command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark the command line names; return the exit status."""
+    from benchmarks import convert, inference, loader, peers_loader, store_reads, train_step
+
+    tyro.extras.subcommand_cli_from_dict(
+        {
+            "convert": convert.run,
+            "storage": store_reads.run,
+            "loader": loader.run,
+            "peers-loader": peers_loader.run,
+            "train-step": train_step.run,
+            "inference": inference.run,
+        },
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,72 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from benchmarks.train_step import TrainStepBenchmark, run
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilation takes minutes on a busy CPU; that its row is asked for is what matters here."""
+    monkeypatch.setattr(nn.Module, "compile", lambda self: self)
+
+
+def _rows(tmp_path: Path, **options: Any) -> dict[str, dict[str, Any]]:
+    file = tmp_path / "figures.json"
+    run(TrainStepBenchmark(preset="tiny2d", patch=(16, 16), steps=1, json=file, **options))
+    return {row["network"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+def test_every_switch_has_a_row_with_its_figures(tmp_path: Path) -> None:
+    rows = _rows(tmp_path)
+    assert set(rows) == {
+        "default",
+        "without channels_last",
+        "with torch.compile",
+        "with activation checkpointing",
+    }
+    default = rows["default"]
+    assert default["parameters"] == 483_014
+    assert default["speed"] == 1
+    assert min(default["samples/s"], default["CPU s/sample"], default["GFLOP/sample"]) > 0
+    # Recomputing costs a second forward pass: the count of operations must see it.
+    assert rows["with activation checkpointing"]["GFLOP/sample"] > 1.2 * default["GFLOP/sample"]
+
+
+def test_peers_are_timed_at_the_same_widths(tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    pytest.importorskip("pytorch3dunet")
+    rows = _rows(tmp_path, switches=False, peers=True)
+    assert rows["pytorch-3dunet"]["parameters"] == rows["ours as pytorch-3dunet"]["parameters"]
+    assert rows["pytorch-3dunet"]["GFLOP/sample"] == pytest.approx(rows["ours as pytorch-3dunet"]["GFLOP/sample"])
+    # DynUNet's transposed convolutions have no bias.
+    assert rows["MONAI DynUNet"]["parameters"] == pytest.approx(rows["ours as DynUNet"]["parameters"], rel=1e-3)
+
+
+def test_a_missing_peer_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("monai", "pytorch3dunet"):
+        monkeypatch.setitem(sys.modules, f"{name}.networks.nets" if name == "monai" else f"{name}.unet3d.model", None)
+    rows = _rows(tmp_path, switches=False, peers=True)
+    assert set(rows) == {"default", "ours as DynUNet", "ours as pytorch-3dunet"}
+    assert "left out MONAI DynUNet" in capsys.readouterr().out
+
+
+def test_ray_is_not_imported() -> None:
+    import ast
+
+    source = (Path(__file__).parents[2] / "benchmarks" / "train_step.py").read_text()
+    imported = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    assert not any(name.split(".")[0] in {"ray", "ray_jobs"} for name in imported)
+
+
+def test_unknown_presets_and_unsuitable_sides_are_refused() -> None:
+    with pytest.raises(ValueError, match="wanted one of nnunet, "):
+        run(TrainStepBenchmark(preset="nnunet4d"))
+    with pytest.raises(ValueError, match="take 16 x 48 or 56"):
+        run(TrainStepBenchmark(preset="tiny2d", patch=(16, 50)))
