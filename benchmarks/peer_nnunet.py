@@ -91,22 +91,21 @@ def main(folders: list[Path]) -> None:
     preprocessor = DefaultPreprocessor(verbose=False)
     with tempfile.TemporaryDirectory() as scratch:
         labels = {folder: prepare_label(folder, Path(scratch)) for folder in folders}
-        out = Path(scratch) / "out"
-        out.mkdir()
         cpu = wall = 0.0
-        for folder in (folders[0], *folders):
+        written: list[Path] = []
+        for number, folder in enumerate((folders[0], *folders)):
+            out = Path(scratch) / str(number)  # one each: its blosc2 files are never written over
+            out.mkdir()
             scans = [str(next(folder.glob(f"*_{modality}.nii*"))) for modality in MODALITIES]
-            if folder == folders[0]:
-                cpu, wall = 0.0, 0.0
+            plan = manager.get_configuration("3d_fullres")
             started, started_cpu = time.perf_counter(), time.process_time()
-            preprocessor.run_case_save(
-                str(out / folder.name), scans, str(labels[folder]), manager, manager.get_configuration("3d_fullres"),
-                dataset,
-            )  # fmt: skip
-            cpu += time.process_time() - started_cpu
-            wall += time.perf_counter() - started
-        stored = sum(path.stat().st_size for path in out.iterdir())
-        objects = len(list(out.iterdir()))
+            preprocessor.run_case_save(str(out / folder.name), scans, str(labels[folder]), manager, plan, dataset)
+            if number > 0:
+                cpu += time.process_time() - started_cpu
+                wall += time.perf_counter() - started
+                written += out.iterdir()
+        stored = sum(path.stat().st_size for path in written)
+        objects = len(written)
     print(
         json.dumps(
             {

@@ -31,8 +31,8 @@ def sliding_window_probabilities(
         whole volume at once. A volume smaller than the window is padded with zeros on both sides.
     overlap: share of a window's side that the next one covers again, 0 <= overlap < 1.
     mirror_axes: spatial axes (0 = D) whose mirrorings are averaged as well: 2^n predictions a window.
-    device: where windows are predicted and added up; default the image's. Beside the windows and activations it holds
-        a slab one window deep, so volumes larger than a GPU's memory may stay on the CPU.
+    device: where windows are predicted and added up; default the image's. Another one holds, beside the windows and
+        activations, a slab one window deep only, so volumes larger than a GPU's memory may stay on the CPU.
     Equal to MONAI's sliding_window_inference(mode="gaussian") of the sigmoids, window positions included.
     Raises ValueError for windows, overlaps and axes that don't make sense.
     """
@@ -46,22 +46,24 @@ def sliding_window_probabilities(
     axes: list[tuple[int, ...]] = [()] + [
         chosen for count in range(1, len(mirror_axes) + 1) for chosen in combinations(sorted(mirror_axes), count)
     ]
-    slab: _Slab | None = None
+    corners = list(product(*starts))
+    # One buffer for all batches, filled window by window: torch.stack is several times slower on strided views.
+    buffer_BMDHW = padded_MDHW.new_empty((min(batch_size, len(corners)), len(padded_MDHW), *window_DHW), device=device)
+    sums: _WeightedSums | None = None
     with torch.no_grad():
-        for batch in _batches(list(product(*starts)), batch_size):
-            # Copied one by one: torch.stack is several times slower on strided views.
-            image_BMDHW = padded_MDHW.new_empty((len(batch), len(padded_MDHW), *window_DHW), device=device)
+        for batch in _batches(corners, batch_size):
+            image_BMDHW = buffer_BMDHW[: len(batch)]
             for window_MDHW, start in zip(image_BMDHW, batch, strict=True):
                 window_MDHW.copy_(_cut(padded_MDHW, start, window_DHW))
             probabilities_BRDHW = _mean_probabilities(networks, image_BMDHW, axes, flat=flat)
             probabilities_BRDHW *= weight_DHW
-            if slab is None:
-                regions = probabilities_BRDHW.shape[1]
-                slab = _Slab((regions, *sides), window_DHW[0], device=device, home=image_MDHW.device)
+            if sums is None:
+                shape = (probabilities_BRDHW.shape[1], *sides)
+                sums = _WeightedSums(shape, window_DHW[0], device=device, home=image_MDHW.device)
             for start, probabilities_RDHW in zip(batch, probabilities_BRDHW, strict=True):
-                slab.add(start, probabilities_RDHW, weight_DHW)
-    assert slab is not None
-    return slab.finish()[(slice(None), *inner)].contiguous()
+                sums.add(start, probabilities_RDHW, weight_DHW)
+    assert sums is not None
+    return sums.finish()[(slice(None), *inner)].contiguous()
 
 
 def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
@@ -74,23 +76,30 @@ def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
     return weight_DHW.clamp(min=max(float(weight_DHW.min()), 1e-3))
 
 
-class _Slab:
-    """Running sums over the planes that windows still reach; planes behind them are divided and sent home."""
+class _WeightedSums:
+    """Running sums of the windows and of their weights.
+
+    Where windows are predicted at the image's home the sums become the result in place. Elsewhere only the planes that
+    windows still reach are kept there, a slab; planes behind them are divided and sent home.
+    """
 
     def __init__(self, shape_RDHW: Sequence[int], depth: int, *, device: torch.device, home: torch.device) -> None:
         regions, planes, height, width = shape_RDHW
-        self._result_RDHW = torch.empty((regions, planes, height, width), dtype=torch.float32, device=home)
+        self._in_place = device == home
+        depth = planes if self._in_place else depth
         self._sum_RDHW = torch.zeros((regions, depth, height, width), dtype=torch.float32, device=device)
         self._weight_DHW = torch.zeros((depth, height, width), dtype=torch.float32, device=device)
+        self._result_RDHW = self._sum_RDHW if self._in_place else torch.empty(shape_RDHW, device=home)
         self._first = 0  # plane of the volume that the slab begins with
 
     def add(self, start: Sequence[int], weighted_RDHW: Tensor, weight_DHW: Tensor) -> None:
         """Add a window; `start` never goes back along D."""
-        if start[0] > self._first:
+        if not self._in_place and start[0] > self._first:
             self._advance(start[0] - self._first)
-        height, width = (slice(at, at + length) for at, length in zip(start[1:], weight_DHW.shape[1:], strict=True))
-        self._sum_RDHW[:, :, height, width] += weighted_RDHW
-        self._weight_DHW[:, height, width] += weight_DHW
+        corner = (start[0] - self._first, *start[1:])
+        block = tuple(slice(at, at + length) for at, length in zip(corner, weight_DHW.shape, strict=True))
+        self._sum_RDHW[(slice(None), *block)] += weighted_RDHW
+        self._weight_DHW[block] += weight_DHW
 
     def finish(self) -> Tensor:
         """The probabilities of the whole volume."""
@@ -109,7 +118,8 @@ class _Slab:
 
     def _send(self, planes: int) -> None:
         self._sum_RDHW[:, :planes] /= self._weight_DHW[:planes]
-        self._result_RDHW[:, self._first : self._first + planes].copy_(self._sum_RDHW[:, :planes])
+        if not self._in_place:
+            self._result_RDHW[:, self._first : self._first + planes].copy_(self._sum_RDHW[:, :planes])
 
 
 def _check(

@@ -21,6 +21,7 @@ from ray_jobs.ray_start import ray_running
 from storage import InputError, find_cases, open_store
 from storage.cohort import ConversionReport
 from storage.labels import CONVENTIONS, MODALITIES, LabelConvention
+from storage.mirror import mirror_store
 from storage.objects import parse_uri
 
 __all__ = ["ConvertConfig", "convert_cohort", "main"]
@@ -38,6 +39,8 @@ class ConvertConfig:
     """Folder with the cases, at any depth. Without it only --verify is done."""
     verify: bool = False
     """Read everything in the store again and compare it with its checksums (and with the source files)."""
+    mirror: str | None = None
+    """Copy the store to this folder or s3:// URL, at the end; cases that are there already are left alone."""
     modalities: tuple[str, ...] = MODALITIES
     """The scans each case must have, in the store's order; fewer for cohorts with fewer."""
     names: dict[str, str] = field(default_factory=dict)
@@ -68,8 +71,8 @@ class ConvertConfig:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
-    if config.source is None and not config.verify:
-        raise InputError("wanted --source DIR (or --verify to check a store), got neither")
+    if config.source is None and not config.verify and config.mirror is None:
+        raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
     console = Console()
     status = 0
     with ExitStack() as stack:  # Ray starts when there is work for it, and ends with this command
@@ -81,6 +84,11 @@ def main(arguments: Sequence[str]) -> int:
             status = _convert(config, config.source, console, start_workers)
         if config.verify:
             status = _verify(config, console, start_workers) or status
+    if config.mirror is not None:
+        with console.status("copying") as shown:
+            store = open_store(config.store)
+            copy = mirror_store(store, config.mirror, on_case=lambda case_id: shown.update(f"copied {case_id}"))
+        console.print(f"{copy.uri} has all {len(copy.case_ids)} cases of {config.store}", soft_wrap=True)
     return status
 
 

@@ -63,7 +63,7 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
         return asked or (gpus if use_gpu else 0) or 2, use_gpu
     kind, limit = ("GPUs", gpus) if use_gpu else ("CPUs", cpus)
     if use_gpu and not gpus:
-        raise InputError("this run wants GPUs and this machine has none: give --gpu False, or the preset demo or laptop")
+        raise InputError("this run wants GPUs, this machine has none: give --gpu False, or the preset demo or laptop")
     if asked is None:
         return gpus if use_gpu else min(2, cpus), use_gpu
     if asked > limit:

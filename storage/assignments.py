@@ -11,7 +11,7 @@ from storage.index import ROOT_KEY, decode_sealed, encode_sealed
 from storage.splits import SplitConfig, Splits, assign_folds, assign_splits, part_by_subject
 from storage.store import CohortStore
 
-_KEY = f"splits/{ROOT_KEY}"
+ASSIGNMENTS_KEY = f"splits/{ROOT_KEY}"
 
 
 def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Splits:
@@ -40,14 +40,15 @@ def fold_cohort(store: CohortStore, *, folds: int = 5, seed: int = 0) -> tuple[t
 
 
 def _read(store: CohortStore) -> dict[str, dict[str, str]]:
-    raw = store.objects.get(_KEY)
+    raw = store.objects.get(ASSIGNMENTS_KEY)
     if raw is None:
         return {}
     try:
-        assignments: dict[str, dict[str, str]] = decode_sealed(raw, f"{store.uri}/{_KEY}")["assignments"]
+        assignments: dict[str, dict[str, str]] = decode_sealed(raw, f"{store.uri}/{ASSIGNMENTS_KEY}")["assignments"]
     except CorruptStoreError:
         raise CorruptStoreError(
-            f"{store.uri}/{_KEY} was changed since it was written; bring back a copy, or delete it to deal all anew"
+            f"{store.uri}/{ASSIGNMENTS_KEY} was changed since it was written; "
+            "bring back a copy, or delete it to deal all anew"
         ) from None
     return assignments
 
@@ -57,6 +58,6 @@ def _keep(store: CohortStore, kept: Mapping[str, Mapping[str, str]], key: str, g
     if grown == kept.get(key):
         return
     try:
-        store.objects.put(_KEY, encode_sealed({"assignments": {**kept, key: grown}}))
+        store.objects.put(ASSIGNMENTS_KEY, encode_sealed({"assignments": {**kept, key: grown}}))
     except InputError:  # a bucket that this user may only read; the parts are the same next time
         return

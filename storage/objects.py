@@ -93,6 +93,11 @@ class Objects:
                 for batch in obstore.list(self._backend, prefix=f"{key}/"):
                     obstore.delete(self._backend, [meta["path"] for meta in batch])
 
+    def keys(self, folder: str) -> list[str]:
+        """Keys of all objects below `folder`, sorted."""
+        with explained(self.uri):
+            return sorted(meta["path"] for batch in obstore.list(self._backend, prefix=f"{folder}/") for meta in batch)
+
     def folders(self, key: str) -> list[str]:
         """Names of the folders directly below `key`, sorted."""
         with explained(self.uri):

@@ -40,12 +40,12 @@ from storage.layout import content_digest
 from storage.objects import Objects, explained, parse_uri
 from storage.patch import clip_patch, place_patch
 
-_CASES = "cases"
+CASES = "cases"
 
 
 def case_key(case_id: str, name: str = "") -> str:
     """The key of a case's group, or of one array or file in it."""
-    return f"{_CASES}/{case_id}/{name}".rstrip("/")
+    return f"{CASES}/{case_id}/{name}".rstrip("/")
 
 
 class CohortStore:
@@ -54,6 +54,7 @@ class CohortStore:
     def __init__(self, objects: Objects, index: Index) -> None:
         self.objects = objects
         self._index = index
+        self._infos: dict[str, CaseInfo] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._reader = objects.zarr_store()
 
@@ -63,6 +64,11 @@ class CohortStore:
         return self.objects.uri
 
     @property
+    def index(self) -> Index:
+        """The decoded root."""
+        return self._index
+
+    @property
     def settings(self) -> StoreSettings:
         """Modalities and label convention."""
         return self._index.settings
@@ -70,7 +76,7 @@ class CohortStore:
     @property
     def case_ids(self) -> tuple[str, ...]:
         """Every case, sorted."""
-        return tuple(sorted(self._index.cases))
+        return tuple(sorted(self._index.records))
 
     @property
     def digest(self) -> str:
@@ -79,14 +85,16 @@ class CohortStore:
 
     def info(self, case_id: str) -> CaseInfo:
         """The case's record; costs no read. Raises InputError for an unknown case."""
-        info = self._index.cases.get(case_id)
-        if info is None:
-            raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.cases)} cases without it")
-        return info
+        if case_id not in self._infos:
+            record = self._index.records.get(case_id)
+            if record is None:
+                raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.records)} cases without it")
+            self._infos[case_id] = CaseInfo.from_attributes(record)
+        return self._infos[case_id]
 
     def infos(self) -> tuple[CaseInfo, ...]:
         """The records of all cases, in the order of `case_ids`."""
-        return tuple(self._index.cases[case_id] for case_id in self.case_ids)
+        return tuple(self.info(case_id) for case_id in self.case_ids)
 
     def read_case(self, case_id: str) -> CaseArrays:
         """The whole case: image MDHW, label DHW or None, compared with the digests in its record.
@@ -116,7 +124,7 @@ class CohortStore:
 
     def committed_cases(self) -> dict[str, CaseInfo]:
         """Every case with a sound commit record, read from the cases themselves: what a conversion may keep."""
-        names = self.objects.folders(_CASES)
+        names = self.objects.folders(CASES)
         keys = [case_key(name, ROOT_KEY) for name in names]
         found: dict[str, CaseInfo] = {}
         for name, key, raw in zip(names, keys, self.objects.get_many(keys), strict=True):
@@ -134,6 +142,7 @@ class CohortStore:
             self.objects.put(ROOT_KEY, raw)
         self._index = index
         self._arrays.clear()
+        self._infos.clear()
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
         path = case_key(case_id, name)
@@ -193,10 +202,10 @@ def create_store(
         except CorruptStoreError:
             raw = None
     if raw is None:
-        if not objects.is_empty() and objects.get(f"{_CASES}/{ROOT_KEY}") is None:
+        if not objects.is_empty() and objects.get(f"{CASES}/{ROOT_KEY}") is None:
             raise InputError(f"wanted an empty place or a store at {objects.uri}, found other files; name a new folder")
         raw = encode_index(settings, {})
-        objects.put(f"{_CASES}/{ROOT_KEY}", EMPTY_GROUP)
+        objects.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
         objects.put(ROOT_KEY, raw)
     store = CohortStore(objects, decode_index(raw, objects.uri))
     if store.settings != settings:

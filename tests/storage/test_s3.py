@@ -23,6 +23,8 @@ from storage import (
     split_cohort,
 )
 from storage.cohort import finish_conversion, plan_conversion
+from storage.mirror import mirror_store
+from storage.objects import Objects
 from storage.verify import verify_case
 
 BUCKET = "brats"
@@ -166,6 +168,39 @@ def test_a_conversion_that_was_killed_goes_on_where_it_was(bucket: str, small_so
     assert finish_conversion(store, plan.skipped) == []
     assert open_store(bucket).case_ids == tuple(case.case_id for case in cases)
     assert all(verify_case(store, case_id) == () for case_id in store.case_ids)
+
+
+def test_a_mirror_is_the_store_and_goes_on_where_it_was_cut_off(
+    bucket: str, small_store: CohortStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    splits = split_cohort(small_store)
+    puts: list[str] = []
+    put = Objects.put
+
+    def counted(self: Objects, key: str, data: bytes) -> None:
+        puts.append(key)
+        if len(puts) == 12:  # in the second case
+            raise KeyboardInterrupt
+        put(self, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "put", counted)
+        with pytest.raises(KeyboardInterrupt):
+            mirror_store(small_store, bucket)
+        cut = len(puts)
+        mirror_store(small_store, bucket)
+    first = small_store.case_ids[0]
+    assert sum(key.startswith(f"cases/{first}/") for key in puts) == 7
+    assert sum(key.startswith(f"cases/{first}/") for key in puts[cut:]) == 0
+    remote = open_store(bucket)
+    check_equal(remote, small_store)
+    assert split_cohort(remote) == splits
+    back = mirror_store(remote, str(tmp_path / "back"))
+    check_equal(back, small_store)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    with pytest.raises(InputError, match="found other files"):
+        mirror_store(remote, str(tmp_path / "other"))
 
 
 def test_an_endpoint_that_drops_every_tenth_request_loses_nothing(
