@@ -166,7 +166,7 @@ class PatchSampler:
         rng = np.random.default_rng([self.sampling.seed, epoch, index, attempt])
         return self._case(rng, epoch, index, attempt).case_id
 
-    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> CaseFacts:
+    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> FramedCase:
         """Cases come in a shuffled order, each once before any comes again. Must draw first."""
         count = len(self._cases)
         spare = int(rng.integers(count))
