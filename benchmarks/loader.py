@@ -7,6 +7,7 @@ the whole training graph.
 """
 
 import json
+import math
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from dali_pipelines.graph import GraphConfig, declare_parameters, declare_voxels
 from dali_pipelines.loader import compute_batches, labelled_infos, make_sampler, positions
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import Sample, SampleReader, stored_dtype
-from storage import CohortStore, DecodedCaseCache, open_store
+from storage import MODALITIES, CohortStore, DecodedCaseCache, open_store
 
 GIB = 2**30
 
@@ -43,6 +44,8 @@ class LoaderBenchmark:
         store: a converted cohort, path or URL.
         patches: patches timed in each stage, after as many batches as fill the queues.
         preset: augmentation preset.
+        patch_shape: of the patches, z y x.
+        slice_shape: of the slices, y x.
         batch_size: patches a batch; slices come eight times as many.
         read_threads: threads that read.
         graph_threads: threads that DALI computes with.
@@ -52,6 +55,8 @@ class LoaderBenchmark:
 
     store: str
     patches: int = 48
+    patch_shape: tuple[int, int, int] = (128, 128, 128)
+    slice_shape: tuple[int, int] = (192, 160)
     preset: str = "nnunet"
     batch_size: int = 2
     read_threads: int = 1
@@ -63,11 +68,13 @@ class LoaderBenchmark:
 def run(config: LoaderBenchmark) -> None:
     """Measure every stage, print the table and write the JSON."""
     store = open_store(config.store)
-    volumes = SamplingConfig(patch_shape=(128, 128, 128), global_batch_size=config.batch_size, patches_per_epoch=10_000)
+    volumes = SamplingConfig(
+        patch_shape=config.patch_shape, global_batch_size=config.batch_size, patches_per_epoch=10_000
+    )
     slices = replace(
         volumes,
         dimensions=2,
-        patch_shape=(192, 160),
+        patch_shape=config.slice_shape,
         global_batch_size=8 * config.batch_size,
         patches_per_epoch=100_000,
     )
@@ -75,7 +82,7 @@ def run(config: LoaderBenchmark) -> None:
     figures["slices"] = measure_stages(store, config, slices, patches=8 * config.patches)
     rows = [
         {"sample": kind, "stage": stage} | {name: cost[name] for name in ("cpu_ms", "wall_ms")} | hit_rate(cost)
-        for kind, stages in (("4x128^3", figures), ("4x192x160", figures["slices"]))
+        for kind, stages in ((name_shape(volumes), figures), (name_shape(slices), figures["slices"]))
         for stage, cost in stages.items()
         if stage != "slices"
     ]
@@ -83,6 +90,11 @@ def run(config: LoaderBenchmark) -> None:
     if config.json is not None:
         figures |= {"machine": platform.platform(), "torch": torch.__version__, "store": config.store}
         config.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def name_shape(sampling: SamplingConfig) -> str:
+    """A patch's shape with its modalities."""
+    return "x".join(str(side) for side in (len(MODALITIES), *sampling.patch_shape))
 
 
 def hit_rate(cost: dict[str, float]) -> dict[str, str]:
@@ -96,7 +108,9 @@ def measure_stages(
     """Stage -> {cpu_ms, wall_ms}, and hit_rate where the cache is too small."""
     figures: dict[str, dict[str, float]] = {}
     infos = labelled_infos_of(store)
-    cohort_bytes = sum(4 * 2 * info.shape[0] * info.shape[1] * info.shape[2] for info in infos)
+    # int16 images, uint8 labels, and a little for the files' checksums
+    case_bytes = [(2 * len(MODALITIES) + 1) * math.prod(info.shape) + 64 for info in infos]
+    quarter = max(sum(case_bytes) // 4, max(case_bytes))
     with tempfile.TemporaryDirectory() as folder:
         cache = DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB)
         figures["read_cold"] = read_cold(store, config, sampling, patches=min(patches, 48)).to_json()
@@ -110,7 +124,7 @@ def measure_stages(
             figures["gpu_full"] = cost.to_json() | {"patches_per_second": round(1000 / cost.wall_ms, 1)}
     for patches_per_case in (1, 4):
         with tempfile.TemporaryDirectory() as folder:
-            small = DecodedCaseCache(store, Path(folder), max_bytes=cohort_bytes // 4)
+            small = DecodedCaseCache(store, Path(folder), max_bytes=quarter)
             several = replace(sampling, patches_per_case=patches_per_case)
             cost = gpu_feed(small, config, several, patches=patches, rounds=1)
             name = "gpu_feed_quarter_cache" + ("" if patches_per_case == 1 else f"_{patches_per_case}_per_case")
@@ -129,7 +143,7 @@ def open_reader(cache: DecodedCaseCache, config: LoaderBenchmark, sampling: Samp
     sampler = make_sampler(cache, infos, sampling, AUGMENTATION_PRESETS[config.preset], "zscore")
     return SampleReader(
         cases=cache,
-        plan=sampler.plan,
+        sampler=sampler,
         dimensions=sampling.dimensions,
         dtype=stored_dtype(infos),
         on_bad_case="raise",
@@ -140,7 +154,7 @@ def read_cold(store: CohortStore, config: LoaderBenchmark, sampling: SamplingCon
     """A planned patch straight from the compressed store, without a cache."""
     with tempfile.TemporaryDirectory() as folder:
         planner = open_reader(DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB), config, sampling)
-    plans = [planner.plan(0, index, 0) for index in range(patches)]
+    plans = [planner.sampler.plan(0, index) for index in range(patches)]
 
     def read_all() -> None:
         for plan in plans:

@@ -26,7 +26,7 @@ from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
 from dali_pipelines.shard import Shard
 from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, count_by_case, read_ahead, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
+from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 from storage.errors import InputError
 
 STATE_VERSION = 1
@@ -49,7 +49,7 @@ class PatchLoader:
         sampling, augmentation: what is drawn.
         shard: the part of each global batch that is this rank's.
         device: "cpu" or "cuda:N": where the graph runs and the tensors lie.
-        normalisation: the intensities' scale, as the model records it.
+        normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
         read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
         ready_batches: computed before they are asked for. As many again are being read.
@@ -70,6 +70,7 @@ class PatchLoader:
         shard: Shard | None = None,
         device: str = "cpu",
         normalisation: Literal["zscore", "minmax"] = "zscore",
+        frame: Frame | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         read_threads: int = 2,
         graph_threads: int = 1,
@@ -85,11 +86,11 @@ class PatchLoader:
         self.replacements: list[Replacement] = []
         place = parse_device(device)
         infos = labelled_infos(cache, case_ids)
-        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation)
+        sampler = make_sampler(cache, infos, sampling, augmentation, normalisation, frame)
         dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
             cases=cache,
-            plan=sampler.plan,
+            sampler=sampler,
             dimensions=sampling.dimensions,
             dtype=dtype_read,
             on_bad_case=on_bad_case,
@@ -97,7 +98,7 @@ class PatchLoader:
         )
         self._read_threads = read_threads
         self._ready_batches = ready_batches
-        self._identity = _describe(case_ids, sampling, augmentation, normalisation)
+        self._identity = _describe(case_ids, sampling, augmentation, normalisation, frame or Frame())
         self._batch_size = self.shard.local_batch_size(sampling.global_batch_size)
         graph = GraphConfig(
             augmentation=augmentation,
@@ -227,6 +228,7 @@ def make_sampler(
     sampling: SamplingConfig,
     augmentation: AugmentationConfig,
     normalisation: Literal["zscore", "minmax"],
+    frame: Frame | None = None,
 ) -> PatchSampler:
     """The sampler over these cases of the cache's store."""
     return PatchSampler(
@@ -235,6 +237,7 @@ def make_sampler(
         {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
         sampling=sampling,
         augmentation=augmentation,
+        frame=frame,
     )
 
 
@@ -272,11 +275,16 @@ def compute_batches(
 
 
 def _describe(
-    case_ids: Sequence[str], sampling: SamplingConfig, augmentation: AugmentationConfig, normalisation: str
+    case_ids: Sequence[str],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: str,
+    frame: Frame,
 ) -> dict[str, Any]:
     """What the samples depend on, in types that JSON keeps."""
     cases = hashlib.sha256("\n".join(sorted(case_ids)).encode()).hexdigest()
-    described = {"cases": cases, "normalisation": normalisation}
+    described: dict[str, Any] = {"cases": cases, "normalisation": normalisation}
+    described |= {f"frame.{name}": value for name, value in asdict(frame).items()}
     described |= {f"sampling.{name}": value for name, value in asdict(sampling).items()}
     described |= {f"augmentation.{name}": value for name, value in asdict(augmentation).items()}
     plain: dict[str, Any] = json.loads(json.dumps(described))

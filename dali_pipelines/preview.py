@@ -151,7 +151,7 @@ def draw_legend(figure: Figure, config: PreviewConfig) -> None:
 
 def shorten(case_id: str) -> str:
     """The telling end of a long case name."""
-    return case_id if len(case_id) <= 18 else f"…{case_id[-17:]}"
+    return case_id if len(case_id) <= 22 else f"…{case_id[-21:]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,13 @@ from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed
 from dali_pipelines.intensity import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
 from storage.errors import InputError
+from storage.frame import Frame, FramedCase
 
 # Further streams of random numbers of an epoch, set apart from the samples' own by their length.
 CASE_ORDER, FOREGROUND_PHASE = 0, 1
 
 Triple = tuple[int, int, int]
 Coordinates = Mapping[str, NDArray[np.int32]]
-
-
-class CaseFacts(Protocol):
-    """What sampling needs to know of a case; storage.CaseInfo has it."""
-
-    @property
-    def case_id(self) -> str: ...
-    @property
-    def shape(self) -> Triple: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +91,18 @@ class PatchSampler:
 
     def __init__(
         self,
-        cases: Sequence[CaseFacts],
+        cases: Sequence[FramedCase],
         foreground: Callable[[str], Coordinates],
         coefficients: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
         *,
         sampling: SamplingConfig,
         augmentation: AugmentationConfig,
+        frame: Frame | None = None,
     ) -> None:
         self.sampling = sampling
         self.augmentation = augmentation
         self._cases = tuple(cases)
+        self._frame = frame or Frame()
         self._foreground = foreground
         self._coefficients = coefficients
         self._patch = np.array(sampling.block_shape, float)
@@ -117,10 +111,11 @@ class PatchSampler:
         """Decide sample `index` of `epoch`; `attempt` > 0 replaces a case that could not be read."""
         sampling = self.sampling
         rng = np.random.default_rng([sampling.seed, epoch, index, attempt])
-        case = self._cases[self._case_number(rng, epoch, index, attempt)]
+        case = self._case(rng, epoch, index, attempt)
         region, voxel = self._draw_voxel(rng, case.case_id, epoch, index)
         geometry = draw_geometry(rng, self.augmentation, dimensions=sampling.dimensions)
-        origin = self._draw_origin(rng, case.shape, voxel)
+        first, shape = self._frame.box(case)
+        origin = self._draw_origin(rng, first, shape, voxel)
         read_origin, read_shape, parameters = self._place(geometry, case.shape, origin, voxel)
         scale, offset = self._coefficients[case.case_id]
         parameters |= draw_intensities(
@@ -166,15 +161,20 @@ class PatchSampler:
         }
         return read_origin, read_shape, parameters
 
-    def _case_number(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> int:
-        """Cases come in a shuffled order, each once before any comes again."""
+    def case_id(self, epoch: int, index: int, attempt: int = 0) -> str:
+        """The case of that sample; reads nothing."""
+        rng = np.random.default_rng([self.sampling.seed, epoch, index, attempt])
+        return self._case(rng, epoch, index, attempt).case_id
+
+    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> FramedCase:
+        """Cases come in a shuffled order, each once before any comes again. Must draw first."""
         count = len(self._cases)
         spare = int(rng.integers(count))
         group = index // self.sampling.patches_per_case
-        first: int = _case_order(self.sampling.seed, epoch, group // count, count)[group % count]
-        if attempt == 0 or count == 1:
-            return first
-        return spare if spare != first else (spare + 1) % count
+        number = _case_order(self.sampling.seed, epoch, group // count, count)[group % count]
+        if attempt and count > 1:
+            number = spare if spare != number else (spare + 1) % count
+        return self._cases[number]
 
     def _draw_voxel(
         self, rng: np.random.Generator, case_id: str, epoch: int, index: int
@@ -189,14 +189,20 @@ class PatchSampler:
         region = list(regions)[int(chances[0] * len(regions))]
         return region, regions[region][int(chances[1] * len(regions[region]))]
 
-    def _draw_origin(self, rng: np.random.Generator, shape: Triple, voxel: NDArray[np.int32] | None) -> Triple:
-        """The patch within the case, or, along an axis where the case is smaller, the case within the patch."""
+    def _draw_origin(
+        self,
+        rng: np.random.Generator,
+        first: tuple[int, int, int],
+        shape: tuple[int, int, int],
+        voxel: NDArray[np.int32] | None,
+    ) -> tuple[int, int, int]:
+        """The patch within the frame's box, or, along an axis where the box is smaller, the box within the patch."""
         room = np.array(shape) - np.array(self.sampling.block_shape)
         low, high = np.minimum(room, 0), np.maximum(room, 0)
         origin = np.minimum(low + np.floor(rng.random(3) * (high - low + 1)), high)
         if voxel is not None:
-            origin = np.clip(voxel - np.array(self.sampling.block_shape) // 2, low, high)
-        return _triple(origin)
+            origin = np.clip(voxel - np.array(first) - np.array(self.sampling.block_shape) // 2, low, high)
+        return _triple(origin + first)
 
     def _centre_showing(self, linear: Any, centre: Any, voxel: NDArray[np.int32]) -> Any:
         """`centre`, or the voxel itself where rotation and zoom would push the chosen voxel out of the patch."""

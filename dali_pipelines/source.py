@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipelines.buffers import Buffer, BufferPool
-from dali_pipelines.sampling import PatchPlan
+from dali_pipelines.sampling import PatchPlan, PatchSampler
 from storage import CaseArrays, CaseInfo
-from storage.errors import InputError
+from storage.errors import CorruptStoreError, InputError
 from storage.patch import clip_patch
 
 # A replacement case may be unreadable as well; more than this many in a row is no accident.
@@ -64,7 +64,7 @@ class SampleReader:
     """Reads one sample; any number of threads may call it."""
 
     cases: CaseReader
-    plan: Callable[[int, int, int], PatchPlan]
+    sampler: PatchSampler
     dimensions: int
     dtype: type[np.int16] | type[np.float32]
     on_bad_case: OnBadCase
@@ -74,20 +74,24 @@ class SampleReader:
         """The sample, or its replacement; raises CaseReadError."""
         replacements: list[Replacement] = []
         for attempt in range(MAX_ATTEMPTS):
-            plan = self.plan(epoch, index, attempt)
+            case_id = self.sampler.case_id(epoch, index, attempt)
             try:
+                plan = self.sampler.plan(epoch, index, attempt)  # reads where the tumour is
                 image, label, buffer = self._read_block(plan)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                if self.on_bad_case == "raise":
-                    raise CaseReadError(_describe(plan, reason)) from error
+                # A full disk or a cache too small is nobody's bad case: other cases would fare no better.
+                mendable = isinstance(error, InputError) and not isinstance(error, CorruptStoreError)
+                if self.on_bad_case == "raise" or mendable:
+                    raise CaseReadError(_describe(case_id, epoch, index, reason)) from error
                 replacements.append(
-                    Replacement(epoch=epoch, index=index, attempt=attempt, case_id=plan.case_id, error=reason)
+                    Replacement(epoch=epoch, index=index, attempt=attempt, case_id=case_id, error=reason)
                 )
             else:
                 return Sample(plan=plan, image=image, label=label, buffer=buffer, replacements=tuple(replacements))
         last = replacements[-1]
-        raise CaseReadError(_describe(plan, f"{MAX_ATTEMPTS} cases in a row were unreadable; the last: {last.error}"))
+        reason = f"{MAX_ATTEMPTS} cases in a row were unreadable; the last: {last.error}"
+        raise CaseReadError(_describe(last.case_id, epoch, index, reason))
 
     def _read_block(self, plan: PatchPlan) -> tuple[NDArray[np.generic], NDArray[np.uint8], Buffer]:
         """Cut the block from the mapped case into a buffer: the one copy that a patch costs."""
@@ -139,8 +143,8 @@ def count_by_case(replacements: Sequence[Replacement]) -> dict[str, int]:
     return counts
 
 
-def _describe(plan: PatchPlan, reason: str) -> str:
+def _describe(case_id: str, epoch: int, index: int, reason: str) -> str:
     return (
-        f"case {plan.case_id} could not be read for sample {plan.index} of epoch {plan.epoch}: {reason}; "
+        f"case {case_id} could not be read for sample {index} of epoch {epoch}: {reason}; "
         'verify the store, convert the case again, or go on without it (on_bad_case="skip")'
     )

@@ -1,6 +1,6 @@
 """Whole cases for validation and prediction: normalised in a DALI graph, the next one read meanwhile.
 
-M modalities, R regions, D H W voxels z, y, x of the stored (cropped) grid.
+M modalities, R regions, D H W voxels z, y, x of the frame's box: by default the stored, cropped grid.
 """
 
 import weakref
@@ -20,12 +20,12 @@ from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, normalisation_coefficients
+from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """One case in the stored grid: `image_MDHW` float32, `regions_RDHW` uint8 or None without a label."""
+    """One case in the frame's box: `image_MDHW` float32, `regions_RDHW` uint8 or None without a label."""
 
     case_id: str
     image_MDHW: torch.Tensor
@@ -54,10 +54,12 @@ class VolumeLoader:
         *,
         device: str = "cpu",
         normalisation: Literal["zscore", "minmax"] = "zscore",
+        frame: Frame | None = None,
         graph_threads: int = 1,
     ) -> None:
         place = parse_device(device)
         self._cache = cache
+        self._frame = frame or Frame()
         self._infos = tuple(cache.store.info(case_id) for case_id in case_ids)
         self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
         dtype = stored_dtype(self._infos)
@@ -77,7 +79,7 @@ class VolumeLoader:
         return len(self._infos)
 
     def __iter__(self) -> Iterator[Volume]:
-        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._graph, self._dtype)
+        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph, self._dtype)
         feed = RunAhead(volumes, ready=1, name="volume-feed")
         end = weakref.finalize(self, feed.stop)
         try:
@@ -91,6 +93,7 @@ def _compute_volumes(
     cache: DecodedCaseCache,
     infos: Sequence[CaseInfo],
     coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    frame: Frame,
     config: GraphConfig,
     dtype: type[np.int16] | type[np.float32],
 ) -> Generator[Volume, None, None]:
@@ -98,13 +101,15 @@ def _compute_volumes(
     pipeline = build_volume_pipeline(config)
     for info, (scale, offset) in zip(infos, coefficients, strict=True):
         try:
-            arrays = cache.read_case(info.case_id)
+            origin, shape = frame.box(info)
+            whole = shape == info.shape and not any(origin)
+            arrays = cache.read_case(info.case_id) if whole else cache.read_patch(info.case_id, origin, shape)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise CaseReadError(f"case {info.case_id} could not be read: {reason}; verify the store") from error
         image = np.ascontiguousarray(arrays.image_MDHW, dtype)
         label = arrays.label_DHW
-        block = np.zeros(info.shape, np.uint8) if label is None else np.ascontiguousarray(label)
+        block = np.zeros(shape, np.uint8) if label is None else np.ascontiguousarray(label)
         pipeline.feed_input("normalise_scale", [scale])
         pipeline.feed_input("normalise_offset", [offset])
         pipeline.feed_input("image", [image])

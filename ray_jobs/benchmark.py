@@ -10,12 +10,12 @@ from ray_jobs.exit_status import run_command
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark the command line names; return the exit status."""
-    from benchmarks import convert, inference, loader, peers_loader, storage, train_step
+    from benchmarks import convert, inference, loader, peers_loader, store_reads, train_step
 
     tyro.extras.subcommand_cli_from_dict(
         {
             "convert": convert.run,
-            "storage": storage.run,
+            "storage": store_reads.run,
             "loader": loader.run,
             "peers-loader": peers_loader.run,
             "train-step": train_step.run,

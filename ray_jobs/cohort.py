@@ -38,7 +38,8 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
         return open_store(config.store)
     source = Path(config.source) if config.source is not None else phantom_source(console)
     uri = str(store_folder(source))
-    convert_cohort(source, uri, console=console)
+    for refusal in convert_cohort(source, uri, console=console).refused:
+        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
     return open_store(uri)
 
 

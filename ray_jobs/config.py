@@ -15,7 +15,7 @@ from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
 from ray_jobs.optimiser import OptimiserConfig
 from ray_jobs.validation import ValidationConfig
-from storage import InputError, SplitConfig
+from storage import Frame, InputError, SplitConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class TrainConfig:
     """Train a U-Net on BraTS cases. Without --source or --store it writes and uses a synthetic cohort."""
 
     preset: str = "demo"
-    """Named starting point for everything below: demo, laptop, brats3d or brats2d."""
+    """Named starting point for everything below: demo, laptop, brats3d, brats2d, cs231n3d or cs231n2d."""
     source: str | None = None
     """Folder of BraTS cases as downloaded (NIfTI); converted once, found again next time."""
     store: str | None = None
@@ -46,6 +46,7 @@ class TrainConfig:
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
     """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
+    frame: Frame = dataclasses.field(default_factory=Frame)
     splits: SplitConfig = dataclasses.field(default_factory=SplitConfig)
     sampling: SamplingConfig
     augmentation: AugmentationConfig

@@ -11,6 +11,7 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ray_jobs.ray_start import refuse_hidden_folder
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.case import Case, CaseSearch
 from storage.cohort import (
@@ -58,7 +59,7 @@ def convert_cohort(
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")
-    workers = _Workers(console, start_workers)
+    workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
     committed = store.committed_cases()
     _refuse_other_settings(store, committed)
@@ -112,12 +113,14 @@ def _open_for(
         workers.console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
         existing = None
     stored = existing.settings.convention if existing is not None else None
+    known = set(existing.case_ids) if existing is not None else set()
+    new = [case for case in search.cases if case.case_id not in known]
     values: dict[str, Any] = {}
-    if told is None and search.convention is None and stored is None:
-        labelled = [case for case in search.cases if case.label is not None]
+    if told is None and search.convention is None:
+        labelled = [case for case in new if case.label is not None]
         found = workers.map(read_label_values, labelled, "looking at labels")
         values = {case.case_id: item for case, item in zip(labelled, found, strict=True)}
-    convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=stored)
+    convention = choose_convention(new, values, told=told, stated=search.convention, stored=stored)
     return create_store(store_uri, modalities=modalities, convention=convention, repair=True)
 
 
@@ -133,12 +136,28 @@ def _refuse_other_settings(store: CohortStore, committed: Mapping[str, CaseInfo]
 
 
 def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> list[CaseInfo | Refusal]:
+    if ray.is_initialized():
+        refuse_hidden_folder(store.uri, "store")
     try:
         return workers.map(_convert_one, [(case, store.uri) for case in plan.todo], "converting")
     except InputError:
         with suppress(InputError):  # what was finished before the disk was full, say, is kept and listed
             store.rebuild_index()
         raise
+
+
+def refuse_unseen_folder(folder: Path, what: str) -> None:
+    """Raise InputError where the cluster has nodes without `folder`. Nothing is written there: it may be read-only."""
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    sees = ray.remote(num_cpus=0)(Path.exists)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1:
+        found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(folder) for node in nodes])
+        if not all(found):
+            raise InputError(
+                f"{what} {folder} is a local path that {found.count(False)} of {len(nodes)} nodes cannot see; "
+                f"put it on storage that all nodes mount, or convert on one machine"
+            )
 
 
 def _convert_one(job: tuple[Case, str]) -> CaseInfo | Refusal:
@@ -160,9 +179,10 @@ def _open_once(uri: str) -> CohortStore:
 class _Workers:
     """Runs a function of many items: as Ray tasks where Ray runs, else here, with a progress bar."""
 
-    def __init__(self, console: Console, start: Callable[[], None]) -> None:
+    def __init__(self, console: Console, start: Callable[[], None], source: Path | None = None) -> None:
         self.console = console
         self._start = start
+        self._source = source
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
         """`function` of every item, in order. The first InputError stops the rest."""
@@ -170,6 +190,8 @@ class _Workers:
             return []
         if not ray.is_initialized() and len(items) > 1:
             self._start()
+        if ray.is_initialized() and self._source is not None:
+            refuse_unseen_folder(self._source, "source")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(title, total=len(items))

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 
 from dali_pipelines import AUGMENTATION_PRESETS, SamplingConfig
-from models import UNET_PRESETS, LossConfig
+from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, LossConfig
 from ray_jobs.config import TrainConfig
 from ray_jobs.optimiser import OptimiserConfig
 from ray_jobs.validation import ValidationConfig
-from storage import InputError
+from storage import Frame, InputError
+
+# What cs231n-3d-segmentation's networks were trained on, and how.
+CS231N_FRAME = Frame(grid="scan", drop_slices=5)
+CS231N_OPTIMISER = OptimiserConfig(
+    name="adam", learning_rate=5e-4, schedule="plateau", weight_decay=0.0, clip_norm=None, warmup_steps=0
+)
 
 
 def demo() -> TrainConfig:
@@ -75,11 +81,58 @@ def brats2d() -> TrainConfig:
     )
 
 
+def cs231n3d() -> TrainConfig:
+    """`python ray_jobs/train.py --preset cs231n3d --source DIR`: cs231n-3d-segmentation's 3-D run, on GPUs.
+
+    Whole scans without five slices at each end, scaled to [0, 1]; pytorch-3dunet's UNet3D, BCEDice and Adam.
+    """
+    return TrainConfig(
+        preset="cs231n3d",
+        gpu=True,
+        epochs=10,
+        normalisation="minmax",
+        frame=CS231N_FRAME,
+        sampling=SamplingConfig(
+            dimensions=3,
+            patch_shape=(145, 240, 240),
+            global_batch_size=1,
+            patches_per_epoch=295,
+            foreground_fraction=0.0,
+        ),
+        augmentation=AUGMENTATION_PRESETS["none"],
+        model=UNET_PRESETS["unet3d"],
+        loss=PYTORCH3DUNET_LOSS,
+        optimiser=CS231N_OPTIMISER,
+        validation=ValidationConfig(whole=True, window_batch=1),
+    )
+
+
+def cs231n2d() -> TrainConfig:
+    """`python ray_jobs/train.py --preset cs231n2d --source DIR`: the same on axial slices with UNet2D."""
+    return TrainConfig(
+        preset="cs231n2d",
+        gpu=True,
+        epochs=10,
+        normalisation="minmax",
+        frame=CS231N_FRAME,
+        sampling=SamplingConfig(
+            dimensions=2, patch_shape=(240, 240), global_batch_size=16, patches_per_epoch=42775, foreground_fraction=0.0
+        ),
+        augmentation=AUGMENTATION_PRESETS["none"],
+        model=UNET_PRESETS["unet2d"],
+        loss=PYTORCH3DUNET_LOSS,
+        optimiser=CS231N_OPTIMISER,
+        validation=ValidationConfig(whole=True, window_batch=16),
+    )
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "laptop": laptop,
     "brats3d": brats3d,
     "brats2d": brats2d,
+    "cs231n3d": cs231n3d,
+    "cs231n2d": cs231n2d,
 }
 
 

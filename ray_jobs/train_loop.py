@@ -15,7 +15,7 @@ from ray_jobs.checkpoint import read_state, read_thresholds, read_weights, write
 from ray_jobs.config import TrainConfig, run_identity
 from ray_jobs.figures import save_cross_section
 from ray_jobs.monitoring import Monitor
-from ray_jobs.optimiser import build_optimiser
+from ray_jobs.optimiser import Schedule, build_optimiser
 from ray_jobs.session import RaySession, Session
 from ray_jobs.validation import CaseEvaluator, Evaluation, evaluate
 from storage import REGIONS, DecodedCaseCache, Splits, open_store
@@ -45,7 +45,7 @@ class Run:
     loss: nn.Module
     precision: Precision
     optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
+    schedule: Schedule
     take_step: OptimiserStep
     evaluator: CaseEvaluator
 
@@ -67,11 +67,12 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
             monitor.start_epoch()
             for batch in loader:
                 loss = train_step(run, batch)
-                monitor.after_step(loss, float(run.schedule.get_last_lr()[0]))
+                monitor.after_step(loss, run.schedule.learning_rate)
             metrics = monitor.after_epoch(epoch, skipped_steps=run.take_step.steps_skipped)
             last = epoch + 1 == plan.config.epochs
             if last or (epoch + 1) % plan.config.validation.every == 0:
                 scored = score(run, session, plan.splits.validation, keep_images=1)
+                run.schedule.after_validation(scored.scores.mean_iou)
                 monitor.after_validation(epoch, scored)
                 record(run, session, metrics | scored.metrics, scored.thresholds, epoch)
         return finish(run, session, monitor)
@@ -83,7 +84,7 @@ def train_step(run: Run, batch: Batch) -> torch.Tensor:
         outputs = run.parallel(batch.image)
     loss: torch.Tensor = run.loss(outputs, batch.regions)
     run.take_step(loss)
-    run.schedule.step()
+    run.schedule.after_step()
     return loss.detach()
 
 
@@ -104,10 +105,14 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         shard=Shard(rank=session.rank, world_size=session.world_size),
         device=str(session.device),
         normalisation=config.normalisation,
+        frame=config.frame,
+        dtype="float16" if precision.dtype == torch.float16 else "float32",
+        channels_last=config.execution.channels_last,
     )
     model = build_unet(config.model, config.execution).to(session.device)
     parallel = nn.parallel.DistributedDataParallel(model) if session.world_size > 1 else model
-    optimiser, schedule = build_optimiser(config.optimiser, model, config.epochs * loader.steps_per_epoch)
+    optimiser = build_optimiser(config.optimiser, model)
+    schedule = Schedule(config.optimiser, optimiser, config.epochs * loader.steps_per_epoch)
     take_step = OptimiserStep(model, optimiser, precision, device=session.device, clip_norm=config.optimiser.clip_norm)
     return Run(
         plan=plan,
@@ -141,6 +146,7 @@ def score(
         case_ids,
         session,
         normalisation=run.plan.config.normalisation,
+        frame=run.plan.config.frame,
         thresholds=thresholds,
         keep_images=keep_images,
         with_baseline=with_baseline,

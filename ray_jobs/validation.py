@@ -16,13 +16,15 @@ from dali_pipelines import Volume, VolumeLoader
 from models import Precision, RegionScores, ThresholdCounts, sliding_window_probabilities
 from ray_jobs.baseline import SingleModalityBaseline, best_single_modality_iou
 from ray_jobs.session import Session
-from storage import REGIONS, DecodedCaseCache, InputError
+from storage import REGIONS, DecodedCaseCache, Frame, InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """Sliding-window inference over whole held-out cases."""
 
+    whole: bool = False
+    """Predict each case (3-D) or slice (2-D) at once, not in windows of the patch's shape."""
     overlap: float = 0.25
     """Share of a window that its neighbour covers too."""
     window_batch: int = 2
@@ -86,11 +88,12 @@ class CaseEvaluator:
 
     def probabilities(self, image_MDHW: torch.Tensor) -> torch.Tensor:
         """Return probabilities_RDHW in float32, on the image's device."""
-        axes = range(3 - len(self._window), 3)  # a 2-D network sees slices, and never z
+        dimensions = len(self._window)
+        axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
         return sliding_window_probabilities(
             self._finest_logits,
             image_MDHW,
-            window=self._window,
+            window=image_MDHW.shape[-dimensions:] if self._config.whole else self._window,
             overlap=self._config.overlap,
             batch_size=self._config.window_batch,
             mirror_axes=tuple(axes) if self._config.mirror else (),
@@ -110,6 +113,7 @@ def evaluate(
     session: Session,
     *,
     normalisation: Literal["zscore", "minmax"],
+    frame: Frame,
     thresholds: Mapping[str, float] | None = None,
     keep_images: int = 0,
     with_baseline: bool = False,
@@ -123,7 +127,7 @@ def evaluate(
     baseline = SingleModalityBaseline(session.device) if with_baseline else None
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
-    for volume in VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation):
+    for volume in VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation, frame=frame):
         if volume.regions_RDHW is None:
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
         probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)

@@ -5,6 +5,7 @@ from storage.cache import DecodedCaseCache
 from storage.case import Case, CaseSearch, Naming
 from storage.convert import convert_case
 from storage.errors import CaseRefusedError, CorruptStoreError, InputError, Refusal
+from storage.frame import Frame
 from storage.info import CaseArrays, CaseInfo
 from storage.intensity import normalisation_coefficients
 from storage.labels import MODALITIES, REGION_LABELS, REGIONS, region_masks
@@ -24,6 +25,7 @@ __all__ = [
     "CohortStore",
     "CorruptStoreError",
     "DecodedCaseCache",
+    "Frame",
     "InputError",
     "Naming",
     "Refusal",

@@ -51,19 +51,36 @@ class ConversionReport:
 
 
 def choose_convention(
-    cases: Sequence[Case],
+    new_cases: Sequence[Case],
     values_by_case: Mapping[str, Sequence[int] | None],
     *,
     told: LabelConvention | None,
     stated: LabelConvention | None,
     stored: LabelConvention | None,
 ) -> LabelConvention:
-    """What the user told, else what the folder states, else what the store has, else what the labels show."""
+    """What the user told, else what the folder states, else what the store has, else what the labels show.
+
+    Raises InputError when it cannot be told, or when new cases show that a value means something else than it does in
+    the store that they are to join.
+    """
     if told is not None:
         return told
     if stated is not None:
         return stated
-    return stored or detect_convention(cases, values_by_case)
+    if stored is None:
+        return detect_convention(new_cases, values_by_case)
+    try:
+        shown = detect_convention(new_cases, values_by_case)
+    except InputError:  # ambiguous on its own, but the store was made with the user's word for it
+        return stored
+    used = {value for values in values_by_case.values() for value in values or ()}
+    for value in sorted(used & set(shown.stored_by_source) & set(stored.stored_by_source)):
+        if shown.stored_by_source[value] != stored.stored_by_source[value]:
+            raise InputError(
+                f"wanted cases with labels {stored.name}, as the store has, found {shown.name}, where {value} means "
+                f"something else; name another store, or say --label-convention {stored.name} if they are meant so"
+            )
+    return stored
 
 
 def plan_conversion(cases: Iterable[Case], stored: Mapping[str, CaseInfo]) -> ConversionPlan:

@@ -53,12 +53,13 @@ def normalisation_coefficients(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(scale, offset), float32 [M], with z = image * scale + offset inside the brain; outside it z is exactly 0.
 
-    "zscore" gives mean 0 and standard deviation 1, "minmax" the range 0..1. A constant modality becomes 0.
+    "zscore" gives mean 0 and standard deviation 1 over the brain, "minmax" the range 0..1 over the whole scan, whose
+    background is 0. A constant modality becomes 0.
     Raises ValueError for another scheme.
     """
     if scheme not in ("zscore", "minmax"):
         raise ValueError(f"wanted the scheme zscore or minmax, got {scheme!r}")
-    minimum = np.asarray(info.minimum)
+    minimum = np.minimum(info.minimum, 0.0)
     shift = np.asarray(info.mean) if scheme == "zscore" else minimum
     spread = np.asarray(info.std) if scheme == "zscore" else np.asarray(info.maximum) - minimum
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)

@@ -24,7 +24,7 @@ def mirror_store(
     if existing is not None and existing.settings != store.settings:
         raise InputError(f"{target.uri} holds a store with other modalities or labels; name a new place")
     target.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
-    copy = existing or CohortStore(target, Index(settings=store.settings, cases={}, digest=""))
+    copy = existing or CohortStore(target, Index(settings=store.settings, records={}, digest=""))
     there = copy.committed_cases()
     for case_id in store.case_ids:
         info = store.info(case_id)

@@ -54,6 +54,7 @@ class CohortStore:
     def __init__(self, objects: Objects, index: Index) -> None:
         self.objects = objects
         self._index = index
+        self._infos: dict[str, CaseInfo] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._reader = objects.zarr_store()
 
@@ -75,7 +76,7 @@ class CohortStore:
     @property
     def case_ids(self) -> tuple[str, ...]:
         """Every case, sorted."""
-        return tuple(sorted(self._index.cases))
+        return tuple(sorted(self._index.records))
 
     @property
     def digest(self) -> str:
@@ -84,14 +85,16 @@ class CohortStore:
 
     def info(self, case_id: str) -> CaseInfo:
         """The case's record; costs no read. Raises InputError for an unknown case."""
-        info = self._index.cases.get(case_id)
-        if info is None:
-            raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.cases)} cases without it")
-        return info
+        if case_id not in self._infos:
+            record = self._index.records.get(case_id)
+            if record is None:
+                raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.records)} cases without it")
+            self._infos[case_id] = CaseInfo.from_attributes(record)
+        return self._infos[case_id]
 
     def infos(self) -> tuple[CaseInfo, ...]:
         """The records of all cases, in the order of `case_ids`."""
-        return tuple(self._index.cases[case_id] for case_id in self.case_ids)
+        return tuple(self.info(case_id) for case_id in self.case_ids)
 
     def read_case(self, case_id: str) -> CaseArrays:
         """The whole case: image MDHW, label DHW or None, compared with the digests in its record.
@@ -139,6 +142,7 @@ class CohortStore:
             self.objects.put(ROOT_KEY, raw)
         self._index = index
         self._arrays.clear()
+        self._infos.clear()
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
         path = case_key(case_id, name)

@@ -34,7 +34,7 @@ def run(
     infos = [cache.info(name) for name in sorted(cache.cases)]
     coefficients = {info.case_id: UNCHANGED for info in infos}
     sampler = PatchSampler(infos, cache.foreground, coefficients, sampling=sampling, augmentation=augmentation)
-    reader = SampleReader(cases=cache, plan=sampler.plan, dimensions=len(size), dtype=np.int16, on_bad_case="raise")
+    reader = SampleReader(cases=cache, sampler=sampler, dimensions=len(size), dtype=np.int16, on_bad_case="raise")
     config = GraphConfig(augmentation=augmentation, size=size, batch_size=samples, modalities=4, integers=True)
     pipeline = build_patch_pipeline(config)
     pipeline.build()

@@ -51,6 +51,21 @@ def test_no_thread_outlives_its_loader(make_cache: Callable[..., Any], how: str)
     assert our_threads() == set()
 
 
+def test_a_thread_other_than_the_main_one_may_feed(make_cache: Callable[..., Any]) -> None:
+    """As in a Ray Train worker, where the training function does not run in the main thread."""
+    cases: list[tuple[str, ...]] = []
+
+    def train() -> None:
+        with open_loader(make_cache(2)) as loader:
+            cases.extend(batch.case_ids for _, batch in zip(range(3), loader, strict=False))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join(timeout=60)
+    assert len(cases) == 3
+    assert our_threads() == set()
+
+
 def test_no_thread_outlives_a_volume_loop(make_cache: Callable[..., Any]) -> None:
     volumes = iter(VolumeLoader(make_cache(3), ["case_0", "case_1", "case_2"]))
     next(volumes)

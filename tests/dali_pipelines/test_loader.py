@@ -1,8 +1,11 @@
 """PatchLoader: what a step holds, whatever the ranks, the threads and the interruptions."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from dali_pipelines import (
     SamplingConfig,
     Shard,
 )
-from storage import CohortStore, DecodedCaseCache
+from storage import CohortStore, DecodedCaseCache, open_store
 from storage.errors import InputError
 
 # Three steps of 24 samples: 24 divides by every world size that is tried.
@@ -272,3 +275,41 @@ def test_with_the_real_store_and_cache(phantom_store: CohortStore, tmp_path: Any
     assert batches[0].image.shape == (2, 4, 48, 48, 48)
     assert any(batch.regions.any() for batch in batches)
     assert cache.misses <= 3
+
+
+@pytest.mark.parametrize("array", ["image", "label", "foreground"])
+def test_a_corrupted_chunk_of_the_store_names_its_case(phantom_store: CohortStore, tmp_path: Any, array: str) -> None:
+    source = Path(urlparse(phantom_store.uri).path)
+    shutil.copytree(source, tmp_path / "store")
+    bad = phantom_store.case_ids[1]
+    for chunk in (path for path in (tmp_path / "store" / "cases" / bad / array / "c").rglob("*") if path.is_file()):
+        damaged = bytearray(chunk.read_bytes())
+        damaged[len(damaged) // 3] ^= 0xFF
+        chunk.write_bytes(damaged)
+    cache = DecodedCaseCache(open_store(tmp_path / "store"), tmp_path / "cache", max_bytes=10**9)
+    sampling = SamplingConfig(
+        patch_shape=(16, 16, 16), global_batch_size=3, patches_per_epoch=6, foreground_fraction=1.0
+    )
+    options = {"sampling": sampling, "augmentation": AUGMENTATION_PRESETS["light"]}
+    with (
+        PatchLoader(cache, phantom_store.case_ids, **options) as loader,
+        pytest.raises(CaseReadError, match=f"case {bad} could not be read for sample"),
+    ):
+        list(loader)
+    with PatchLoader(cache, phantom_store.case_ids, **options, on_bad_case="skip") as loader:
+        assert all(bad not in batch.case_ids for batch in loader)
+        assert set(loader.bad_cases) == {bad}
+
+
+def test_what_ails_the_machine_is_not_skipped_as_a_bad_case(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+
+    def read_case(case_id: str) -> None:
+        raise InputError("the disk of the cache is full; free space")
+
+    cache.read_case = read_case
+    with (
+        open_loader(cache, sampling=FEW, on_bad_case="skip") as loader,
+        pytest.raises(CaseReadError, match="disk of the cache is full"),
+    ):
+        next(iter(loader))

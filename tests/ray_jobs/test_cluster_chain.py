@@ -51,7 +51,7 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 command, env=environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
         try:
-            wait_for_port(dashboard, process)
+            wait_for_agent(f"http://127.0.0.1:{dashboard}", environment, process)
             yield f"http://127.0.0.1:{dashboard}", environment
         finally:
             process.send_signal(signal.SIGTERM)
@@ -62,15 +62,15 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 process.wait()
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+def wait_for_agent(address: str, environment: dict[str, str], process: subprocess.Popen[bytes]) -> None:
+    """Wait until the head takes jobs: its dashboard answers some seconds before that."""
+    for _ in range(40):
         assert process.poll() is None, "the head ended early; see head.log"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise AssertionError("the head's dashboard did not open its port within 90 s")
+        probe = [*RAY, "job", "submit", "--address", address, "--", "true"]
+        if subprocess.run(probe, env=environment, capture_output=True, timeout=120).returncode == 0:
+            return
+        time.sleep(2)
+    raise AssertionError("the head took no job")
 
 
 def test_submitted_job_trains_on_the_store_of_the_environment(

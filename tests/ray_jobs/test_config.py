@@ -36,7 +36,7 @@ def test_nested_fields_are_reachable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--preset", "nosuch"], "demo, laptop, brats3d, brats2d"),
+        (["--preset", "nosuch"], "demo, laptop, brats3d, brats2d, cs231n3d, cs231n2d"),
         (["--source", "a", "--store", "b"], "not both"),
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
