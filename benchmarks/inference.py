@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peak_memory import PeakMemory
+from benchmarks.device_speed import find_device, wait
+from benchmarks.peak_memory import PeakMemory, keep_freed_memory
 from benchmarks.report import report
+from benchmarks.train_step import find_network
 from models import (
-    UNET_PRESETS,
     PrecisionName,
     ThresholdCounts,
     build_unet,
     choose_precision,
     sliding_window_probabilities,
 )
+from storage import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +47,18 @@ class InferenceBenchmark:
 
 
 def run(config: InferenceBenchmark) -> None:
-    """Print and save the table; MONAI's row is left out where it isn't installed."""
-    device = torch.device(config.device)
+    """Print and save the table; MONAI's row is left out where it isn't installed.
+
+    Raises InputError for an unknown or 2-D preset, an unknown device and a window that doesn't suit the network.
+    """
+    unet, device = find_network(config.preset), find_device(config.device)
+    try:
+        unet.check_sides(config.window)
+    except ValueError as unsuitable:
+        raise InputError(f"--window: {unsuitable}") from None
     precision = choose_precision(device, config.precision)
-    unet = UNET_PRESETS[config.preset]
+    if device.type == "cpu":
+        keep_freed_memory()
     network = build_unet(unet).to(device).eval()
     image_MDHW = torch.randn(unet.modalities, *config.volume, device=device)
     regions_RDHW = (torch.rand(unet.regions, *config.volume, device=device) < 0.05).to(torch.uint8)
@@ -116,13 +126,14 @@ def _fastest(
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for name, work in contenders.items():
-            memory = PeakMemory(device)
+            # Resident memory says nothing of one row where freed memory is kept.
+            memory = PeakMemory(device) if device.type == "cuda" else None
             wall, cpu = time.perf_counter(), time.process_time()
             work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait(device)
             figures = {"seconds": time.perf_counter() - wall, "CPU s": time.process_time() - cpu}
-            figures["peak MiB"] = memory.mib() or 0.0
+            if memory is not None:
+                figures["peak MiB"] = memory.mib() or 0.0
             before = best.get(name, figures)
             best[name] = {key: min(value, before[key]) for key, value in figures.items()}
     return best

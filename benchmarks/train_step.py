@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.device_speed import device_name, find_device, matmul_flops, vendor_peak, wait
 from benchmarks.peak_memory import PeakMemory
 from benchmarks.peer_networks import build_dynunet, build_pytorch3dunet, group_count
 from benchmarks.report import report
@@ -28,18 +29,7 @@ from models import (
     build_unet,
     choose_precision,
 )
-
-# Dense, with 16-bit inputs and 32-bit sums, from the vendors' data sheets (bfloat16; float16 on T4 and V100).
-PEAK_TFLOPS = {
-    "T4": 65.0,
-    "V100": 125.0,
-    "A10G": 70.0,
-    "L4": 121.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "H100": 989.0,
-    "H200": 989.0,
-}
+from storage import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +64,17 @@ class Variant:
 
 
 def run(config: TrainStepBenchmark) -> None:
-    """Print and save the table. Raises ValueError for an unknown preset or sides that don't suit it."""
-    if config.preset not in UNET_PRESETS:
-        raise ValueError(f"preset: wanted one of {', '.join(UNET_PRESETS)}, got {config.preset!r}")
-    network = UNET_PRESETS[config.preset]
-    device = torch.device(config.device)
+    """Print and save the table. Raises InputError for an unknown preset, device or sides that don't suit it."""
+    network, device = find_network(config.preset), find_device(config.device)
     sides = config.patch or _default_sides(network, device)
-    network.check_sides(sides)
+    try:
+        network.check_sides(sides)
+    except ValueError as unsuitable:
+        raise InputError(f"--patch: {unsuitable}") from None
     torch.backends.cudnn.benchmark = True
     precision = choose_precision(device, config.precision)
     rows: list[dict[str, Any]] = []
-    speed = _matmul_flops(device, precision)
+    speed = matmul_flops(device, precision)
     variants = _variants(config, network, device, precision)
     # The libraries' own buffers come with the first steps of a process and belong to no row.
     _measure(variants[0], replace(config, steps=1), network, sides, device, speed)
@@ -98,7 +88,7 @@ def run(config: TrainStepBenchmark) -> None:
                 raise
             # No C++ compiler or Triton: the other rows are worth having.
             print(f"left out {variant.name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
-    title = f"train step, {config.preset}, {config.batch} x {'x'.join(map(str, sides))}, {_device_name(device)}"
+    title = f"train step, {config.preset}, {config.batch} x {'x'.join(map(str, sides))}, {device_name(device)}"
     report(title, _relate(rows), config.json)
 
 
@@ -154,7 +144,7 @@ def _measure(
     unet: UNetConfig,
     sides: tuple[int, ...],
     device: torch.device,
-    matmul_flops: float,
+    matmul: float,
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     image = torch.randn(config.batch, unet.modalities, *sides, device=device)
@@ -164,15 +154,15 @@ def _measure(
     step = _step(network, variant.precision, device, image, regions)
     start = time.perf_counter()
     step()
-    _wait(device)
+    wait(device)
     first = time.perf_counter() - start
     step()
     wall, cpu = [], []
     for _ in range(config.steps):
-        _wait(device)
+        wait(device)
         begun, begun_cpu = time.perf_counter(), time.process_time()
         step()
-        _wait(device)
+        wait(device)
         wall.append(time.perf_counter() - begun)
         cpu.append(time.process_time() - begun_cpu)
     peak_mib = memory.mib()
@@ -188,8 +178,8 @@ def _measure(
         "peak MiB": peak_mib,
         "GFLOP/sample": None if flops is None else flops / config.batch / 1e9,
         "first step s": first,
-        "matmul TFLOP/s": matmul_flops / 1e12,
-        "peak TFLOP/s": _vendor_peak(device),
+        "matmul TFLOP/s": matmul / 1e12,
+        "peak TFLOP/s": vendor_peak(device),
     }
     return row
 
@@ -218,7 +208,8 @@ def _relate(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
         flops = row["GFLOP/sample"] or default["GFLOP/sample"]
         reached = flops * row["samples/s"] / 1e3
         quotient = row[key] / default[key]
-        vendor = row["peak TFLOP/s"]
+        # Data sheets give the speed of 16-bit inputs.
+        vendor = row["peak TFLOP/s"] if row["precision"] != "float32" else None
         related.append(
             {
                 "network": row["network"],
@@ -244,36 +235,13 @@ def _count_flops(step: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def _matmul_flops(device: torch.device, precision: Precision) -> float:
-    """What a large matrix product reaches here, in the run's precision: the yardstick where no data sheet is known."""
-    side = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(side, side, device=device, dtype=precision.dtype or torch.float32)
-    seconds = []
-    for _ in range(5):
-        _wait(device)
-        begun = time.perf_counter()
-        matrix @ matrix
-        _wait(device)
-        seconds.append(time.perf_counter() - begun)
-    return 2 * side**3 / min(seconds)
-
-
-def _vendor_peak(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    words = torch.cuda.get_device_name(device).replace("-", " ").split()
-    return next((peak for name, peak in PEAK_TFLOPS.items() if name in words), None)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+def find_network(preset: str) -> UNetConfig:
+    """The preset's configuration. Raises InputError with the names there are."""
+    if preset not in UNET_PRESETS:
+        raise InputError(f"--preset must be one of {', '.join(UNET_PRESETS)}, got {preset!r}")
+    return UNET_PRESETS[preset]
 
 
 def _default_sides(network: UNetConfig, device: torch.device) -> tuple[int, ...]:
     side = (128 if device.type == "cuda" else 48) * (1 if network.dimensions == 3 else 4)
     return (side,) * network.dimensions
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

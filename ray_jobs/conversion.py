@@ -62,7 +62,7 @@ def convert_cohort(
     workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
     committed = store.committed_cases()
-    _refuse_other_settings(store, committed)
+    store.check_settings(committed)
     plan = plan_conversion(search.cases, committed)
     keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
@@ -122,17 +122,6 @@ def _open_for(
         values = {case.case_id: item for case, item in zip(labelled, found, strict=True)}
     convention = choose_convention(new, values, told=told, stated=search.convention, stored=stored)
     return create_store(store_uri, modalities=modalities, convention=convention, repair=True)
-
-
-def _refuse_other_settings(store: CohortStore, committed: Mapping[str, CaseInfo]) -> None:
-    """A rebuilt index must say of its cases what they say of themselves."""
-    wanted = (store.settings.modalities, store.settings.convention.name)
-    for case_id, info in committed.items():
-        if (info.modalities, info.label_convention) != wanted:
-            raise InputError(
-                f"wanted cases of {', '.join(wanted[0])} with labels {wanted[1]} in {store.uri}, case {case_id} has "
-                f"{', '.join(info.modalities)} with labels {info.label_convention}; give the flags it was made with"
-            )
 
 
 def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> list[CaseInfo | Refusal]:

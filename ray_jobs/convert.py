@@ -57,8 +57,9 @@ class ConvertConfig:
         if self.label_map and self.label_convention:
             raise InputError("wanted --label-convention or --label-map, got both; give one")
         if self.label_map:
+            pairs = ",".join(f"{source}:{stored}" for source, stored in sorted(self.label_map.items()))
             try:
-                return LabelConvention(name="custom", stored_by_source={0: 0, **self.label_map})
+                return LabelConvention(name=f"custom-{pairs}", stored_by_source={0: 0, **self.label_map})
             except ValueError as error:
                 raise InputError(f"--label-map: {error}") from None
         if self.label_convention is None:

@@ -106,7 +106,7 @@ class _SourceCase:
 def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAYOUT) -> CaseInfo:
     """Write one case and commit it; what was there before under its id is replaced. The index is not touched.
 
-    Raises CaseRefusedError with file, finding and remedy, and then leaves no case; InputError when the store fails.
+    Raises CaseRefusedError with file, finding and remedy, and then changes nothing; InputError when the store fails.
     """
     settings = store.settings
     source = _SourceCase(case, settings.modalities)

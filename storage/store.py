@@ -133,6 +133,16 @@ class CohortStore:
                     found[name] = decode_case(raw, f"{self.uri}/{key}")
         return found
 
+    def check_settings(self, cases: Mapping[str, CaseInfo]) -> None:
+        """Raise InputError where one of `cases` was made with other modalities or labels than this store's."""
+        wanted = (self.settings.modalities, self.settings.convention.name)
+        for case_id, info in cases.items():
+            if (info.modalities, info.label_convention) != wanted:
+                raise InputError(
+                    f"wanted cases of {', '.join(wanted[0])} with labels {wanted[1]} in {self.uri}, case {case_id} has "
+                    f"{', '.join(info.modalities)} with labels {info.label_convention}; give the flags it was made with"
+                )
+
     def rebuild_index(self, cases: Mapping[str, CaseInfo] | None = None) -> None:
         """List the committed cases in the root, in one atomic write. For the driver of a conversion only."""
         found = self.committed_cases() if cases is None else cases
@@ -201,6 +211,8 @@ def create_store(
             decode_index(raw, objects.uri)
         except CorruptStoreError:
             raw = None
+            rootless = CohortStore(objects, Index(settings=settings, records={}, digest=""))
+            rootless.check_settings(rootless.committed_cases())  # else the new root would say what its cases do not
     if raw is None:
         if not objects.is_empty() and objects.get(f"{CASES}/{ROOT_KEY}") is None:
             raise InputError(f"wanted an empty place or a store at {objects.uri}, found other files; name a new folder")

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from torch import nn
 
+from benchmarks import inference
 from benchmarks.train_step import TrainStepBenchmark, run
+from storage import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +67,12 @@ def test_ray_is_not_imported() -> None:
     assert not any(name.split(".")[0] in {"ray", "ray_jobs"} for name in imported)
 
 
-def test_unknown_presets_and_unsuitable_sides_are_refused() -> None:
-    with pytest.raises(ValueError, match="wanted one of nnunet, "):
+def test_what_the_user_can_mend_is_said_in_one_line() -> None:
+    with pytest.raises(InputError, match="--preset must be one of nnunet, "):
         run(TrainStepBenchmark(preset="nnunet4d"))
-    with pytest.raises(ValueError, match="take 16 x 48 or 56"):
+    with pytest.raises(InputError, match=r"--patch: .* take 16 x 48 or 56"):
         run(TrainStepBenchmark(preset="tiny2d", patch=(16, 50)))
+    with pytest.raises(InputError, match="--device must be cpu or a GPU of this machine"):
+        run(TrainStepBenchmark(preset="tiny2d", device="cuda:99"))
+    with pytest.raises(InputError, match="--window: a 2-D U-Net wants 2 sides"):
+        inference.run(inference.InferenceBenchmark(preset="tiny2d"))

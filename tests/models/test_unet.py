@@ -117,6 +117,25 @@ def test_activation_checkpointing_runs_each_level_again() -> None:
     assert len(calls) == 2
 
 
+def test_activation_checkpointing_keeps_a_fraction_of_the_activations() -> None:
+    kept = []
+    for on in (False, True):
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, _sizes: dict[int, int] = sizes) -> torch.Tensor:
+            _sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        network = build_unet(SMALL, Execution(activation_checkpointing=on))
+        image = torch.randn(1, 4, 32, 32, 32)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = network(image)
+        weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+        kept.append(sum(size for pointer, size in sizes.items() if pointer not in weights))
+        del outputs
+    assert kept[1] < 0.6 * kept[0]
+
+
 def test_channels_last_reaches_weights_and_activations() -> None:
     network = build_unet(SMALL, Execution(channels_last=True))
     seen = []

@@ -105,7 +105,7 @@ def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, 
     assert not (tmp_path / "store").exists()
     assert main([*arguments, "--label-map", "1", "1", "2", "2", "3", "3", "4", "3"]) == 0
     store = open_store(tmp_path / "store")
-    assert store.settings.convention.name == "custom"
+    assert store.settings.convention.name == "custom-1:1,2:2,3:3,4:3"
     assert all(store.info(case_id).label_lossy for case_id in store.case_ids)
     with pytest.raises(InputError, match="name another store"):
         main([*arguments, "--label-convention", "brats-124"])

@@ -184,6 +184,8 @@ def test_a_damaged_index_is_made_anew(small_store: CohortStore, flip_byte: Calla
     flip_byte(Path(small_store.uri) / "zarr.json", 99)
     with pytest.raises(CorruptStoreError, match=r"run convert\.py again|not a Zarr v3 group"):
         open_store(small_store.uri)
+    with pytest.raises(InputError, match="give the flags it was made with"):
+        create_store(small_store.uri, convention=BRATS_123, repair=True)
     repaired = create_store(small_store.uri, repair=True)
     repaired.rebuild_index()
     assert (repaired.case_ids, repaired.digest) == (small_store.case_ids, small_store.digest)
