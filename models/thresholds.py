@@ -165,7 +165,7 @@ class ThresholdCounts:
         tensor: division by a number becomes a product on GPUs, which rounds differently. (torch.bucketize gives the
         same bins at 7 times the cost.)
         """
-        nearest = torch.nan_to_num(probabilities * self._steps, nan=-1.0).round_()
+        nearest = torch.nan_to_num(probabilities * self._steps).round_()
         nearest.clamp_(0, self.num_thresholds - 1)
         return nearest + (probabilities >= nearest / self._steps)
 

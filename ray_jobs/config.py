@@ -68,6 +68,10 @@ class TrainConfig:
                 f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
                 "give a preset in which they agree"
             )
+        if self.loss.head != self.model.head:
+            raise InputError(
+                f"--loss.voxel {self.loss.voxel} wants --model.head {self.loss.head}, got {self.model.head}"
+            )
         try:
             self.model.check_sides(self.sampling.patch_shape)
         except ValueError as error:

@@ -83,7 +83,7 @@ def train_step(run: Run, batch: Batch) -> torch.Tensor:
     with run.precision.autocast(batch.image.device):
         outputs = run.parallel(batch.image)
     loss: torch.Tensor = run.loss(outputs, batch.regions)
-    run.take_step(loss)
+    run.take_step(loss, describe_batch=lambda: ", ".join(batch.case_ids))
     run.schedule.after_step()
     return loss.detach()
 

@@ -42,6 +42,7 @@ def test_nested_fields_are_reachable() -> None:
         (["--workers", "0"], "--workers must be at least 1"),
         (["--sampling.patch-shape", "50", "50", "50"], "48 or 56"),
         (["--optimiser.learning-rate", "-1"], "learning-rate"),
+        (["--loss.voxel", "ce"], "--model.head labels"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> None:
