@@ -63,7 +63,7 @@ def convert_cohort(
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
     committed = store.committed_cases()
     store.check_settings(committed)
-    plan = plan_conversion(search.cases, committed)
+    plan = plan_conversion(search.cases, committed, subjects=subjects)
     keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
     outcomes = _convert(plan, store, workers)

@@ -83,8 +83,14 @@ def choose_convention(
     return stored
 
 
-def plan_conversion(cases: Iterable[Case], stored: Mapping[str, CaseInfo]) -> ConversionPlan:
-    """Compare the cases with the committed ones: by size and time of each file, and by SHA-256 where those differ."""
+def plan_conversion(
+    cases: Iterable[Case], stored: Mapping[str, CaseInfo], *, subjects: Mapping[str, str] | None = None
+) -> ConversionPlan:
+    """Compare the cases with the committed ones: by size and time of each file, and by SHA-256 where those differ.
+
+    A case whose subject was told in `subjects` and is another in its record has changed, too.
+    """
+    told = subjects or {}
     todo: list[Case] = []
     changed: list[str] = []
     skipped: list[str] = []
@@ -92,7 +98,7 @@ def plan_conversion(cases: Iterable[Case], stored: Mapping[str, CaseInfo]) -> Co
         info = stored.get(case.case_id)
         if info is None:
             todo.append(case)
-        elif _same_sources(case, info):
+        elif _same_sources(case, info) and told.get(case.case_id, info.subject) == info.subject:
             skipped.append(case.case_id)
         else:
             todo.append(case)

@@ -137,6 +137,10 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
     store = open_store(tmp_path / "store")
     assert store.info("BraTS20_Training_001").modalities == ("t1ce", "flair")
     assert [info.subject for info in store.infos()] == ["P", "P", "BraTS20_Training_003"]
+    (tmp_path / "subjects.csv").write_text("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Training_002,Q\n")
+    assert main([*arguments, "--subjects", str(tmp_path / "subjects.csv")]) == 0
+    assert report_of(tmp_path / "store")["changed"] == ["BraTS20_Training_002"]
+    assert [info.subject for info in open_store(store.uri).infos()] == ["P", "Q", "BraTS20_Training_003"]
 
 
 @pytest.mark.parametrize(
