@@ -1,9 +1,9 @@
 """What a training patch costs on its way from the store to the trainer, stage by stage, 3-D and 2-D.
 
-`read_cold` straight from the Zarr store; `fill_cache` the first use of a case through the cache; `read_warm` planned
-and cut from the cache; `gpu_feed` everything the CPU does when the graph runs on a GPU: planned, read ahead and handed
-to a DALI pipeline that takes every input of the training graph and copies the voxels once; `cpu_full` and `gpu_full`
-the whole training graph.
+`read_cold` a plain patch straight from the Zarr store; `fill_cache` the first use of a case through the cache;
+`read_warm` a plain patch planned and cut from the cache; `gpu_feed` everything the CPU does when the graph runs on a
+GPU: planned, read ahead and handed to a DALI pipeline that takes every input of the training graph; `cpu_full` and
+`gpu_full` the whole training graph.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import pipeline_def
 
 from benchmarks.report import report
 from benchmarks.timing import Cost, measure
@@ -113,9 +113,9 @@ def measure_stages(
     quarter = max(sum(case_bytes) // 4, max(case_bytes))
     with tempfile.TemporaryDirectory() as folder:
         cache = DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB)
-        figures["read_cold"] = read_cold(store, config, sampling, patches=min(patches, 48)).to_json()
+        figures["read_cold"] = read_cold(store, sampling, patches=min(patches, 48)).to_json()
         figures["fill_cache"] = fill_cache(cache, [info.case_id for info in infos]).to_json()
-        figures["read_warm"] = read_warm(cache, config, sampling, patches=patches).to_json()
+        figures["read_warm"] = read_warm(cache, sampling, patches=patches).to_json()
         figures["gpu_feed"] = gpu_feed(cache, config, sampling, patches=patches).to_json()
         figures["cpu_full"] = full(cache, config, sampling, "cpu", patches=patches).to_json()
         gpu = "cuda:0" if config.device == "auto" and torch.cuda.is_available() else config.device
@@ -137,10 +137,10 @@ def labelled_infos_of(store: CohortStore) -> tuple[Any, ...]:
     return tuple(info for info in store.infos() if info.labelled)
 
 
-def open_reader(cache: DecodedCaseCache, config: LoaderBenchmark, sampling: SamplingConfig) -> SampleReader:
-    """What PatchLoader reads with."""
+def open_reader(cache: DecodedCaseCache, preset: str, sampling: SamplingConfig) -> SampleReader:
+    """What PatchLoader reads with; the preset decides how much more than the patch a rotation reads."""
     infos = labelled_infos(cache, [info.case_id for info in labelled_infos_of(cache.store)])
-    sampler = make_sampler(cache, infos, sampling, AUGMENTATION_PRESETS[config.preset], "zscore")
+    sampler = make_sampler(cache, infos, sampling, AUGMENTATION_PRESETS[preset], "zscore")
     return SampleReader(
         cases=cache,
         sampler=sampler,
@@ -150,10 +150,10 @@ def open_reader(cache: DecodedCaseCache, config: LoaderBenchmark, sampling: Samp
     )
 
 
-def read_cold(store: CohortStore, config: LoaderBenchmark, sampling: SamplingConfig, *, patches: int) -> Cost:
+def read_cold(store: CohortStore, sampling: SamplingConfig, *, patches: int) -> Cost:
     """A planned patch straight from the compressed store, without a cache."""
     with tempfile.TemporaryDirectory() as folder:
-        planner = open_reader(DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB), config, sampling)
+        planner = open_reader(DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB), "none", sampling)
     plans = [planner.sampler.plan(0, index) for index in range(patches)]
 
     def read_all() -> None:
@@ -173,9 +173,9 @@ def fill_cache(cache: DecodedCaseCache, case_ids: Sequence[str]) -> Cost:
     return measure(fill, patches=len(case_ids))
 
 
-def read_warm(cache: DecodedCaseCache, config: LoaderBenchmark, sampling: SamplingConfig, *, patches: int) -> Cost:
+def read_warm(cache: DecodedCaseCache, sampling: SamplingConfig, *, patches: int) -> Cost:
     """Planned and cut from cached cases."""
-    reader = open_reader(cache, config, sampling)
+    reader = open_reader(cache, "none", sampling)
 
     def read_all(first: int) -> Callable[[], None]:
         def work() -> None:
@@ -192,7 +192,7 @@ def gpu_feed(
     cache: DecodedCaseCache, config: LoaderBenchmark, sampling: SamplingConfig, *, patches: int, rounds: int = ROUNDS
 ) -> Cost:
     """Planned, read ahead and delivered through a DALI pipeline, with the loader's own threads."""
-    reader = open_reader(cache, config, sampling)
+    reader = open_reader(cache, config.preset, sampling)
     deliver = make_delivery(config, sampling, integers=reader.dtype().dtype.kind == "i")
     pool = ThreadPoolExecutor(config.read_threads)
     batch_size = sampling.global_batch_size
@@ -211,7 +211,7 @@ def gpu_feed(
 def make_delivery(
     config: LoaderBenchmark, sampling: SamplingConfig, *, integers: bool
 ) -> Callable[[Sequence[Sample]], None]:
-    """A pipeline that takes what the training graph takes and copies image and label once, as the way to a GPU does."""
+    """A DALI pipeline that takes all that the training graph takes, and does nothing with it."""
     augmentation = AUGMENTATION_PRESETS[config.preset]
     graph = GraphConfig(
         augmentation=augmentation,
@@ -225,7 +225,9 @@ def make_delivery(
     @pipeline_def(prefetch_queue_depth=1)
     def deliver_only() -> Any:
         image, label = declare_voxels(graph)
-        return fn.copy(image), fn.copy(label), *declare_parameters(parameter_inputs(augmentation)).values()
+        # Their shapes alone come out: outputs are gathered into fresh memory, which the way to a GPU does not take.
+        # There the buffers that the reading threads filled are page-locked, and the GPU fetches the voxels itself.
+        return image.shape(), label.shape(), *declare_parameters(parameter_inputs(augmentation)).values()
 
     pipeline = deliver_only(batch_size=graph.batch_size, num_threads=config.graph_threads, device_id=None)
     pipeline.build()
