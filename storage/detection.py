@@ -17,7 +17,10 @@ from storage.errors import InputError
 from storage.labels import BRATS_123, BRATS_124, CONVENTIONS, GLI_2024, MSD, LabelConvention
 from storage.nifti import NiftiError, as_labels, read_volume
 
-_FLAG = f"say which with --label-convention ({', '.join(CONVENTIONS)}) or --label-map (such as 1:1 2:2 4:3)"
+_FLAG = (
+    f"say which with --label-convention ({', '.join(CONVENTIONS)}) or --label-map "
+    f"(source value, stored label, …: 1 1 2 2 4 3)"
+)
 
 
 def read_label_values(case: Case) -> tuple[int, ...] | None:

@@ -163,7 +163,7 @@ def _refuse_without_scans(
         case_id=case_id,
         file=str(folder),
         finding=f"missing modalities {', '.join(modalities)}: found {kind} ({found})",
-        remedy="add the scans, or say which file is which with --names (flair=ENDING … label=ENDING) and --modalities",
+        remedy="add the scans, or say which file is which with --names (flair ENDING … label ENDING) and --modalities",
     )
 
 
