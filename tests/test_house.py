@@ -52,10 +52,11 @@ def test_the_jobs_import_benchmarks_only_to_run_them() -> None:
     assert users <= {"benchmark.py"}
 
 
-def test_no_file_of_ray_jobs_hides_a_library() -> None:
+@pytest.mark.parametrize("folder", ["ray_jobs", "benchmarks"])
+def test_no_script_hides_a_library(folder: str) -> None:
     """`python ray_jobs/train.py` puts ray_jobs first on the path, so a file named like a library would be it."""
-    names = {file.stem for file in (ROOT / "ray_jobs").glob("*.py")} - {"__init__"}
-    libraries = set(sys.stdlib_module_names) | set(packages_distributions())
+    names = {file.stem for file in (ROOT / folder).glob("*.py")} - {"__init__"}
+    libraries = set(sys.stdlib_module_names) | set(packages_distributions()) | MAY_IMPORT.keys()
     assert not names & libraries
 
 
