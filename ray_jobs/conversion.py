@@ -11,7 +11,7 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ray_jobs.ray_start import refuse_hidden_folder
+from ray_jobs.ray_start import refuse_hidden_folder, refuse_hidden_source
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.case import Case, CaseSearch
 from storage.cohort import (
@@ -135,20 +135,6 @@ def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> l
         raise
 
 
-def refuse_unseen_folder(folder: Path, what: str) -> None:
-    """Raise InputError where the cluster has nodes without `folder`. Nothing is written there: it may be read-only."""
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    sees = ray.remote(num_cpus=0)(Path.exists)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1:
-        found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(folder) for node in nodes])
-        if not all(found):
-            raise InputError(
-                f"{what} {folder} is a local path that {found.count(False)} of {len(nodes)} nodes cannot see; "
-                f"put it on storage that all nodes mount, or convert on one machine"
-            )
-
-
 def _convert_one(job: tuple[Case, str]) -> CaseInfo | Refusal:
     case, uri = job
     return convert_or_refuse(case, _open_once(uri))
@@ -180,7 +166,7 @@ class _Workers:
         if not ray.is_initialized() and len(items) > 1:
             self._start()
         if ray.is_initialized() and self._source is not None:
-            refuse_unseen_folder(self._source, "source")
+            refuse_hidden_source(self._source)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console) as bar:
             task = bar.add_task(title, total=len(items))

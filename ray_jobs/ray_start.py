@@ -73,26 +73,38 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
 
 def refuse_hidden_folder(folder: str, what: str) -> None:
     """Raise InputError where some node does not see the local path `folder`, which need not exist yet."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    if "://" in folder or len(nodes) < 2:
+    if "://" in folder or _node_count() < 2:
         return
     place = next(parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir())
+    # Another node may have a folder of this name that is not this one, so the answer hangs on a file made just now.
     marker = place / f".seen-by-all-nodes-{secrets.token_hex(8)}"
     marker.touch()
     try:
-        sees = ray.remote(num_cpus=0)(_exists)
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        answers = ray.get(
-            [sees.options(scheduling_strategy=strategy(node, soft=False)).remote(str(marker)) for node in nodes]
-        )
+        _refuse_unless_seen(marker, f"{what} {folder}", "give an s3:// URL or a folder that all nodes share")
     finally:
         marker.unlink()
-    if not all(answers):
-        raise InputError(
-            f"{what} {folder} is a local path that {answers.count(False)} of {len(nodes)} nodes cannot see; "
-            "give an s3:// URL or a folder that all nodes share"
+
+
+def refuse_hidden_source(folder: Path) -> None:
+    """Raise InputError where some node does not see the source `folder`. Writes nothing there: it may be read-only."""
+    if _node_count() > 1:
+        _refuse_unless_seen(
+            folder, f"source {folder}", "put it on storage that all nodes mount, or convert on one machine"
         )
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+def _node_count() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def _refuse_unless_seen(path: Path, name: str, remedy: str) -> None:
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    sees = ray.remote(num_cpus=0)(_exists)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(path) for node in nodes])
+    if not all(found):
+        raise InputError(f"{name} is a local path that {found.count(False)} of {len(nodes)} nodes cannot see; {remedy}")
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()

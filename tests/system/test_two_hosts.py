@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.conversion import convert_cohort
+from storage import open_store
 
 pytestmark = pytest.mark.system
 
@@ -26,7 +27,7 @@ SMALL = (
     *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--validation.overlap", "0"),
 )
 
-Train = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def ip(*arguments: str) -> None:
@@ -66,8 +67,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, phantom_source: Path) -> t
 
 
 @pytest.fixture(scope="module")
-def train(network: list[str], folders: tuple[Path, Path]) -> Iterator[Train]:
-    """A cluster of one CPU on each host; call it to run train.py on the first, as a job of the cluster would."""
+def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Run]:
+    """A cluster of one CPU on each host; call it to run a command on the first, as a job of the cluster would."""
     shared, private = folders
     environment = {
         **os.environ,
@@ -135,20 +136,34 @@ def wait_for_two_nodes(host: str, environment: dict[str, str]) -> None:
     raise AssertionError(f"the second host did not join: {found.stdout} {found.stderr[-500:]}")
 
 
-def test_training_runs_across_both_hosts(train: Train, folders: tuple[Path, Path]) -> None:
+def test_cases_are_converted_on_both_hosts(cluster: Run, folders: tuple[Path, Path], phantom_source: Path) -> None:
+    shared, private = folders
+    done = cluster("convert.py", "--source", str(phantom_source), "--store", str(shared / "converted.zarr"))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert open_store(shared / "converted.zarr").digest == open_store(shared / "phantom.zarr").digest
+
+    shutil.copytree(phantom_source, private / "scans")
+    refused = cluster("convert.py", "--source", str(private / "scans"), "--store", str(shared / "other.zarr"))
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_training_runs_across_both_hosts(cluster: Run, folders: tuple[Path, Path]) -> None:
     shared, _ = folders
     arguments = ["--store", str(shared / "phantom.zarr"), "--runs", str(shared / "runs"), "--name", "both"]
-    done = train(*arguments, "--workers", "2", *SMALL)
+    done = cluster("train.py", *arguments, "--workers", "2", *SMALL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     summary = json.loads((shared / "runs" / "both" / "summary.json").read_text())
     assert summary["throughput"]["world_size"] == 2
 
 
 @pytest.mark.parametrize("hidden", ["store", "run folder"])
-def test_a_folder_that_one_host_does_not_see_is_refused(hidden: str, train: Train, folders: tuple[Path, Path]) -> None:
+def test_a_folder_that_one_host_does_not_see_is_refused(hidden: str, cluster: Run, folders: tuple[Path, Path]) -> None:
     shared, private = folders
     store, runs = (private, shared) if hidden == "store" else (shared, private)
-    done = train("--store", str(store / "phantom.zarr"), "--runs", str(runs / "runs"), "--name", "hidden", *SMALL)
+    done = cluster(
+        "train.py", "--store", str(store / "phantom.zarr"), "--runs", str(runs / "runs"), "--name", "hidden", *SMALL
+    )
     assert done.returncode == 2
     assert hidden in done.stderr
     assert "cannot see" in done.stderr
