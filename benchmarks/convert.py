@@ -29,7 +29,8 @@ from storage.search import find_cases
 from storage.store import create_store
 
 LAYOUTS: dict[str, Layout] = {
-    "ours: zstd 1, byte shuffle, chunks to 96, sharded": DEFAULT_LAYOUT,
+    "ours: zstd 1, byte shuffle, 1 MiB blocks, chunks to 96, sharded": DEFAULT_LAYOUT,
+    "blocks of Blosc's choice": Layout(block_bytes=0),
     "bit shuffle": Layout(shuffle="bitshuffle"),
     "zstd 3": Layout(level=3),
     "lz4 5": Layout(compressor="lz4", level=5),

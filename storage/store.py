@@ -114,6 +114,8 @@ class CohortStore:
         inside, target = clip_patch(origin, shape, info.shape)
         image_MDHW = self._read(case_id, "image", (slice(None), *inside))
         label_DHW = self._read(case_id, "label", inside) if info.labelled else None
+        if image_MDHW.shape[1:] == shape:  # all of it lies inside: what was decoded is the patch
+            return CaseArrays(image_MDHW, label_DHW)
         return place_patch(CaseArrays(image_MDHW, label_DHW), target, shape)
 
     def foreground(self, case_id: str) -> dict[str, NDArray[np.int32]]:
