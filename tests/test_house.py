@@ -1,6 +1,7 @@
 """Imports go one way, and no file of ray_jobs hides a library."""
 
 import ast
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_imports_go_one_way(package: str) -> None:
 def test_the_jobs_import_benchmarks_only_to_run_them() -> None:
     users = {file.name for file in (ROOT / "ray_jobs").glob("*.py") if "benchmarks" in imported(file)}
     assert users <= {"benchmark.py"}
+
+
+def test_the_training_loop_and_the_benchmarks_need_no_ray() -> None:
+    """A GPU machine without Ray can run both."""
+    names = "ray_jobs.train_loop, ray_jobs.benchmark, benchmarks.gpu_check, benchmarks.train_step, benchmarks.loader"
+    script = f"import sys; sys.modules['ray'] = None; import {names}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("folder", ["ray_jobs", "benchmarks"])
