@@ -1,4 +1,4 @@
-"""Named runs. Each docstring states command, hardware, time and the score that was measured with it."""
+"""Named runs. Each docstring states command, hardware, time and score where they were measured, and else says so."""
 
 from collections.abc import Callable
 
@@ -19,6 +19,8 @@ CS231N_OPTIMISER = OptimiserConfig(
 def demo() -> TrainConfig:
     """`python ray_jobs/train.py`: the synthetic cohort on a laptop's CPU.
 
+    Measured on two cores (AMD EPYC, AVX2) that other jobs used too: 8 min 37 s, mean IoU 0.851 on validation and 0.892
+    on test cases. With `--source` on 16 cases of BraTS 2018 (11 for training): 0.520 and 0.606.
     Two patches a rank at least: on a CPU, PyTorch computes a convolution of a single small patch four times slower.
     """
     return TrainConfig(
@@ -40,7 +42,10 @@ def demo() -> TrainConfig:
 
 
 def laptop() -> TrainConfig:
-    """`python ray_jobs/train.py --source DIR --preset laptop`: real scans on two CPU cores."""
+    """`python ray_jobs/train.py --source DIR --preset laptop`: real scans on two CPU cores.
+
+    Not measured yet.
+    """
     return TrainConfig(
         preset="laptop",
         epochs=20,
@@ -53,7 +58,10 @@ def laptop() -> TrainConfig:
 
 
 def brats3d() -> TrainConfig:
-    """`python ray_jobs/train.py --preset brats3d`: nnU-Net's 3-D network, patches and augmentation, on GPUs."""
+    """`python ray_jobs/train.py --preset brats3d`: nnU-Net's 3-D network, patches and augmentation, on GPUs.
+
+    Not measured yet.
+    """
     return TrainConfig(
         preset="brats3d",
         gpu=True,
@@ -68,7 +76,11 @@ def brats3d() -> TrainConfig:
 
 
 def brats2d() -> TrainConfig:
-    """`python ray_jobs/train.py --preset brats2d`: a 2-D U-Net on axial slices."""
+    """`python ray_jobs/train.py --preset brats2d`: a 2-D U-Net on axial slices.
+
+    Measured on the synthetic cohort with `--epochs 3` on two cores: 5 min, mean IoU 0.901 on validation and 0.911 on
+    test cases.
+    """
     return TrainConfig(
         preset="brats2d",
         epochs=6,
@@ -85,6 +97,7 @@ def cs231n3d() -> TrainConfig:
     """`python ray_jobs/train.py --preset cs231n3d --source DIR`: cs231n-3d-segmentation's 3-D run, on GPUs.
 
     Whole scans without five slices at each end, scaled to [0, 1]; pytorch-3dunet's UNet3D, BCEDice and Adam.
+    Not measured yet; imported weights predict as they did (tests/ray_jobs/test_cs231n.py).
     """
     return TrainConfig(
         preset="cs231n3d",
@@ -108,7 +121,10 @@ def cs231n3d() -> TrainConfig:
 
 
 def cs231n2d() -> TrainConfig:
-    """`python ray_jobs/train.py --preset cs231n2d --source DIR`: the same on axial slices with UNet2D."""
+    """`python ray_jobs/train.py --preset cs231n2d --source DIR`: the same on axial slices with UNet2D.
+
+    Not measured yet.
+    """
     return TrainConfig(
         preset="cs231n2d",
         gpu=True,
