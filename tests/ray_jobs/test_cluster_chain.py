@@ -44,7 +44,9 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as sockets:  # socket paths may not be long
         command = [*RAY, "start", "--head", "--block", "--port", str(free_port()), "--num-cpus", "2"]
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard), "--temp-dir", sockets]
-        command += ["--metrics-export-port", str(free_port()), "--disable-usage-stats"]
+        # The agent that starts jobs listens on a fixed port unless told; another cluster here may have it.
+        command += ["--metrics-export-port", str(free_port()), "--dashboard-agent-listen-port", str(free_port())]
+        command += ["--disable-usage-stats"]
         command += ["--object-store-memory", "200000000", "--resources", '{"tune_driver": 2}']
         with (tmp_path / "head.log").open("w") as log:
             process = subprocess.Popen(
