@@ -97,16 +97,9 @@ def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Run]:
                 nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
             time.sleep(8 if number == 1 else 0)  # the second host joins a head that listens
 
-        def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-            command = [
-                "ip",
-                "netns",
-                "exec",
-                network[0],
-                sys.executable,
-                str(ROOT / "ray_jobs" / "train.py"),
-                *arguments,
-            ]
+        def run(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+            path = str(ROOT / "ray_jobs" / script)
+            command = ["ip", "netns", "exec", network[0], sys.executable, path, *arguments]
             variables = environment | {"RAY_ADDRESS": f"{NETWORK}.1:6379"}
             return subprocess.run(command, env=variables, cwd=shared, capture_output=True, text=True, timeout=400)
 
