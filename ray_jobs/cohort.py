@@ -10,10 +10,10 @@ from ray_jobs.config import TrainConfig, home_folder
 from ray_jobs.conversion import convert_cohort
 from storage import CohortStore, InputError, find_cases, open_store
 from storage.phantom import write_phantom_cohort
+from storage.splits import PARTS
 
 PHANTOM_CASES = 16
 PHANTOM_SEED = 0
-PARTS = 3  # training, validation and test each need a subject
 
 
 def check_input(config: TrainConfig) -> None:
@@ -23,11 +23,11 @@ def check_input(config: TrainConfig) -> None:
     elif config.source is not None:
         search = find_cases(Path(config.source))
         subjects = {case.subject for case in search.cases if case.label is not None}
-        if len(subjects) < PARTS:
+        if len(subjects) < len(PARTS):
             found = f"found {len(subjects)} in {len(search.cases)} complete cases"
             reason = f"; the first of {len(search.refused)} refused: {search.refused[0]}" if search.refused else ""
             raise InputError(
-                f"wanted at least {PARTS} labelled subjects below {config.source}, for training, validation and test; "
+                f"wanted at least {len(PARTS)} labelled subjects below {config.source}, for training, validation and test; "
                 f"{found}: add cases, or download the missing scans{reason}"
             )
 

@@ -26,7 +26,7 @@ class Monitor:
         self._session, self._loader = session, loader
         self._writer = SummaryWriter(str(session.artifacts)) if session.rank == 0 else None
         self._losses: list[torch.Tensor] = []
-        self._epoch_seconds = self._total_seconds = self._total_wait = 0.0
+        self._total_seconds = self._total_wait = 0.0
         self._patches = 0
         self._told = 0.0
         self.start_epoch()
