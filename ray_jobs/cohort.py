@@ -27,7 +27,7 @@ def check_input(config: TrainConfig) -> None:
             found = f"found {len(subjects)} in {len(search.cases)} complete cases"
             reason = f"; the first of {len(search.refused)} refused: {search.refused[0]}" if search.refused else ""
             raise InputError(
-                f"wanted at least {len(PARTS)} labelled subjects below {config.source}, for training, validation and test; "
+                f"wanted at least {len(PARTS)} labelled subjects below {config.source}, for {', '.join(PARTS)}; "
                 f"{found}: add cases, or download the missing scans{reason}"
             )
 
