@@ -5,7 +5,7 @@ from dali_pipelines.delivery import Batch
 from dali_pipelines.loader import PatchLoader
 from dali_pipelines.sampling import PatchPlan, SamplingConfig
 from dali_pipelines.shard import Shard
-from dali_pipelines.source import CaseReadError, Replacement
+from dali_pipelines.source import CaseReadError, OnBadCase, Replacement
 from dali_pipelines.volumes import Volume, VolumeLoader
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "AugmentationConfig",
     "Batch",
     "CaseReadError",
+    "OnBadCase",
     "PatchLoader",
     "PatchPlan",
     "Replacement",

@@ -31,6 +31,9 @@ from storage.errors import InputError
 
 STATE_VERSION = 1
 
+# Ready batches even out dear ones. What is read ahead of them only has to keep the reading threads busy.
+BATCHES_READ_AHEAD = 2
+
 T = TypeVar("T")
 
 # Cases whose foreground coordinates are held in memory, a few hundred kB each.
@@ -52,7 +55,7 @@ class PatchLoader:
         normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
         read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
-        ready_batches: computed before they are asked for. As many again are being read.
+        ready_batches: computed before they are asked for. Up to two more are being read.
         on_bad_case: "raise" stops with the case's name; "skip" puts another case in its place and counts it.
         channels_last: image tensors as a permuted view of channels-last memory.
 
@@ -196,7 +199,7 @@ class PatchLoader:
             pool,
             self._delivery.run,
             batch_size=self._batch_size,
-            ahead=max(self._ready_batches * self._batch_size, self._read_threads),
+            ahead=max(min(self._ready_batches, BATCHES_READ_AHEAD) * self._batch_size, self._read_threads),
         )
         self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed")
         # Reached also when nobody calls close: at garbage collection and when the interpreter ends.

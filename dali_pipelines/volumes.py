@@ -19,7 +19,7 @@ from dali_pipelines.augmentation import NONE
 from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.source import CaseReadError, stored_dtype
+from dali_pipelines.source import CaseReadError, OnBadCase, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 
 
@@ -30,6 +30,14 @@ class Volume:
     case_id: str
     image_MDHW: torch.Tensor
     regions_RDHW: torch.Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadVolume:
+    """A case that could not be read."""
+
+    case_id: str
+    error: CaseReadError
 
 
 def build_volume_pipeline(config: GraphConfig) -> Any:
@@ -45,7 +53,10 @@ def build_volume_pipeline(config: GraphConfig) -> Any:
 
 
 class VolumeLoader:
-    """Iterate over whole cases, in the order given; each iteration starts afresh. Raises CaseReadError."""
+    """Iterate over whole cases, in the order given; each iteration starts afresh.
+
+    A case that cannot be read raises CaseReadError, or with on_bad_case="skip" is left out and named in `bad_cases`.
+    """
 
     def __init__(
         self,
@@ -56,7 +67,10 @@ class VolumeLoader:
         normalisation: Literal["zscore", "minmax"] = "zscore",
         frame: Frame | None = None,
         graph_threads: int = 1,
+        on_bad_case: OnBadCase = "raise",
     ) -> None:
+        self.bad_cases: dict[str, str] = {}  # case to reason
+        self._on_bad_case = on_bad_case
         place = parse_device(device)
         self._cache = cache
         self._frame = frame or Frame()
@@ -84,7 +98,13 @@ class VolumeLoader:
         end = weakref.finalize(self, feed.stop)
         try:
             for _ in self._infos:
-                yield feed.next()
+                volume = feed.next()
+                if isinstance(volume, Volume):
+                    yield volume
+                elif self._on_bad_case == "raise":
+                    raise volume.error
+                else:
+                    self.bad_cases[volume.case_id] = str(volume.error)
         finally:
             end()
 
@@ -96,7 +116,7 @@ def _compute_volumes(
     frame: Frame,
     config: GraphConfig,
     dtype: type[np.int16] | type[np.float32],
-) -> Generator[Volume, None, None]:
+) -> Generator[Volume | BadVolume, None, None]:
     """The cases one by one; runs in the feed's thread, which reads a case while the one before is being used."""
     pipeline = build_volume_pipeline(config)
     for info, (scale, offset) in zip(infos, coefficients, strict=True):
@@ -105,8 +125,12 @@ def _compute_volumes(
             whole = shape == info.shape and not any(origin)
             arrays = cache.read_case(info.case_id) if whole else cache.read_patch(info.case_id, origin, shape)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CaseReadError(f"case {info.case_id} could not be read: {reason}; verify the store") from error
+            failure = CaseReadError(
+                f"case {info.case_id} could not be read: {type(error).__name__}: {error}; verify the store"
+            )
+            failure.__cause__ = error
+            yield BadVolume(case_id=info.case_id, error=failure)
+            continue
         image = np.ascontiguousarray(arrays.image_MDHW, dtype)
         label = arrays.label_DHW
         block = np.zeros(shape, np.uint8) if label is None else np.ascontiguousarray(label)

@@ -1,5 +1,6 @@
 """U-Nets, losses, thresholds, metrics and inference in pure PyTorch. Knows no Ray, Zarr, DALI, rank or path."""
 
+from models.ema import WeightAverage
 from models.inference import sliding_window_probabilities
 from models.lesions import LesionRules, LesionScores, score_lesions
 from models.losses import PYTORCH3DUNET_LOSS, Loss, LossConfig, build_loss
@@ -35,6 +36,7 @@ __all__ = [
     "ThresholdCounts",
     "UNet",
     "UNetConfig",
+    "WeightAverage",
     "build_loss",
     "build_unet",
     "choose_precision",

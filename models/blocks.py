@@ -21,7 +21,7 @@ class BlockConfig:
 
 
 class Stage(nn.Sequential):
-    """One level: features_BC… in, features_BC… out, sides halved where `down` is given."""
+    """One level: features_BC… in, features_BC… out, sides halved where `down` is given, divided by `stem_stride`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Stage(nn.Sequential):
         *,
         blocks: int,
         down: Literal["strided", "max_pool"] | None = None,
-        stem: bool = False,
+        stem_stride: int | None = None,
         encoding: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
@@ -39,19 +39,21 @@ class Stage(nn.Sequential):
         if down == "max_pool":
             layers.append(nn.MaxPool3d(2) if config.dimensions == 3 else nn.MaxPool2d(2))
         if config.kind == "residual":
-            if stem:
-                layers.append(PlainBlock(config, inputs, width))
+            if stem_stride is not None:
+                layers.append(PlainBlock(config, inputs, width, stride=stem_stride))
                 inputs = width
             for index in range(blocks):
                 layers.append(ResidualBlock(config, inputs, width, stride=stride if index == 0 else 1))
                 inputs = width
         elif config.kind == "pre_norm":
+            stride = stem_stride or stride
             for index in range(blocks):
                 # pytorch-3dunet widens in two steps on the way down.
                 output = max(inputs, width // 2) if encoding and index < blocks - 1 else width
                 layers.append(PreNormBlock(config, inputs, output, stride=stride if index == 0 else 1))
                 inputs = output
         else:
+            stride = stem_stride or stride
             for index in range(blocks):
                 layers.append(PlainBlock(config, inputs, width, stride=stride if index == 0 else 1))
                 inputs = width
@@ -113,6 +115,21 @@ def make_convolution(
     """A convolution that keeps the sides (divided by `stride`). No bias by default: normalisation would cancel it."""
     convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
     return convolution(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+
+def make_upsampling(
+    dimensions: int, inputs: int, outputs: int, *, stride: int
+) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    """A transposed convolution that multiplies the sides by `stride`; its blocks don't overlap."""
+    transposed = nn.ConvTranspose3d if dimensions == 3 else nn.ConvTranspose2d
+    return transposed(inputs, outputs, kernel_size=stride, stride=stride)
+
+
+def make_head(dimensions: int, inputs: int, outputs: int, *, stride: int) -> nn.Module:
+    """Logits of each voxel from its features alone, or of the stride² or stride³ voxels that the features stand for."""
+    if stride == 1:
+        return make_convolution(dimensions, inputs, outputs, kernel=1, bias=True)
+    return make_upsampling(dimensions, inputs, outputs, stride=stride)
 
 
 class Norm(nn.GroupNorm):

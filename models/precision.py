@@ -59,14 +59,18 @@ class NonFiniteGradientsError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """taken: whether the weights moved. gradient_norm: before clipping, may be inf or NaN when not taken."""
+    """taken: whether the weights moved. gradient_norm: before clipping, may be inf or NaN when not taken.
+
+    loss: the sum of the step's losses, on the device: reading it makes the host wait.
+    """
 
     taken: bool
     gradient_norm: float
+    loss: Tensor
 
 
 class OptimiserStep:
-    """Backward pass, clipping and update of one loss; a step whose gradients aren't finite is skipped and counted.
+    """Backward passes, then one clipped update; an update whose gradients aren't finite is skipped and counted.
 
     agree: given a bool, returns the one that holds on every worker. DDP's averaged gradients are equal on all workers,
     so it is needed only where workers hold different gradients.
@@ -93,14 +97,20 @@ class OptimiserStep:
         self._stop_after = stop_after
         self._agree = agree
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision.use_scaler)
+        self._losses: list[Tensor] = []
 
-    def __call__(self, loss: Tensor, *, describe_batch: Callable[[], str] | None = None) -> StepResult:
-        """Take or skip one step. describe_batch: called for the diagnosis only.
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` to those of the step's earlier losses, of which the last update knows nothing."""
+        if not self._losses:
+            self._optimiser.zero_grad(set_to_none=True)
+        self._losses.append(loss.detach())
+        self._scaler.scale(loss).backward()
+
+    def update(self, *, describe_batch: Callable[[], str] | None = None) -> StepResult:
+        """Take or skip one step along the gradients gathered. describe_batch: called for the diagnosis only.
 
         Raises NonFiniteGradientsError, naming the parameters, after `stop_after` skipped steps in a row.
         """
-        self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimiser)
         parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -119,9 +129,11 @@ class OptimiserStep:
             self.steps_skipped += 1
             self.skipped_in_a_row += 1
         self._scaler.update()
+        loss = torch.stack(self._losses).sum()
+        self._losses.clear()
         if self.skipped_in_a_row >= self._stop_after:
             raise NonFiniteGradientsError(self._diagnose(loss, describe_batch))
-        return StepResult(taken=finite, gradient_norm=float(norm))
+        return StepResult(taken=finite, gradient_norm=float(norm), loss=loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for an exact resume."""
@@ -155,7 +167,7 @@ class OptimiserStep:
         return (
             f"wanted finite gradients, got {self.skipped_in_a_row} steps in a row without "
             f"({self.steps_taken} steps taken before or between, {self.steps_skipped} skipped in all). "
-            f"Loss {float(loss.detach()):g} in {self._precision.name}{scaling}; {cause}. "
+            f"Loss {float(loss):g} in {self._precision.name}{scaling}; {cause}. "
             f"Gradients not finite: {_shorten(broken_gradients)}. Weights not finite: {_shorten(broken_weights)}."
             + (f" Batch: {describe_batch()}." if describe_batch is not None else "")
         )

@@ -15,6 +15,8 @@ UNET_PRESETS: dict[str, UNetConfig] = {
         deep_supervision=3,
     ),
     "tiny": UNetConfig(widths=(8, 16, 32, 64), deep_supervision=1),
+    # For CPUs and large patches: nothing is computed at the image's own resolution but the logits.
+    "strided": UNetConfig(widths=(24, 48, 96, 160), stem_stride=2, deep_supervision=2),
     "tiny2d": UNetConfig(dimensions=2, widths=(16, 32, 64, 128), deep_supervision=1),
     # pytorch-3dunet's UNet3D(4, 3, f_maps=18, num_groups=9) and UNet2D, as cs231n-3d-segmentation trained them.
     "unet3d": UNetConfig(widths=(18, 36, 72, 144), block="pre_norm", norm_groups=9, down="max_pool", up="nearest"),

@@ -150,6 +150,15 @@ class ThresholdCounts:
             indices.append(index)
         return self._scores(indices, *self.curves(pooled=pooled))
 
+    def by_case(self, thresholds: Sequence[float]) -> dict[str, RegionScores]:
+        """What `at` gives for each case alone."""
+        scores: dict[str, RegionScores] = {}
+        for case_id, counts in self._counts.items():
+            alone = ThresholdCounts(self.num_regions, self.num_thresholds, self.device)
+            alone._add(case_id, counts)
+            scores[case_id] = alone.at(thresholds)
+        return dict(sorted(scores.items()))
+
     def _count(self, probabilities: Tensor, region: Tensor) -> Tensor:
         bins = self._bins(probabilities.flatten().float())
         bins.add_((region.flatten() != 0).to(bins.dtype), alpha=self.num_thresholds + 1)

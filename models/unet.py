@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from models.blocks import BlockConfig, Stage, make_convolution
+from models.blocks import BlockConfig, Stage, make_head, make_upsampling
 from models.nested import region_logits_from_label_logits
 
 
@@ -40,6 +40,9 @@ class UNetConfig:
     """Groups of the group normalisation; None: one per feature, which is instance normalisation."""
     down: Literal["strided", "max_pool"] = "strided"
     up: Literal["transposed", "nearest"] = "transposed"
+    stem_stride: Literal[1, 2] = 1
+    """2: the first convolution halves the sides, and each output's transposed convolution doubles them again. A patch
+    then costs an eighth (3-D) or a quarter (2-D): more context is seen for the same work, less of the finest detail."""
     deep_supervision: int = 0
     """Extra outputs in training, each at half the sides of the one before."""
     head: Literal["regions", "labels"] = "regions"
@@ -52,6 +55,8 @@ class UNetConfig:
             raise ValueError(f"UNetConfig.widths: wanted two or more positive widths, got {self.widths}")
         if self.dimensions not in (2, 3):
             raise ValueError(f"UNetConfig.dimensions: wanted 2 or 3, got {self.dimensions}")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"UNetConfig.stem_stride: wanted 1 or 2, got {self.stem_stride}")
         if self.encoder_blocks is not None and len(self.encoder_blocks) != levels:
             raise ValueError(
                 f"UNetConfig.encoder_blocks: wanted {levels} numbers, one for each width, got {self.encoder_blocks}"
@@ -67,13 +72,21 @@ class UNetConfig:
     @property
     def side_multiples(self) -> tuple[int, ...]:
         """By what each side of a patch must divide, one number an axis; 1 where the decoder fits any side."""
-        multiple = 1 if self.up == "nearest" and self.down == "max_pool" else self.smallest_side
+        fits_any = self.up == "nearest" and self.down == "max_pool"
+        multiple = self.stem_stride if fits_any else self.smallest_side
         return (multiple,) * self.dimensions
 
     @property
     def smallest_side(self) -> int:
         """The shortest side that leaves one voxel on the coarsest level."""
-        return 2 ** (len(self.widths) - 1)
+        return self.stem_stride * 2 ** (len(self.widths) - 1)
+
+    def round_up_sides(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """The smallest sides, none below `sides`, that a padded image must have to suit the depth."""
+        return tuple(
+            max(-(-side // multiple) * multiple, self.smallest_side)
+            for side, multiple in zip(sides, self.side_multiples, strict=True)
+        )
 
     def check_sides(self, sides: Sequence[int]) -> None:
         """Raise ValueError, naming the nearest sizes that do, unless a patch of `sides` suits the depth."""
@@ -134,26 +147,30 @@ class UNet(nn.Module):
         inputs = config.modalities
         for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             down = None if level == 0 else config.down
-            self.encoder.append(Stage(encoder, inputs, width, blocks=count, down=down, stem=level == 0, encoding=True))
+            stem_stride = config.stem_stride if level == 0 else None
+            self.encoder.append(
+                Stage(encoder, inputs, width, blocks=count, down=down, stem_stride=stem_stride, encoding=True)
+            )
             inputs = width
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for level in reversed(range(len(widths) - 1)):
             width = widths[level]
             if config.up == "transposed":
-                transposed = nn.ConvTranspose3d if config.dimensions == 3 else nn.ConvTranspose2d
-                self.up.append(transposed(inputs, width, kernel_size=2, stride=2))
+                self.up.append(make_upsampling(config.dimensions, inputs, width, stride=2))
                 inputs = width
             self.decoder.append(Stage(decoder, width + inputs, width, blocks=config.decoder_blocks))
             inputs = width
         # Finest first, like the outputs.
         self.heads = nn.ModuleList(
-            make_convolution(config.dimensions, widths[level], config.regions, kernel=1, bias=True)
+            make_head(config.dimensions, widths[level], config.regions, stride=config.stem_stride)
             for level in range(config.deep_supervision + 1)
         )
         if config.block != "pre_norm":  # pytorch-3dunet keeps PyTorch's own initial weights
             self.apply(_initialise_he)
             self.apply(_initialise_residual)
+        if config.stem_stride > 1:
+            self.heads.apply(_initialise_alike)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return logits_BR…, finest first; more than one only in training with deep supervision.
@@ -233,3 +250,12 @@ def _initialise_residual(module: nn.Module) -> None:
     last = getattr(module, "last_norm", None)
     if isinstance(last, nn.GroupNorm) and last.weight is not None:
         nn.init.zeros_(last.weight)
+
+
+@torch.no_grad()
+def _initialise_alike(module: nn.Module) -> None:
+    # The voxels that one feature stands for begin alike (ICNR, Aitken et al. 2017): together they train it as a plain
+    # head would, and much faster than if each began on its own.
+    if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        voxels = module.weight.flatten(2)
+        voxels.copy_(voxels[..., :1].clone())

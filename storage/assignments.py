@@ -22,6 +22,14 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Split
     config = config or SplitConfig()
     if config.validation_cases:
         return assign_splits(store.infos(), config)
+    if config.folds is not None:
+        parts = fold_cohort(store, folds=config.folds, seed=config.seed)
+        return Splits(
+            train=tuple(sorted(case for index, part in enumerate(parts) if index != config.fold for case in part)),
+            validation=parts[config.fold],
+            test=(),
+            unlabelled=tuple(info.case_id for info in store.infos() if not info.labelled),
+        )
     kept = _read(store)
     splits = assign_splits(store.infos(), config, known=kept.get(config.key))
     _keep(store, kept, config.key, part_by_subject(store.infos(), splits))

@@ -163,7 +163,7 @@ def explained(uri: str) -> Iterator[None]:
 
 def _explain_os(uri: str, error: OSError) -> str:
     if error.errno == errno.ENOSPC or "No space left" in str(error):
-        return f"the disk that holds {uri} is full; free space and run again, finished cases are kept"
+        return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
     if "NoSuchBucket" in str(error):
         return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
     if isinstance(error, PermissionError):
@@ -174,7 +174,7 @@ def _explain_os(uri: str, error: OSError) -> str:
 def _explain_object_store(uri: str, error: BaseError) -> str:
     text = str(error)
     if "No space left" in text or "os error 28" in text:
-        return f"the disk that holds {uri} is full; free space and run again, finished cases are kept"
+        return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
     if "NoSuchBucket" in text:
         return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
     if "ermission denied" in text:

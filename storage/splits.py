@@ -20,6 +20,7 @@ class SplitConfig:
     """Shares of the subjects, a seed, or the cases themselves.
 
     `validation_cases` and `test_cases` fix the assignment: what is in neither list trains. They exclude shares.
+    `folds` is k-fold cross-validation: part `fold` of that many validates, the others train, and none tests.
     """
 
     seed: int = 0
@@ -27,8 +28,14 @@ class SplitConfig:
     test_fraction: float = 0.15
     validation_cases: tuple[str, ...] = ()
     test_cases: tuple[str, ...] = ()
+    folds: int | None = None
+    fold: int = 0
 
     def __post_init__(self) -> None:
+        if self.folds is not None and self.validation_cases:
+            raise ValueError("folds and validation_cases exclude each other: give one of them")
+        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise ValueError(f"wanted at least 2 folds and a fold from 0 on, got fold {self.fold} of {self.folds}")
         for name, value in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if not 0.0 < value < 1.0:
                 raise ValueError(f"wanted a {name}_fraction between 0 and 1, got {value}")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import NonFiniteGradientsError, OptimiserStep, choose_precision
+from models import NonFiniteGradientsError, OptimiserStep, StepResult, choose_precision
 from models.precision import BFLOAT16, FLOAT16, FLOAT32
 
 CPU = torch.device("cpu")
@@ -47,14 +47,31 @@ def _stepper(precision_name: str = "float32", **options: object) -> tuple[nn.Lin
     return layer, step
 
 
+def take(step: OptimiserStep, loss: torch.Tensor, **options: object) -> StepResult:
+    step.backward(loss)
+    return step.update(**options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_step_is_plain_descent_along_the_clipped_gradient(precision: str) -> None:
     layer, step = _stepper(precision, clip_norm=2.0)
     before = layer.weight.detach().clone()
-    result = step((layer.weight * torch.tensor([[30.0, 40.0]])).sum())
+    result = take(step, (layer.weight * torch.tensor([[30.0, 40.0]])).sum())
     assert result.taken
     assert result.gradient_norm == pytest.approx(50.0)
     torch.testing.assert_close(layer.weight.detach(), before - 0.1 * torch.tensor([[1.2, 1.6]]))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_gradients_gathered_in_parts_are_those_of_the_whole(precision: str) -> None:
+    layer, step = _stepper(precision, clip_norm=None)
+    before = layer.weight.detach().clone()
+    for part in (torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])):
+        step.backward((layer.weight * part).sum())
+    result = step.update()
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1 * torch.tensor([[1.0, 3.0]]))
+    assert float(result.loss) == pytest.approx(float((before * torch.tensor([[1.0, 3.0]])).sum()))
+    assert take(step, layer.weight.sum()).gradient_norm == pytest.approx(2**0.5)  # nothing is left of the first step
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -62,19 +79,19 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(precision: str) -> Non
     layer, step = _stepper(precision)
     before = layer.weight.detach().clone()
     for bad in (float("nan"), float("inf")):
-        assert not step((layer.weight * bad).sum()).taken
+        assert not take(step, (layer.weight * bad).sum()).taken
     assert torch.equal(layer.weight, before)
     assert (step.steps_taken, step.steps_skipped, step.skipped_in_a_row) == (0, 2, 2)
-    assert step(layer.weight.sum()).taken
+    assert take(step, layer.weight.sum()).taken
     assert (step.steps_taken, step.steps_skipped, step.skipped_in_a_row) == (1, 2, 0)
 
 
 def test_ten_in_a_row_stop_the_run_with_a_diagnosis() -> None:
     layer, step = _stepper("float16")
     for _ in range(9):
-        step((layer.weight * float("inf")).sum())
+        take(step, (layer.weight * float("inf")).sum())
     with pytest.raises(NonFiniteGradientsError) as raised:
-        step((layer.weight * float("inf")).sum(), describe_batch=lambda: "cases a, b")
+        take(step, (layer.weight * float("inf")).sum(), describe_batch=lambda: "cases a, b")
     text = str(raised.value)
     assert "10 steps in a row" in text
     assert "loss isn't finite" in text
@@ -95,7 +112,7 @@ def test_the_diagnosis_names_the_cause(weight: float, factor: float, cause: str)
     layer, step = _stepper(stop_after=1)
     nn.init.constant_(layer.weight, weight)
     with pytest.raises(NonFiniteGradientsError, match=cause):
-        step((layer.weight * factor).sum() * 10.0)
+        take(step, (layer.weight * factor).sum() * 10.0)
 
 
 def test_workers_agree_on_skipping() -> None:
@@ -103,15 +120,15 @@ def test_workers_agree_on_skipping() -> None:
     layer = step._network
     assert isinstance(layer, nn.Linear)
     before = layer.weight.detach().clone()
-    assert not step(layer.weight.sum()).taken
+    assert not take(step, layer.weight.sum()).taken
     assert torch.equal(layer.weight, before)
 
 
 def test_state_resumes_counts_and_scale() -> None:
     layer, step = _stepper("float16")
-    step((layer.weight * float("inf")).sum())
+    take(step, (layer.weight * float("inf")).sum())
     other_layer, other = _stepper("float16")
     other.load_state_dict(step.state_dict())
     assert other.state_dict() == step.state_dict()
     assert other.state_dict()["scaler"]["scale"] == 32768
-    assert other(other_layer.weight.sum()).taken
+    assert take(other, other_layer.weight.sum()).taken

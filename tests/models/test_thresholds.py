@@ -226,3 +226,21 @@ def test_counting_stays_on_the_device(device: torch.device) -> None:
     on_cpu = ThresholdCounts(3, 101)
     on_cpu.update("a", probabilities, regions)
     assert torch.equal(counts.state()["counts"], on_cpu.state()["counts"])
+
+
+def test_scores_by_case_are_those_of_each_case_alone() -> None:
+    both = ThresholdCounts(2, 11)
+    alone = {}
+    for seed, case_id in enumerate(("b", "a")):
+        generator = torch.Generator().manual_seed(seed)
+        probabilities, regions = torch.rand(2, 50, generator=generator), torch.rand(2, 50, generator=generator) > 0.5
+        both.update(case_id, probabilities, regions)
+        counts = ThresholdCounts(2, 11)
+        counts.update(case_id, probabilities, regions)
+        alone[case_id] = counts.at((0.3, 0.6))
+    by_case = both.by_case((0.3, 0.6))
+    assert list(by_case) == ["a", "b"]
+    assert by_case == alone
+    assert by_case["a"] != by_case["b"]
+    mean = both.at((0.3, 0.6))
+    assert mean.iou == pytest.approx([(by_case["a"].iou[r] + by_case["b"].iou[r]) / 2 for r in range(2)])

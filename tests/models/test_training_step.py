@@ -49,8 +49,8 @@ def _train(network: UNet, take_step: OptimiserStep, steps: range, precision: Pre
         with choose_precision(CPU, precision).autocast(CPU):
             outputs = network(image)
         value = loss(outputs, regions)
-        take_step(value)
-        losses.append(float(value.detach()))
+        take_step.backward(value)
+        losses.append(float(take_step.update().loss))
     return losses
 
 

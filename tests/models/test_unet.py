@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import UNET_PRESETS, Execution, UNet, UNetConfig, build_unet
+from models import UNET_PRESETS, Execution, LossConfig, UNet, UNetConfig, build_loss, build_unet
 
 SMALL = UNetConfig(widths=(4, 8, 12), deep_supervision=1)
 
@@ -69,6 +69,72 @@ def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
         network(torch.zeros(1, 4, 7, 9, 9))
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("block", ["plain", "residual", "pre_norm"])
+def test_a_strided_stem_gives_the_outputs_of_a_plain_network_for_less_work(dimensions: int, block: str) -> None:
+    image = torch.randn(2, 4, *(16, 24, 32)[:dimensions])
+    shapes, voxels, weights = [], [], []
+    for stem_stride in (1, 2):
+        network = build_unet(replace(SMALL, dimensions=dimensions, block=block, stem_stride=stem_stride))
+        network.encoder[0].register_forward_hook(lambda _m, _i, out: voxels.append(out[0, 0].numel()))
+        shapes.append([tuple(output.shape) for output in network(image)])
+        body = [(name, parameter.shape) for name, parameter in network.named_parameters() if "heads" not in name]
+        weights.append(body)
+    assert shapes[0] == shapes[1]
+    assert voxels[0] == 2**dimensions * voxels[1]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_voxels_of_a_strided_stem_begin_alike_and_learn_to_differ(dimensions: int) -> None:
+    network = build_unet(UNetConfig(dimensions=dimensions, widths=(4, 8), stem_stride=2))
+    image = torch.randn(1, 4, *(16, 24, 16)[:dimensions])
+    (logits,) = network(image)
+    assert torch.equal(logits[..., ::2], logits[..., 1::2])
+    assert not torch.isclose(logits[..., :-2:2], logits[..., 2::2]).all()
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+    (logits * torch.randn_like(logits)).mean().backward()
+    optimiser.step()
+    (logits,) = network(image)
+    assert not torch.isclose(logits[..., ::2], logits[..., 1::2], rtol=1e-3).all()
+
+
+def test_a_strided_stem_trains_every_parameter_under_the_loss() -> None:
+    network = build_unet(replace(SMALL, stem_stride=2))
+    regions = (torch.rand(2, 3, 16, 16, 16) > 0.8).to(torch.uint8)
+    build_loss(LossConfig())(network(torch.randn(2, 4, 16, 16, 16)), regions).backward()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+def test_a_strided_stem_with_a_labels_head_gives_nested_regions() -> None:
+    network = build_unet(replace(SMALL, stem_stride=2, head="labels")).eval()
+    with torch.no_grad():
+        (logits,) = network(torch.randn(1, 4, 16, 16, 16))
+    assert (logits[:, :-1] >= logits[:, 1:]).all()
+
+
+def test_a_strided_stem_doubles_the_multiples() -> None:
+    config = replace(SMALL, stem_stride=2)
+    assert config.side_multiples == (8, 8, 8)
+    with pytest.raises(ValueError, match=r"multiples of 8: take 8 or 16 x 16 x 16,"):
+        build_unet(config)(torch.zeros(1, 4, 12, 16, 16))
+    pooling = replace(UNET_PRESETS["unet3d"], stem_stride=2)
+    assert pooling.side_multiples == (2, 2, 2)
+    network = build_unet(pooling).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 4, 18, 22, 16))[0].shape == (1, 3, 18, 22, 16)
+
+
+def test_sides_are_rounded_up_to_what_suits_the_depth() -> None:
+    for config in (UNET_PRESETS["tiny"], replace(UNET_PRESETS["tiny"], stem_stride=2), UNET_PRESETS["unet3d"]):
+        for sides in ((143, 165, 129), (3, 40, 48), (16, 16, 32)):
+            rounded = config.round_up_sides(sides)
+            config.check_sides(rounded)
+            assert all(side <= up for side, up in zip(sides, rounded, strict=True))
+            assert config.round_up_sides(rounded) == rounded
+    assert UNET_PRESETS["tiny"].round_up_sides((143, 165, 3)) == (144, 168, 8)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -78,6 +144,7 @@ def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
         {"encoder_blocks": (2,)},
         {"deep_supervision": 5},
         {"down": "max_pool"},
+        {"stem_stride": 4},
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, object]) -> None:

@@ -63,6 +63,14 @@ def test_fixed_parts_are_not_remembered(small_store: CohortStore) -> None:
     assert not (Path(small_store.uri) / "splits").exists()
 
 
+def test_each_fold_validates_once_and_trains_otherwise(small_store: CohortStore) -> None:
+    runs = [split_cohort(small_store, SplitConfig(folds=2, fold=fold)) for fold in range(2)]
+    assert sorted(case for run in runs for case in run.validation) == list(small_store.case_ids)
+    for run in runs:
+        assert sorted((*run.train, *run.validation)) == list(small_store.case_ids)
+        assert run.test == ()
+
+
 def test_a_flipped_byte_is_found(small_store: CohortStore, flip_byte: Callable[[Path, int], None]) -> None:
     split_cohort(small_store)
     flip_byte(Path(small_store.uri) / "splits" / "zarr.json", 40)

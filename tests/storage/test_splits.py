@@ -120,3 +120,17 @@ def test_folds_cover_every_case_once_and_keep_subjects_and_shares() -> None:
 def test_too_few_subjects_for_the_folds() -> None:
     with pytest.raises(InputError, match="wanted at least 5 labelled subjects"):
         assign_folds(cohort(4), folds=5)
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold"),
+    [(1, 0), (5, 5), (5, -1)],
+)
+def test_a_fold_that_is_not_there_is_refused(folds: int, fold: int) -> None:
+    with pytest.raises(ValueError, match="fold"):
+        SplitConfig(folds=folds, fold=fold)
+
+
+def test_folds_and_fixed_cases_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        SplitConfig(folds=5, validation_cases=("a",), test_cases=("b",))
