@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-system lint lock clean
+.PHONY: train test test-system drill-metrics lint lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -14,8 +14,19 @@ test: lint
 
 # Tests that need Debian packages, and root for network namespaces.
 test-system: $(VENV)/.installed-dev
+	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: its test is skipped"
 	command -v ip > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes iproute2; }
 	$(BIN)/python -m pytest -m system
+
+# Every query of the Grafana dashboard against a real Prometheus while a run trains.
+drill-metrics: $(VENV)/.installed-dev .prometheus/usr/bin/prometheus
+	$(BIN)/python -m pytest tests/system/test_live_metrics.py
+
+# Debian's, unpacked and not installed: its package would start a server that listens on every interface.
+.prometheus/usr/bin/prometheus:
+	mkdir -p .prometheus
+	apt-get update --quiet --quiet
+	cd .prometheus && apt-get download --quiet --quiet prometheus && dpkg-deb --extract prometheus_*.deb .
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -40,4 +51,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .prometheus .pytest_cache .mypy_cache .ruff_cache .hypothesis

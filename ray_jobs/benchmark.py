@@ -10,7 +10,17 @@ from ray_jobs.exit_status import run_command
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark the command line names; return the exit status."""
-    from benchmarks import convert, inference, loader, peers_loader, store_reads, train_step
+    from benchmarks import (
+        convert,
+        end_to_end,
+        inference,
+        loader,
+        network_check,
+        peers_loader,
+        scaling,
+        store_reads,
+        train_step,
+    )
 
     tyro.extras.subcommand_cli_from_dict(
         {
@@ -20,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
             "peers-loader": peers_loader.run,
             "train-step": train_step.run,
             "inference": inference.run,
+            "end-to-end": end_to_end.run,
+            "scaling": scaling.run,
+            "network-check": network_check.run,
         },
         args=list(arguments),
         config=(tyro.conf.OmitArgPrefixes,),

@@ -1,51 +1,111 @@
 """A checkpoint folder: weights anyone can load, and all state that an exact resume needs.
 
-model.safetensors   weights under plain names, without wrapper prefixes
-state.pt            optimiser, schedule, scaler, loader position, epoch; loads with weights_only=True
+model.safetensors   the weights that were scored, under plain names, without wrapper prefixes
+state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
 config.json         the resolved configuration, the store's digest, modalities and regions
-thresholds.json     the best threshold per region on the validation cases of that epoch
+thresholds.json     the best threshold per region on the validation cases; only where the checkpoint was validated
+record.json         epoch, step and scores; written last, so a folder with it is whole
 """
 
+import dataclasses
+import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
 from torch import nn
 
-MODEL, STATE, CONFIG, THRESHOLDS = "model.safetensors", "state.pt", "config.json", "thresholds.json"
+from storage import InputError
+from storage.objects import Objects
+
+MODEL, STATE, CONFIG, THRESHOLDS, RECORD = (
+    "model.safetensors",
+    "state.pt",
+    "config.json",
+    "thresholds.json",
+    "record.json",
+)
 
 
-def write_checkpoint(
-    folder: Path,
-    *,
-    model: nn.Module,
-    state: Mapping[str, Any],
-    config: Mapping[str, Any],
-    thresholds: Mapping[str, float],
-) -> None:
-    """Write the four files into `folder`, which must exist."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """Where a run was when the checkpoint was taken: `epoch` whole epochs and `step` steps of the next.
+
+    `metrics` are the scores of the validation that the checkpoint closes; none for one taken in mid-epoch.
+    """
+
+    epoch: int
+    step: int
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return f"checkpoint_epoch_{self.epoch:04d}" + (f"_step_{self.step:06d}" if self.step else "")
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Later checkpoints have larger positions."""
+        return self.epoch, self.step
+
+    @property
+    def score(self) -> float | None:
+        """Mean validation IoU over cases and regions, or None where it was not validated."""
+        return self.metrics.get("iou_mean")
+
+    def encode(self) -> bytes:
+        """As record.json."""
+        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """The inverse of `encode`."""
+        return cls(**json.loads(raw))
+
+
+def encode_checkpoint(
+    model: nn.Module, *, state: Mapping[str, Any], config: Mapping[str, Any], thresholds: Mapping[str, float] | None
+) -> dict[str, bytes]:
+    """Return the files of a checkpoint but for its record. Nothing in them changes when training goes on."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, folder / MODEL)
-    torch.save(dict(state), folder / STATE)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (folder / THRESHOLDS).write_text(json.dumps(dict(thresholds), indent=2) + "\n")
+    state_file = io.BytesIO()
+    torch.save(dict(state), state_file)
+    files = {
+        MODEL: safetensors.torch.save(weights),
+        STATE: state_file.getvalue(),
+        CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
+    }
+    if thresholds is not None:
+        files[THRESHOLDS] = (json.dumps(dict(thresholds), indent=2) + "\n").encode()
+    return files
 
 
-def read_weights(folder: Path, model: nn.Module) -> None:
-    """Load `folder`'s weights into `model`. Raises RuntimeError naming missing and unexpected weights."""
-    model.load_state_dict(safetensors.torch.load_file(folder / MODEL))
+class Checkpoint:
+    """The checkpoint `name` in the run folder that `run` opens."""
 
+    def __init__(self, run: Objects, name: str) -> None:
+        self._run, self.name = run, name
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the training state of `folder`, on the CPU."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
+    def load_weights(self, model: nn.Module) -> None:
+        """Put the weights into `model`. Raises RuntimeError naming missing and unexpected weights."""
+        model.load_state_dict(safetensors.torch.load(self._read(MODEL)))
 
+    def state(self) -> dict[str, Any]:
+        """The training state, on the CPU."""
+        state: dict[str, Any] = torch.load(io.BytesIO(self._read(STATE)), map_location="cpu", weights_only=True)
+        return state
 
-def read_thresholds(folder: Path) -> dict[str, float]:
-    """Return the threshold per region that was best on the validation cases of that checkpoint."""
-    thresholds: dict[str, float] = json.loads((folder / THRESHOLDS).read_text())
-    return thresholds
+    def thresholds(self) -> dict[str, float]:
+        """The threshold per region that was best on the validation cases."""
+        thresholds: dict[str, float] = json.loads(self._read(THRESHOLDS))
+        return thresholds
+
+    def _read(self, file: str) -> bytes:
+        content = self._run.get(f"{self.name}/{file}")
+        if content is None:
+            raise InputError(
+                f"wanted {file} in {self._run.uri}/{self.name}, found none; delete that folder to use an earlier one"
+            )
+        return content

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
+from ray_jobs.checkpoint_store import CheckpointConfig
 from ray_jobs.optimiser import OptimiserConfig
+from ray_jobs.parallel import ParallelConfig
 from ray_jobs.validation import ValidationConfig
 from storage import Frame, InputError, SplitConfig
 
@@ -23,7 +25,7 @@ class TrainConfig:
     """Train a U-Net on BraTS cases. Without --source or --store it writes and uses a synthetic cohort."""
 
     preset: str = "demo"
-    """Named starting point for everything below: demo, laptop, brats3d, brats2d, cs231n3d or cs231n2d."""
+    """Named starting point for everything below: demo, laptop, brats3d, g4dn, brats2d, cs231n3d or cs231n2d."""
     source: str | None = None
     """Folder of BraTS cases as downloaded (NIfTI); converted once, found again next time."""
     store: str | None = None
@@ -34,14 +36,29 @@ class TrainConfig:
     """Name of the run; the same name resumes. Default: preset and a hash of configuration and store."""
     workers: int | None = None
     """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
+    min_workers: int | None = None
+    """Go on with as few workers as this while the cluster has no more, with the same global batch. Default: --workers.
+    """
     gpu: bool | None = None
     """Whether each worker has a GPU. Default: where there are GPUs."""
     max_failures: int = 3
     """How often lost workers are started again before the run gives up."""
     cache_gb: float = 50.0
     """Local disk for decoded cases, shared by the ranks of a node, in GB."""
+    read_threads: int = 2
+    """CPU threads that read patches for a rank."""
+    ready_batches: int = 8
+    """Batches that the loader of a rank holds ready against slow ones. They take memory where training runs."""
     epochs: int = 10
     """Passes over sampling.patches-per-epoch patches; the learning rate falls to zero over all of them."""
+    micro_batch_size: int | None = None
+    """Patches a rank computes at once: it works off its share of the global batch in such parts and adds up their
+    gradients. Batch Dice is then taken over a part. Default: the whole share."""
+    patience: int | None = None
+    """Validations in a row without a better mean IoU after which the run ends. Default: all epochs are done."""
+    on_bad_case: Literal["skip", "raise"] = "skip"
+    """A case that can no longer be read is named, and then: another takes its place (in a score it is left out), or
+    the run ends."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
@@ -55,6 +72,8 @@ class TrainConfig:
     loss: LossConfig
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         if self.source is not None and self.store is not None:
@@ -63,6 +82,19 @@ class TrainConfig:
             raise InputError(f"--epochs must be at least 1, got {self.epochs}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers must be at least 1, got {self.workers}")
+        if self.ready_batches < 1:
+            raise InputError(f"--ready-batches must be at least 1, got {self.ready_batches}")
+        if self.read_threads < 1:
+            raise InputError(f"--read-threads must be at least 1, got {self.read_threads}")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise InputError(f"--micro-batch-size must be at least 1, got {self.micro_batch_size}")
+        if self.micro_batch_size is not None and self.parallel.static_graph:
+            # torch 2.13 fails with an internal assertion in the first part of the first step.
+            raise InputError("--parallel.static-graph and --micro-batch-size exclude each other: leave one of them out")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"--patience must be at least 1, got {self.patience}")
+        if self.min_workers is not None and self.min_workers < 1:
+            raise InputError(f"--min-workers must be at least 1, got {self.min_workers}")
         if self.model.dimensions != self.sampling.dimensions:
             raise InputError(
                 f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
@@ -79,7 +111,10 @@ class TrainConfig:
 
 
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
-NOT_PART_OF_A_RUN = ("preset", "source", "store", "runs", "name", "workers", "gpu", "max_failures", "cache_gb")
+NOT_PART_OF_A_RUN = (
+    *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
+    *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches"),
+)
 
 
 def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ray_jobs.console import open_console
 from ray_jobs.conversion import convert_cohort, verify_cohort
 from ray_jobs.exit_status import run_command
 from ray_jobs.ray_start import ray_running
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
     if config.source is None and not config.verify and config.mirror is None:
         raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
-    console = Console()
+    console = open_console()
     status = 0
     with ExitStack() as stack:  # Ray starts when there is work for it, and ends with this command
 

@@ -9,13 +9,24 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 
+class StoppedBySignalError(Exception):
+    """A signal cut the command off; `status` is what it ends with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"stopped by signal {status - 128}")
+        self.status = status
+
+
 def run_command(main: Callable[[Sequence[str]], int]) -> int:
-    """Return the exit status of `main`: 2 after an InputError, which is printed as one line, 130 after Ctrl-C."""
+    """Return the exit status of `main`: 2 after an InputError, which is printed as one line; 128 + signal after one."""
     try:
         return main(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except StoppedBySignalError as error:
+        print("cut off; the same command goes on from the last checkpoint", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

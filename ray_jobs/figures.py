@@ -1,4 +1,4 @@
-"""Cross-sections of a case with its label and prediction.
+"""Cross-sections of a case with its label and prediction, and scores over the threshold.
 
 Shapes: M modality, R region, D H W voxels (z y x) in LPS: x grows to the patient's left, y to the back, z upwards.
 """
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ray_jobs.validation import CaseImage
+from ray_jobs.validation import CaseImage, ThresholdCurves
 from storage import MODALITIES, REGIONS
 
 # Drawn from the largest region to the smallest, so that each shows inside the one before.
@@ -48,6 +48,24 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
         axes[row][0].text(2, 4, plane, color="white", fontsize=7, va="top")
     legend = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in REGIONS)
     figure.suptitle(f"{image.case_id}    blue WT, green TC, purple ET    {legend}", color="white", fontsize=10)
+    return figure
+
+
+def draw_threshold_curves(curves: ThresholdCurves, thresholds: Mapping[str, float]) -> Figure:
+    """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
+    figure = Figure(figsize=(4 * len(REGIONS), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(REGIONS), sharey=True)
+    for index, (axis, region) in enumerate(zip(axes, REGIONS, strict=True)):
+        colour = REGION_COLOURS[region]
+        axis.plot(curves.thresholds_T, curves.iou_TR[:, index], color=colour, label="IoU")
+        axis.plot(curves.thresholds_T, curves.dice_TR[:, index], color=colour, linestyle="--", label="Dice")
+        axis.axvline(thresholds[region], color="grey", linewidth=1)
+        axis.set_title(f"{region} at {thresholds[region]:.3f}", fontsize=10)
+        axis.set_xlabel("threshold")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+    axes[0].legend(fontsize=8)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import torch
@@ -17,20 +18,24 @@ class OptimiserConfig:
     """adamw, adam, or sgd with Nesterov momentum 0.99 (nnU-Net's)."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after the warm-up."""
-    schedule: Literal["poly", "plateau"] = "poly"
-    """poly: falls to zero as (1 - step / steps) ** 0.9 (nnU-Net's). plateau: a tenth whenever the validation IoU
-    has not risen for ten validations (ReduceLROnPlateau), without warm-up."""
+    schedule: Literal["poly", "cosine", "plateau"] = "poly"
+    """poly: falls to zero as (1 - step / steps) ** 0.9 (nnU-Net's). cosine: half a wave (Loshchilov and Hutter 2017).
+    plateau: a tenth whenever the validation IoU has not risen for ten validations (ReduceLROnPlateau), no warm-up."""
     weight_decay: float = 1e-5
     clip_norm: float | None = 12.0
     """Gradients are scaled down to this norm; 12 is nnU-Net's."""
     warmup_steps: int = 20
     """Steps over which the learning rate rises from zero."""
+    ema_decay: float | None = None
+    """Score and save an exponential moving average of the weights with this decay, such as 0.999. Default: none."""
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 10:
             raise InputError(f"--optimiser.learning-rate must lie between 0 and 10, got {self.learning_rate}")
         if self.schedule == "plateau" and self.warmup_steps:
             raise InputError("--optimiser.schedule plateau has no warm-up: give --optimiser.warmup-steps 0")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"--optimiser.ema-decay must lie between 0 and 1, or be None, got {self.ema_decay}")
 
 
 def build_optimiser(config: OptimiserConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -43,21 +48,20 @@ def build_optimiser(config: OptimiserConfig, model: nn.Module) -> torch.optim.Op
 
 
 class Schedule:
-    """The learning rate of `optimiser` over a run of `total_steps` steps."""
+    """The learning rate of `optimiser` over a run of `total_steps` steps.
+
+    Rates by step are set here rather than by torch's LambdaLR, which warns when the first steps are skipped, as they
+    are in float16 until the loss scale has come down.
+    """
 
     def __init__(self, config: OptimiserConfig, optimiser: torch.optim.Optimizer, total_steps: int) -> None:
-        self._optimiser = optimiser
-        self._by_step: torch.optim.lr_scheduler.LambdaLR | None = None
+        self._config, self._optimiser, self._total_steps = config, optimiser, total_steps
+        self._steps = 0
         self._by_score: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
-
-        def factor(step: int) -> float:
-            warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-            return warmup * (1 - min(step, total_steps - 1) / total_steps) ** 0.9
-
-        if config.schedule == "poly":
-            self._by_step = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        else:
+        if config.schedule == "plateau":
             self._by_score = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=10)
+        else:
+            self._set_rate()
 
     @property
     def learning_rate(self) -> float:
@@ -65,9 +69,10 @@ class Schedule:
         return float(self._optimiser.param_groups[0]["lr"])
 
     def after_step(self) -> None:
-        """Move on by one optimiser step."""
-        if self._by_step is not None:
-            self._by_step.step()
+        """Move on by one step."""
+        self._steps += 1
+        if self._by_score is None:
+            self._set_rate()
 
     def after_validation(self, mean_iou: float) -> None:
         """Take note of a validation's mean IoU."""
@@ -76,13 +81,17 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for an exact resume."""
-        part = self._by_step or self._by_score
-        assert part is not None
-        return {name: value for name, value in part.state_dict().items() if name != "lr_lambdas"}
+        return {"steps": self._steps, "by_score": self._by_score and self._by_score.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        if self._by_step is not None:
-            self._by_step.load_state_dict({**state, "lr_lambdas": [None]})
-        elif self._by_score is not None:
-            self._by_score.load_state_dict(state)
+        """The inverse of `state_dict`. The rate itself comes back with the optimiser's state."""
+        self._steps = state["steps"]
+        if self._by_score is not None:
+            self._by_score.load_state_dict(state["by_score"])
+
+    def _set_rate(self) -> None:
+        warmup = min(1.0, (self._steps + 1) / max(1, self._config.warmup_steps))
+        done = min(self._steps, self._total_steps - 1) / self._total_steps
+        fall = (1 + math.cos(math.pi * done)) / 2 if self._config.schedule == "cosine" else (1 - done) ** 0.9
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * warmup * fall

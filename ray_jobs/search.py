@@ -13,8 +13,8 @@ from ray_jobs.cohort import cache_folder, find_or_make_store
 from ray_jobs.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.fit import fit
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.run import TrainPlan
 from ray_jobs.run_folder import RunFolder
-from ray_jobs.train_loop import TrainPlan
 from storage import InputError, split_cohort
 
 

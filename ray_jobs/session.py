@@ -6,14 +6,17 @@ worker. The training loop sees only `Session`.
 
 import dataclasses
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+
+from ray_jobs.live_metrics import LiveMetrics
+from storage.objects import Objects
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Progress:
     loss: float = float("nan")
     patches_per_second: float = 0.0
     data_wait_fraction: float = 0.0
+    iou: float = float("nan")  # of the last validation in this start of the run, mean over the regions
     message: str = ""
 
 
@@ -37,16 +41,12 @@ class Session(Protocol):
     world_size: int
     device: torch.device
     cpu_threads: int  # what this rank may compute with, where the ranks of a node share its cores
+    folder: str  # the run's, a path or an s3:// URL: checkpoints go there
+    metrics: LiveMetrics | None  # the rank's figures in Prometheus, where there is Ray
     artifacts: Path  # a folder of rank 0's for events and figures; `publish` brings it to the run folder
 
-    def latest_checkpoint(self) -> Any:
-        """Context manager: the folder of the last recorded checkpoint, or None."""
-
-    def best_checkpoint(self) -> Any:
-        """Context manager: the folder of the checkpoint with the best validation IoU."""
-
-    def report(self, metrics: Mapping[str, float], folder: Path | None, name: str) -> None:
-        """Record an epoch's metrics with rank 0's checkpoint `folder` under `name`. Every rank must call it."""
+    def report(self, metrics: Mapping[str, float | str]) -> None:
+        """Record an epoch's metrics. Every rank must call it."""
 
     def publish(self) -> None:
         """Bring `artifacts` to the run folder."""
@@ -54,32 +54,26 @@ class Session(Protocol):
     def tell(self, progress: Progress) -> None:
         """Tell whoever watches. Never waits."""
 
+    def stop_asked(self) -> bool:
+        """Whether whoever watches wants the run to save and end. Never waits."""
+
+    def node_is_going(self) -> bool:
+        """Whether a node of the run is about to be taken away. Every rank must call it."""
+
 
 class LocalSession:
-    """One process that keeps its run in `folder`, without Ray."""
+    """One process that keeps its run in `folder`, without Ray; or one of several that torch.distributed has joined."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.rank, self.world_size, self.device = 0, 1, device
-        self.cpu_threads = share_of_cores(1)
-        self.artifacts = folder
-        self.history: list[dict[str, float]] = []
-        self._checkpoints: list[tuple[float, Path]] = []
+    def __init__(self, folder: Path, device: torch.device, *, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size, self.device = rank, world_size, device
+        self.cpu_threads = share_of_cores(world_size)
+        self.folder, self.artifacts = str(folder), folder
+        self.metrics: LiveMetrics | None = None
+        self.history: list[dict[str, float | str]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[Path | None]:
-        yield self._checkpoints[-1][1] if self._checkpoints else None
-
-    @contextmanager
-    def best_checkpoint(self) -> Iterator[Path]:
-        yield max(self._checkpoints)[1]
-
-    def report(self, metrics: Mapping[str, float], folder: Path | None, name: str) -> None:
+    def report(self, metrics: Mapping[str, float | str]) -> None:
         self.history.append(dict(metrics))
-        if folder is not None:
-            kept = self.artifacts / name
-            shutil.copytree(folder, kept, dirs_exist_ok=True)
-            self._checkpoints.append((metrics["iou_mean"], kept))
 
     def publish(self) -> None:
         pass  # artifacts are in the run folder already
@@ -87,66 +81,67 @@ class LocalSession:
     def tell(self, progress: Progress) -> None:
         pass
 
+    def stop_asked(self) -> bool:
+        return False
+
+    def node_is_going(self) -> bool:
+        return False
+
 
 class RaySession:
-    """A Ray Train worker's place. `board` is the actor that the driver's progress bar reads, if there is one."""
+    """A Ray Train worker's place in the run at `folder`. `board` is the actor the driver reads, if there is one."""
 
-    def __init__(self, board: Any) -> None:
-        import ray.train
+    def __init__(self, folder: str, board: Any) -> None:
+        import ray
         import ray.train.torch
 
-        self._train = ray.train
+        self._ray = ray
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.cpu_threads = share_of_cores(context.get_local_world_size())
-        self._storage = context.get_storage()
-        self._board = board
-        local = self._local_run_folder()
+        self.metrics: LiveMetrics | None = LiveMetrics(context.get_experiment_name(), self.rank)
+        self.folder = folder
+        self._board: Any = board
+        self._answer: Any = None
+        self._stop_asked = False
         # On a local disk the event files are written where they stay, so TensorBoard follows them as they grow.
-        self.artifacts = local if local is not None else Path(tempfile.mkdtemp(prefix="brats-artifacts-"))
+        self._remote = "://" in folder
+        self.artifacts = Path(tempfile.mkdtemp(prefix="brats-artifacts-")) if self._remote else Path(folder)
         self.artifacts.mkdir(parents=True, exist_ok=True)
 
-    def _local_run_folder(self) -> Path | None:
-        filesystem = self._storage.storage_filesystem
-        is_local = filesystem.type_name == "local"
-        return Path(self._storage.experiment_fs_path) if is_local else None
-
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[Path | None]:
-        checkpoint = self._train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
-
-    @contextmanager
-    def best_checkpoint(self) -> Iterator[Path]:
-        reported = self._train.get_all_reported_checkpoints()
-        best = max(reported, key=lambda each: each.metrics["iou_mean"])
-        with best.checkpoint.as_directory() as folder:
-            yield Path(folder)
-
-    def report(self, metrics: Mapping[str, float], folder: Path | None, name: str) -> None:
-        checkpoint = None if folder is None else self._train.Checkpoint.from_directory(str(folder))
-        self._train.report(dict(metrics), checkpoint=checkpoint, checkpoint_dir_name=name)
+    def report(self, metrics: Mapping[str, float | str]) -> None:
+        self._ray.train.report(dict(metrics))
 
     def publish(self) -> None:
-        if self._local_run_folder() is not None:
-            return
-        import pyarrow.fs
-
-        pyarrow.fs.copy_files(
-            str(self.artifacts),
-            self._storage.experiment_fs_path,
-            source_filesystem=pyarrow.fs.LocalFileSystem(),
-            destination_filesystem=self._storage.storage_filesystem,
-        )
+        if self._remote:
+            run = Objects(self.folder)
+            for file in self.artifacts.iterdir():
+                run.put(file.name, file.read_bytes())
 
     def tell(self, progress: Progress) -> None:
         if self._board is not None:
-            self._board.tell.remote(dataclasses.asdict(progress))
+            self.stop_asked()
+            self._answer = self._board.tell.remote(dataclasses.asdict(progress))
+
+    def stop_asked(self) -> bool:
+        # The board answers each piece of news; a question of its own every step would cost a message a step.
+        if self._answer is not None and self._ray.wait([self._answer], timeout=0)[0]:
+            self._stop_asked = self._stop_asked or self._ray.get(self._answer)
+            self._answer = None
+        return self._stop_asked
+
+    def node_is_going(self) -> bool:
+        return self._ray.train.get_preemption_info() is not None
+
+
+def from_every_rank(value: T, session: Session) -> list[T]:
+    """Return each rank's `value`, in their order. Every rank must call it."""
+    if session.world_size == 1:
+        return [value]
+    everyone: list[Any] = [None] * session.world_size
+    torch.distributed.all_gather_object(everyone, value)
+    return everyone
 
 
 def share_of_cores(ranks: int) -> int:

@@ -16,24 +16,37 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     for column in ("region", "threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline"):
         table.add_column(column, justify="left" if column == "region" else "right")
     for region in (*REGIONS, "mean"):
-        scores = [part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
+        scores = [part and part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
         threshold = validation["threshold"].get(region)
         table.add_row(
             region,
             "" if threshold is None else f"{threshold:.3f}",
-            *(f"{score:.3f}" for score in scores),
+            *("" if score is None else f"{score:.3f}" for score in scores),
             f"{summary['baseline_iou'][region]:.3f}",
         )
     console.print(table)
     console.print(
-        f"{validation['cases']} validation and {test['cases']} test cases; thresholds chosen on validation. "
-        "Baseline: IoU of the best threshold on any single modality, validation cases."
+        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; "
+        "thresholds chosen on validation. Baseline: IoU of the best threshold on any single modality, validation cases."
     )
+    _print_time(summary["time"], console)
     speed = summary["throughput"]
     console.print(
         f"{speed['patches_per_second']:.2f} patches/s, {speed['data_wait_fraction']:.2%} of the time spent waiting for "
         f"data ({speed['world_size']} x {speed['device']}, {speed['precision']})"
     )
+    console.print(summary["time"]["advice"], soft_wrap=True, highlight=False)
     places = {"store": summary["store"], "run folder": summary["folder"], "checkpoint": summary["checkpoint"]}
     for what, place in places.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
+
+
+def _print_time(time: Mapping[str, Any], console: Console) -> None:
+    table = Table(title="where the time went")
+    table.add_column("part")
+    for column in ("seconds", "share"):
+        table.add_column(column, justify="right")
+    total = sum(time["seconds"].values()) or 1.0
+    for part, seconds in time["seconds"].items():
+        table.add_row(part, f"{seconds:.1f}", f"{seconds / total:.1%}")
+    console.print(table)

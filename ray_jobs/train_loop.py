@@ -1,132 +1,134 @@
 """THE training loop. It knows ranks and checkpoints only through its `Session`, so it runs with and without Ray."""
 
-import dataclasses
-import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from dali_pipelines import Batch, PatchLoader, Shard
-from models import OptimiserStep, Precision, build_loss, build_unet, choose_precision
-from ray_jobs.checkpoint import read_state, read_thresholds, read_weights, write_checkpoint
-from ray_jobs.config import TrainConfig, run_identity
+from dali_pipelines import Batch
+from models import NonFiniteGradientsError, StepResult
+from ray_jobs.advice import Setting, advise
+from ray_jobs.agreement import Wish
+from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.figures import save_cross_section
 from ray_jobs.monitoring import Monitor
-from ray_jobs.optimiser import Schedule, build_optimiser
-from ray_jobs.session import RaySession, Session
-from ray_jobs.validation import CaseEvaluator, Evaluation, evaluate
-from storage import REGIONS, DecodedCaseCache, Splits, open_store
+from ray_jobs.parallel import RankWatch
+from ray_jobs.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
+from ray_jobs.saver import Saver
+from ray_jobs.session import Progress, RaySession, Session, from_every_rank
+from ray_jobs.validation import Evaluation, evaluate
+from storage import InputError
 
 FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """A run that is decided: what every rank must know."""
-
-    config: TrainConfig
-    store: str
-    splits: Splits
-    cache: Path
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """The moving parts of a run, all of whose state a checkpoint holds."""
-
-    plan: TrainPlan
-    cache: DecodedCaseCache
-    loader: PatchLoader
-    model: nn.Module  # plain, for weights and inference
-    parallel: nn.Module  # the same parameters, averaging gradients over the ranks
-    loss: nn.Module
-    precision: Precision
-    optimiser: torch.optim.Optimizer
-    schedule: Schedule
-    take_step: OptimiserStep
-    evaluator: CaseEvaluator
-
-
 def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
-    return train(config["plan"], RaySession(config["board"]))
+    return train(config["plan"], RaySession(config["folder"], config["board"]))
 
 
 def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
-    """Train to the last epoch, from the latest checkpoint if there is one, and return the scores of the best epoch."""
-    run = prepare(plan, session)
-    with run.loader as loader, Monitor(session, loader) as monitor:
-        with session.latest_checkpoint() as folder:
-            if folder is not None:
-                restore(run, folder)
-        for epoch in range(loader.epoch, plan.config.epochs):
-            run.model.train()
-            monitor.start_epoch()
-            for batch in loader:
-                loss = train_step(run, batch)
-                monitor.after_step(loss, run.schedule.learning_rate)
-            metrics = monitor.after_epoch(epoch, skipped_steps=run.take_step.steps_skipped)
-            last = epoch + 1 == plan.config.epochs
-            if last or (epoch + 1) % plan.config.validation.every == 0:
-                scored = score(run, session, plan.splits.validation, keep_images=1)
-                run.schedule.after_validation(scored.scores.mean_iou)
-                monitor.after_validation(epoch, scored)
-                record(run, session, metrics | scored.metrics, scored.thresholds, epoch)
-        return finish(run, session, monitor)
+    """Train to the end, from the newest checkpoint if there is one, and return the scores of the best epoch.
+
+    A run that was asked to stop returns `{"stopped": where}` instead, and one that had to `{"failed": why}`; the same
+    call goes on from there.
+    """
+    with (
+        watch_ranks(plan, session) as watch,
+        (run := prepare(plan, session)).loader as loader,
+        Monitor(session, loader, run.clock, epochs=plan.config.epochs) as monitor,
+        Saver(session, plan.config.checkpoints, monitor.tell) as saver,
+    ):
+        restore(run, monitor, session, saver.store)
+        while loader.epoch < plan.config.epochs and not run.early_stopping.is_over:
+            try:
+                stopped = train_epoch(run, session, monitor, saver, watch)
+            except NonFiniteGradientsError as error:  # on every rank alike; to start the workers again would not help
+                return {"failed": str(error)}
+            if stopped is not None:
+                saver.wait()
+                return {"stopped": stopped} if saver.failure is None else {"failed": saver.failure}
+            watch.at(f"epoch {loader.epoch}, validation")
+            metrics = monitor.after_epoch(loader.epoch - 1, skipped_steps=run.take_step.steps_skipped)
+            last = loader.epoch == plan.config.epochs
+            if last or loader.epoch % plan.config.validation.every == 0:
+                validate(run, session, monitor, saver, metrics)
+        with run.clock.aside("checkpoints"):
+            saver.wait()
+        watch.at("the last scoring")
+        return finish(run, session, monitor, saver.store)
 
 
-def train_step(run: Run, batch: Batch) -> torch.Tensor:
-    """Forward, backward, update. Returns the loss on the device: reading it here would make the GPU wait."""
-    with run.precision.autocast(batch.image.device):
-        outputs = run.parallel(batch.image)
-    loss: torch.Tensor = run.loss(outputs, batch.regions)
-    run.take_step(loss, describe_batch=lambda: ", ".join(batch.case_ids))
+def watch_ranks(plan: TrainPlan, session: Session) -> RankWatch:
+    """What names rank and step where another rank is lost; to whoever watches, too."""
+
+    def tell(message: str) -> None:
+        session.tell(Progress(stage="note", message=message))
+
+    return RankWatch(plan.config.parallel, rank=session.rank, world_size=session.world_size, tell=tell)
+
+
+def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watch: RankWatch) -> str | None:
+    """Do the remaining steps of the epoch. Returns where it stopped, if the run is to stop there."""
+    run.model.train()
+    monitor.start_epoch()
+    for batch in run.clock.batches(run.loader):
+        watch.at(f"epoch {run.loader.epoch + 1}, step {run.loader.step}")
+        step = train_step(run, batch)
+        monitor.after_step(step, run.schedule.learning_rate)
+        monitor.name_bad_cases({each.case_id: each.error for each in batch.replacements}, "others take its place")
+        agreed = saver.after_step(run.loader.step)
+        if agreed & Wish.CHECKPOINT:
+            save(run, session, monitor, saver)
+        if agreed & Wish.STOP:
+            return f"after step {run.loader.step} of epoch {run.loader.epoch + 1}"
+    saver.after_epoch()
+    return None
+
+
+def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
+    """Score the validation cases and save a checkpoint with the thresholds that were best for them."""
+    with weights_to_keep(run):
+        scored = score(run, session, run.plan.splits.validation, keep_images=1)
+    run.schedule.after_validation(scored.scores.mean_iou)
+    run.early_stopping.after_validation(scored.scores.mean_iou)
+    monitor.after_validation(run.loader.epoch - 1, scored)
+    if session.rank == 0:
+        monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
+    metrics = {**metrics, **scored.metrics}
+    run.history.append(metrics)
+    name = save(run, session, monitor, saver, metrics=scored.metrics, thresholds=scored.thresholds)
+    session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
+    session.publish()
+
+
+def train_step(run: Run, batch: Batch) -> StepResult:
+    """Forward and backward in parts that fit the device, then one update along their mean gradient."""
+    whole = len(batch.image)
+    size = run.plan.config.micro_batch_size or whole
+    parts = list(zip(batch.image.split(size), batch.regions.split(size), strict=True))
+    for image, regions in parts[:-1]:
+        with run.gradients_kept_local():
+            forward_and_backward(run, image, regions, share=len(image) / whole)
+    image, regions = parts[-1]
+    forward_and_backward(run, image, regions, share=len(image) / whole)
+    with run.clock.part("optimiser"):
+        result = run.take_step.update(describe_batch=lambda: ", ".join(batch.case_ids))
+        if run.average is not None and result.taken:
+            run.average.update()
     run.schedule.after_step()
-    return loss.detach()
+    return result
 
 
-def prepare(plan: TrainPlan, session: Session) -> Run:
-    """Build everything at its starting state: the same on every rank, and the same in every start of the run."""
-    config = plan.config
-    torch.manual_seed(config.sampling.seed)
-    torch.set_num_threads(session.cpu_threads)
-    if session.device.type == "cuda":
-        torch.cuda.set_device(session.device)  # collectives of plain objects go through the current device
-    cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
-    precision = choose_precision(session.device, config.precision)
-    loader = PatchLoader(
-        cache,
-        plan.splits.train,
-        sampling=config.sampling,
-        augmentation=config.augmentation,
-        shard=Shard(rank=session.rank, world_size=session.world_size),
-        device=str(session.device),
-        normalisation=config.normalisation,
-        frame=config.frame,
-        dtype="float16" if precision.dtype == torch.float16 else "float32",
-        channels_last=config.execution.channels_last,
-    )
-    model = build_unet(config.model, config.execution).to(session.device)
-    parallel = nn.parallel.DistributedDataParallel(model) if session.world_size > 1 else model
-    optimiser = build_optimiser(config.optimiser, model)
-    schedule = Schedule(config.optimiser, optimiser, config.epochs * loader.steps_per_epoch)
-    take_step = OptimiserStep(model, optimiser, precision, device=session.device, clip_norm=config.optimiser.clip_norm)
-    return Run(
-        plan=plan,
-        cache=cache,
-        loader=loader,
-        model=model,
-        parallel=parallel,
-        loss=build_loss(config.loss),
-        precision=precision,
-        optimiser=optimiser,
-        schedule=schedule,
-        take_step=take_step,
-        evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
-    )
+def forward_and_backward(run: Run, image: torch.Tensor, regions: torch.Tensor, *, share: float) -> None:
+    """Add the gradients of some patches, which are this `share` of the batch, to the step's."""
+    with run.clock.part("forward"):
+        with run.precision.autocast(image.device):
+            outputs = run.parallel(image)
+        loss: torch.Tensor = run.loss(outputs, regions) * share
+    with run.clock.part("backward"):
+        run.take_step.backward(loss)
 
 
 def score(
@@ -140,68 +142,57 @@ def score(
 ) -> Evaluation:
     """Score whole cases with the weights as they are."""
     run.model.eval()
-    return evaluate(
-        run.evaluator,
-        run.cache,
-        case_ids,
-        session,
-        normalisation=run.plan.config.normalisation,
-        frame=run.plan.config.frame,
-        thresholds=thresholds,
-        keep_images=keep_images,
-        with_baseline=with_baseline,
-    )
+    with run.clock.aside("validation"):
+        return evaluate(
+            run.evaluator,
+            run.cache,
+            case_ids,
+            session,
+            normalisation=run.plan.config.normalisation,
+            frame=run.plan.config.frame,
+            thresholds=thresholds,
+            keep_images=keep_images,
+            with_baseline=with_baseline,
+            on_bad_case=run.plan.config.on_bad_case,
+        )
 
 
-def record(
-    run: Run, session: Session, metrics: Mapping[str, float], thresholds: Mapping[str, float], epoch: int
-) -> None:
-    """Report the epoch with a checkpoint of all state, written by rank 0."""
-    name = f"checkpoint_epoch_{epoch + 1:04d}"
-    if session.rank > 0:
-        session.report(metrics, None, name)
-        return
-    state = {
-        "loader": run.loader.state_dict(),
-        "optimiser": run.optimiser.state_dict(),
-        "schedule": run.schedule.state_dict(),
-        "steps": run.take_step.state_dict(),
-        "torch_rng": torch.get_rng_state(),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        config = run_identity(run.plan.config, run.cache.store.digest) | {"regions": list(REGIONS)}
-        write_checkpoint(Path(folder), model=run.model, state=state, config=config, thresholds=thresholds)
-        session.report(metrics, Path(folder), name)
-    session.publish()
-
-
-def restore(run: Run, folder: Path) -> None:
-    """Put every part back to where the checkpoint left it."""
-    state = read_state(folder)
-    read_weights(folder, run.model)
-    run.loader.load_state_dict(state["loader"])
-    run.optimiser.load_state_dict(state["optimiser"])
-    run.schedule.load_state_dict(state["schedule"])
-    run.take_step.load_state_dict(state["steps"])
-    torch.set_rng_state(state["torch_rng"])
-
-
-def finish(run: Run, session: Session, monitor: Monitor) -> dict[str, Any]:
+def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore) -> dict[str, Any]:
     """Score the best checkpoint: validation at its own best thresholds, test at those; draw the cross-sections."""
-    with session.best_checkpoint() as folder:
-        read_weights(folder, run.model)
-        thresholds = read_thresholds(folder)
+    best = same_on_every_rank(store.best, session)
+    if best is None:
+        raise InputError(f"no checkpoint could be written to {session.folder}: make room there, or give another --runs")
+    checkpoint = store.open(best)
+    checkpoint.load_weights(run.model)
+    thresholds = checkpoint.thresholds()
     monitor.tell("scoring the best epoch")
-    validation = score(
-        run, session, run.plan.splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True
-    )
-    test = score(run, session, run.plan.splits.test, thresholds, keep_images=FIGURES_PER_RANK)
-    for image in (*validation.images, *test.images):
-        save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
+    splits = run.plan.splits
+    validation = score(run, session, splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True)
+    test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
+    with run.clock.aside("figures"):
+        for image in (*validation.images, *(test.images if test else ())):
+            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
     session.publish()
+    seconds = monitor.time_spent()
+    advice = advise(seconds, describe_setting(run, session))
     return {
+        "checkpoint": f"{session.folder}/{best.name}",
         "validation": validation.summary(),
-        "test": test.summary(),
+        "test": test.summary() if test else None,
         "baseline_iou": validation.baseline_iou,
+        "history": run.history,
+        "bad_cases": dict(sum(map(Counter, from_every_rank(run.loader.bad_cases, session)), Counter[str]())),
         "throughput": monitor.throughput() | {"precision": run.precision.name},
+        "time": {"seconds": seconds, "bound_by": advice.verdict, "advice": advice.sentence},
     }
+
+
+def describe_setting(run: Run, session: Session) -> Setting:
+    """What the run ran on and with, for advice on its speed."""
+    return Setting(
+        device="cuda" if session.device.type == "cuda" else "cpu",
+        precision=run.precision.name,
+        compiled=run.plan.config.execution.compile,
+        world_size=session.world_size,
+        validation_every=run.plan.config.validation.every,
+    )

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ray_jobs.cohort import check_input
 from ray_jobs.command import parse_over_preset
+from ray_jobs.console import open_console
 from ray_jobs.exit_status import run_command
 from ray_jobs.ray_start import ray_running
 from ray_jobs.run_folder import RunFolder
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status."""
     search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig)
     check_input(search.training)
-    console = Console()
+    console = open_console()
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
         results, folder = run_search(search, console)
     print_trials(results, folder, console)

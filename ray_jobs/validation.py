@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from dali_pipelines import Volume, VolumeLoader
-from models import Precision, RegionScores, ThresholdCounts, sliding_window_probabilities
+from dali_pipelines import OnBadCase, Volume, VolumeLoader
+from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_window_probabilities
 from ray_jobs.baseline import SingleModalityBaseline, best_single_modality_iou
-from ray_jobs.session import Session
+from ray_jobs.session import Session, from_every_rank
 from storage import REGIONS, DecodedCaseCache, Frame, InputError
 
 
@@ -24,7 +23,10 @@ class ValidationConfig:
     """Sliding-window inference over whole held-out cases."""
 
     whole: bool = False
-    """Predict each case (3-D) or slice (2-D) at once, not in windows of the patch's shape."""
+    """Predict each case (3-D) or slice (2-D) at once, padded to what the network's depth wants, not in windows of the
+    patch's shape."""
+    head_only: bool = True
+    """Outside the head, where every modality is 0, no region is predicted."""
     overlap: float = 0.25
     """Share of a window that its neighbour covers too."""
     window_batch: int = 2
@@ -52,22 +54,39 @@ class CaseImage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ThresholdCurves:
+    """IoU and Dice of each region (R) at every threshold (T) of the grid."""
+
+    thresholds_T: NDArray[np.float32]
+    iou_TR: NDArray[np.float64]
+    dice_TR: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Scores of one set of cases over all ranks, and the images that this rank was asked to keep."""
 
     cases: int
     scores: RegionScores
     thresholds: Mapping[str, float]
+    curves: ThresholdCurves
+    bad_cases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # left out: case to reason
     images: tuple[CaseImage, ...] = ()
     baseline_iou: Mapping[str, float] | None = None
+    by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` says of these cases."""
         return {
             "cases": self.cases,
+            "bad_cases": dict(self.bad_cases),
             "iou": _by_region(self.scores.iou),
             "dice": _by_region(self.scores.dice),
             "threshold": dict(self.thresholds),
+            "by_case": {
+                case_id: {"iou": _by_region(scores.iou), "dice": _by_region(scores.dice)}
+                for case_id, scores in self.by_case.items()
+            },
         }
 
     @property
@@ -80,9 +99,7 @@ class Evaluation:
 class CaseEvaluator:
     """Predicts whole cases with a network trained on patches or slices."""
 
-    def __init__(
-        self, model: nn.Module, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision
-    ) -> None:
+    def __init__(self, model: UNet, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision) -> None:
         self._model, self._config, self._precision = model, config, precision
         self._window = tuple(patch_shape)
 
@@ -90,14 +107,18 @@ class CaseEvaluator:
         """Return probabilities_RDHW in float32, on the image's device."""
         dimensions = len(self._window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
-        return sliding_window_probabilities(
+        whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
+        probabilities_RDHW = sliding_window_probabilities(
             self._finest_logits,
             image_MDHW,
-            window=image_MDHW.shape[-dimensions:] if self._config.whole else self._window,
+            window=whole if self._config.whole else self._window,
             overlap=self._config.overlap,
             batch_size=self._config.window_batch,
             mirror_axes=tuple(axes) if self._config.mirror else (),
         )
+        if self._config.head_only:
+            probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
+        return probabilities_RDHW
 
     def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:
         with self._precision.autocast(image.device):
@@ -117,8 +138,11 @@ def evaluate(
     thresholds: Mapping[str, float] | None = None,
     keep_images: int = 0,
     with_baseline: bool = False,
+    on_bad_case: OnBadCase = "raise",
 ) -> Evaluation:
     """Score `case_ids` at `thresholds`, or at the best threshold per region, in one pass over the cases.
+
+    With on_bad_case="skip" cases that cannot be read are named and left out; InputError where that leaves none.
 
     Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
     own cases a rank returns with their predictions.
@@ -127,7 +151,15 @@ def evaluate(
     baseline = SingleModalityBaseline(session.device) if with_baseline else None
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
-    for volume in VolumeLoader(cache, own, device=str(session.device), normalisation=normalisation, frame=frame):
+    volumes = VolumeLoader(
+        cache,
+        own,
+        device=str(session.device),
+        normalisation=normalisation,
+        frame=frame,
+        on_bad_case=on_bad_case,
+    )
+    for volume in volumes:
         if volume.regions_RDHW is None:
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
         probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
@@ -137,13 +169,19 @@ def evaluate(
         if len(images) < keep_images:
             images.append(_keep(volume, probabilities_RDHW))
     counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
+    bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
+    if len(bad) == len(case_ids):
+        raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
     if thresholds is None:
         best = counts.best_per_region()
         thresholds = dict(zip(REGIONS, best.threshold, strict=True))
     return Evaluation(
-        cases=len(case_ids),
+        cases=len(case_ids) - len(bad),
+        bad_cases=bad,
         scores=counts.at(list(thresholds.values())),
+        by_case=counts.by_case(list(thresholds.values())),
         thresholds=thresholds,
+        curves=_curves(counts),
         images=tuple(images),
         baseline_iou=best_single_modality_iou(single_modality) if single_modality else None,
     )
@@ -153,13 +191,17 @@ def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[Thres
     """Return each of `own` with the counts of all ranks' cases added; the same on every rank."""
     if session.world_size == 1:
         return own
-    states: list[Any] = [None] * session.world_size
-    torch.distributed.all_gather_object(states, [counts.state() for counts in own])
+    states = from_every_rank([counts.state() for counts in own], session)
     merged, *others = [[ThresholdCounts.from_state(state) for state in rank] for rank in states]
     for other in others:
         for counts, more in zip(merged, other, strict=True):
             counts.merge(more)
     return merged
+
+
+def _curves(counts: ThresholdCounts) -> ThresholdCurves:
+    iou_TR, dice_TR = (curve.cpu().numpy() for curve in counts.curves())
+    return ThresholdCurves(thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
 
 
 def _keep(volume: Volume, probabilities_RDHW: torch.Tensor) -> CaseImage:

@@ -56,6 +56,7 @@ def test_the_jobs_import_benchmarks_only_to_run_them() -> None:
 def test_the_training_loop_and_the_benchmarks_need_no_ray() -> None:
     """A GPU machine without Ray can run both."""
     names = "ray_jobs.train_loop, ray_jobs.benchmark, benchmarks.gpu_check, benchmarks.train_step, benchmarks.loader"
+    names += ", benchmarks.end_to_end, benchmarks.network_check"
     script = f"import sys; sys.modules['ray'] = None; import {names}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

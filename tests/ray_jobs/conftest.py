@@ -4,14 +4,18 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ray_jobs.config import TrainConfig
+from ray_jobs.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.presets import preset
-from ray_jobs.train_loop import TrainPlan
+from ray_jobs.run import TrainPlan
 from storage import CohortStore, assign_splits
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +90,90 @@ def command(tmp_path: Path) -> Command:
 def small_arguments() -> Sequence[str]:
     """`small_config` as command-line arguments."""
     return SMALL
+
+
+class FakeMetadata:
+    """What a metadata service says: `answers` maps paths to (status, body), the others answer 404.
+
+    Only the newest token is good.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, str]] = {}
+        self.token_status = 200
+        self.tokens_given = 0
+        self.asked: list[tuple[str, int]] = []  # path and the status it was answered with
+        self.url = ""
+
+    @property
+    def token(self) -> str:
+        return f"token-{self.tokens_given}"
+
+    def expire_token(self) -> None:
+        """The token given last is good no longer."""
+        self.tokens_given += 1
+
+    def give_notice(self, body: str) -> None:
+        self.answers[INSTANCE_ACTION] = (200, body)
+
+    def recommend_rebalancing(self) -> None:
+        self.answers[REBALANCE] = (200, '{"noticeTime": "2026-11-24T08:22:00Z"}')
+
+    def answer(self, method: str, path: str, token: str | None, lifetime: str | None) -> tuple[int, str]:
+        if path == TOKEN:
+            if method != "PUT" or lifetime is None or not 1 <= int(lifetime) <= 21600:
+                return 400, ""
+            self.tokens_given += 1
+            return self.token_status, self.token
+        if method != "GET" or token != self.token:
+            return 401, ""
+        return self.answers.get(path, (404, ""))
+
+
+@pytest.fixture
+def fake_metadata() -> Iterator[FakeMetadata]:
+    """An EC2 instance metadata service that says what the test tells it to."""
+    fake = FakeMetadata()
+
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            path = self.path.lstrip("/")
+            token = self.headers.get("X-aws-ec2-metadata-token")
+            lifetime = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
+            status, body = fake.answer(self.command, path, token, lifetime)
+            fake.asked.append((path, status))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_PUT = respond
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def losses_by_step() -> Callable[[Path], dict[int, set[float]]]:
+    """Every loss that any start of the run in a folder wrote for a step: one, if doing it again changed nothing."""
+
+    def read(run: Path) -> dict[int, set[float]]:
+        found: dict[int, set[float]] = {}
+        for file in run.glob("events.*"):
+            events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
+            for event in events.Scalars("loss/step") if "loss/step" in events.Tags()["scalars"] else ():
+                found.setdefault(event.step, set()).add(event.value)
+        return found
+
+    return read

@@ -36,7 +36,14 @@ def test_nested_fields_are_reachable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--preset", "nosuch"], "demo, laptop, brats3d, brats2d, cs231n3d, cs231n2d"),
+        (["--preset", "nosuch"], "demo, laptop, brats3d, g4dn, brats2d, cs231n3d, cs231n2d"),
+        (["--preset", "brat3d"], "did you mean brats3d?"),
+        (["--micro-batch-size", "0"], "--micro-batch-size"),
+        (["--patience", "0"], "--patience"),
+        (["--min-workers", "0"], "--min-workers"),
+        (["--checkpoints.every-steps", "0"], "--checkpoints.every-steps"),
+        (["--checkpoints.every-minutes", "0"], "--checkpoints.every-minutes"),
+        (["--checkpoints.keep-best", "0"], "--checkpoints.keep-best"),
         (["--source", "a", "--store", "b"], "not both"),
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
@@ -50,6 +57,13 @@ def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> N
         parse_training(arguments)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_training(["--optimiser.learning-rat", "3"])
+    assert ended.value.code == 2
+    assert "--optimiser.learning-rate" in capsys.readouterr().err
 
 
 def test_run_name_follows_what_the_result_depends_on() -> None:

@@ -181,7 +181,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_with_one_line_and_a_store_that_opens(
     without_ray: None, source: Path, small_disk: Path
 ) -> None:
-    with pytest.raises(InputError, match="is full; free space and run again, finished cases are kept"):
+    with pytest.raises(InputError, match="is full; free space and run again, what is finished is kept"):
         main(["--source", str(source), "--store", str(small_disk / "store")])
     store = open_store(small_disk / "store")
     assert 1 <= len(store.case_ids) < 3

@@ -29,6 +29,14 @@ def test_poly_rises_then_falls_to_zero() -> None:
     assert max(rates) == rates[9]
 
 
+def test_cosine_is_half_way_down_in_the_middle() -> None:
+    rates = walk(*make(OptimiserConfig(learning_rate=0.5, schedule="cosine", warmup_steps=0)), 100)
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[50] == pytest.approx(0.25)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[99] < 0.001
+
+
 def test_plateau_cuts_to_a_tenth_after_ten_validations_without_gain() -> None:
     _, schedule = make(OptimiserConfig(learning_rate=0.5, schedule="plateau", warmup_steps=0))
     schedule.after_validation(0.7)
@@ -39,7 +47,7 @@ def test_plateau_cuts_to_a_tenth_after_ten_validations_without_gain() -> None:
     assert schedule.learning_rate == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("schedule", ["poly", "plateau"])
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "plateau"])
 def test_a_restored_schedule_goes_on(schedule: str) -> None:
     config = OptimiserConfig(schedule=schedule, warmup_steps=0)
     optimiser, first = make(config)
@@ -58,3 +66,9 @@ def test_a_restored_schedule_goes_on(schedule: str) -> None:
 def test_plateau_with_warm_up_is_refused() -> None:
     with pytest.raises(InputError, match="warmup"):
         OptimiserConfig(schedule="plateau", warmup_steps=5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])
+def test_an_average_that_never_moves_or_never_remembers_is_refused(decay: float) -> None:
+    with pytest.raises(InputError, match="ema-decay"):
+        OptimiserConfig(ema_decay=decay)

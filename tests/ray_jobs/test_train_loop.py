@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,25 +12,44 @@ import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ray_jobs.checkpoint import read_state
+from dali_pipelines import CaseReadError
+from ray_jobs import run as run_module
 from ray_jobs.config import TrainConfig
 from ray_jobs.presets import preset
-from ray_jobs.session import LocalSession
-from ray_jobs.train_loop import TrainPlan, train
+from ray_jobs.run import TrainPlan
+from ray_jobs.session import LocalSession, Progress
+from ray_jobs.step_clock import ASIDE, STEP_PARTS
+from ray_jobs.train_loop import train
+from storage import CohortStore, InputError
 
 MakePlan = Callable[[TrainConfig], TrainPlan]
 
 
-class ResumedSession(LocalSession):
-    """A session whose latest checkpoint was left by another."""
+class StoppedSession(LocalSession):
+    """A session that is asked to stop after `after` of its steps."""
 
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
+    def __init__(self, folder: Path, *, after: int) -> None:
         super().__init__(folder, torch.device("cpu"))
-        self._left = checkpoint
+        self._left = after
 
-    @contextmanager
-    def latest_checkpoint(self) -> Iterator[Path | None]:
-        yield self._left
+    def stop_asked(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
+def tensors(state_file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a saved state by their place in it."""
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(part: object, place: str) -> None:
+        if isinstance(part, torch.Tensor):
+            found[place] = part
+        elif isinstance(part, dict | list | tuple):
+            for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+                walk(value, f"{place}/{key}")
+
+    walk(torch.load(state_file, weights_only=True), "")
+    return found
 
 
 def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
@@ -46,15 +66,17 @@ def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: Make
     assert max(each["iou_mean"] for each in session.history) == pytest.approx(result["validation"]["iou"]["mean"])
 
     checkpoint = tmp_path / "run" / "checkpoint_epoch_0002"
+    assert result["checkpoint"] in {str(tmp_path / "run" / f"checkpoint_epoch_000{epoch}") for epoch in (1, 2)}
     assert {file.name for file in checkpoint.iterdir()} == {
         "model.safetensors",
         "state.pt",
         "config.json",
         "thresholds.json",
+        "record.json",
     }
     weights = safetensors.torch.load_file(checkpoint / "model.safetensors")
     assert not [name for name in weights if name.startswith(("module.", "_orig_mod."))]
-    assert read_state(checkpoint)["loader"]
+    assert torch.load(checkpoint / "state.pt", weights_only=True)["loader"]["epoch"] == 2
     assert json.loads((checkpoint / "config.json").read_text())["normalisation"] == "zscore"
     assert set(json.loads((checkpoint / "thresholds.json").read_text())) == {"WT", "TC", "ET"}
 
@@ -64,20 +86,76 @@ def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: Make
     scalars = set(events.Tags()["scalars"])
     assert {"validation/iou_WT", "validation/dice_mean", "validation/threshold_ET", "learning_rate"} <= scalars
     assert {"epoch/loss", "epoch/patches_per_second", "epoch/data_wait_fraction"} <= scalars
-    assert len(events.Images("cross_section")) == small_config.epochs
+    assert {"gradient_norm", "seconds_per_step/forward"} <= scalars
+    assert len(events.Scalars("loss/step")) == small_config.epochs * small_config.sampling.steps_per_epoch
+    for pictures_of in ("cross_section", "threshold_curves"):
+        assert len(events.Images(pictures_of)) == small_config.epochs
 
 
-def test_a_resumed_run_equals_one_left_alone(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
-    plan = make_plan(dataclasses.replace(small_config, epochs=3))
-    alone = LocalSession(tmp_path / "alone", torch.device("cpu"))
-    train(plan, alone)
-    first = tmp_path / "alone" / "checkpoint_epoch_0001"
-    resumed = ResumedSession(tmp_path / "resumed", first)
-    train(plan, resumed)
+def test_the_result_says_where_the_time_went(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
+    started = time.perf_counter()
+    result = train(make_plan(small_config), LocalSession(tmp_path / "run", torch.device("cpu")))
+    took = time.perf_counter() - started
+    seconds = result["time"]["seconds"]
+    assert set(seconds) == {*STEP_PARTS, *ASIDE, "other"}
+    for part in ("wait", "forward", "backward", "optimiser", "validation", "checkpoints"):
+        assert seconds[part] > 0, part
+    assert seconds["communication"] == 0  # one rank
+    assert 0.5 * took < sum(seconds.values()) < took
+    assert result["time"]["bound_by"] in result["time"]["advice"] or result["time"]["bound_by"] == "start"
 
-    assert [each["loss"] for each in resumed.history] == [each["loss"] for each in alone.history[1:]]
-    last = "checkpoint_epoch_0003/model.safetensors"
-    assert (tmp_path / "resumed" / last).read_bytes() == (tmp_path / "alone" / last).read_bytes()
+
+def test_a_run_stopped_in_mid_epoch_equals_one_left_alone(
+    small_config: TrainConfig,
+    make_plan: MakePlan,
+    losses_by_step: Callable[[Path], dict[int, set[float]]],
+    tmp_path: Path,
+) -> None:
+    """Bit for bit, however often it was stopped, with all the state there is to lose."""
+    optimiser = dataclasses.replace(small_config.optimiser, ema_decay=0.9)
+    plan = make_plan(dataclasses.replace(small_config, epochs=3, patience=5, micro_batch_size=2, optimiser=optimiser))
+    alone = train(plan, LocalSession(tmp_path / "alone", torch.device("cpu")))
+
+    folder = tmp_path / "stopped"
+    where = [train(plan, StoppedSession(folder, after=steps)) for steps in (2, 3, 1)]
+    assert where == [
+        {"stopped": "after step 2 of epoch 1"},
+        {"stopped": "after step 2 of epoch 2"},
+        {"stopped": "after step 3 of epoch 2"},  # the epoch's last step, before its validation
+    ]
+    resumed = train(plan, LocalSession(folder, torch.device("cpu")))
+
+    for result in (alone, resumed):
+        for figures in result["history"]:
+            for varies in ("patches_per_second", "data_wait_fraction"):
+                figures.pop(varies)
+    assert resumed["history"] == alone["history"]
+    assert resumed["validation"] == alone["validation"]
+    assert losses_by_step(folder) == losses_by_step(tmp_path / "alone")
+    assert len(losses_by_step(folder)) == 9
+    last = "checkpoint_epoch_0003"
+    ours, theirs = (tensors(root / last / "state.pt") for root in (folder, tmp_path / "alone"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    name = f"{last}/model.safetensors"
+    assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_patience_ends_a_run_that_no_longer_improves(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    still = dataclasses.replace(small_config.optimiser, learning_rate=1e-30)  # moves no weight
+    config = dataclasses.replace(small_config, epochs=9, patience=2, optimiser=still)
+    result = train(make_plan(config), LocalSession(tmp_path / "run", torch.device("cpu")))
+    assert [figures["epoch"] for figures in result["history"]] == [1, 2, 3]
+
+
+def test_folds_need_no_test_cases(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = make_plan(dataclasses.replace(small_config, epochs=1))
+    plan = dataclasses.replace(plan, splits=dataclasses.replace(plan.splits, test=()))
+    result = train(plan, LocalSession(tmp_path / "run", torch.device("cpu")))
+    assert result["test"] is None
+    assert result["validation"]["cases"] == len(plan.splits.validation)
 
 
 def test_loss_falls(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
@@ -106,3 +184,65 @@ def test_phantom_is_not_too_easy(small_config: TrainConfig, make_plan: MakePlan,
         make_plan(dataclasses.replace(small_config, epochs=1)), LocalSession(tmp_path / "run", torch.device("cpu"))
     )
     assert 0.05 < result["baseline_iou"]["mean"] <= 0.6
+
+
+def test_losses_that_are_no_numbers_end_the_run_with_a_diagnosis(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoNumber(torch.nn.Module):
+        def forward(self, outputs: tuple[torch.Tensor, ...], regions: torch.Tensor) -> torch.Tensor:
+            return outputs[0].sum() * float("nan")
+
+    monkeypatch.setattr(run_module, "build_loss", lambda *_: NoNumber())
+    sampling = dataclasses.replace(small_config.sampling, patches_per_epoch=48)
+    plan = make_plan(dataclasses.replace(small_config, sampling=sampling))
+    result = train(plan, LocalSession(tmp_path / "run", torch.device("cpu")))
+    assert "10 steps in a row" in result["failed"]
+    assert "Batch: BraTS20_Training_" in result["failed"]
+
+
+def spoil(store: Path, case_id: str) -> None:
+    """Flip a byte in the case's image."""
+    for shard in (store / "cases" / case_id / "image").rglob("c/**/*"):
+        if shard.is_file():
+            content = bytearray(shard.read_bytes())
+            content[len(content) // 2] ^= 0xFF
+            shard.write_bytes(content)
+
+
+def test_cases_that_go_bad_are_named_and_replaced_or_left_out(
+    small_config: TrainConfig, phantom_store: CohortStore, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    copy = tmp_path / "store.zarr"
+    shutil.copytree(phantom_store.uri, copy)
+    plan = dataclasses.replace(make_plan(small_config), store=str(copy))
+    training, *_ = plan.splits.train
+    # Two cases to score, one of them bad.
+    splits = dataclasses.replace(plan.splits, validation=(*plan.splits.validation, *plan.splits.test), test=())
+    plan = dataclasses.replace(plan, splits=splits)
+    scored = plan.splits.validation[-1]
+    for case_id in (training, scored):
+        spoil(copy, case_id)
+    told = list[str]()
+
+    class Listening(LocalSession):
+        def tell(self, progress: Progress) -> None:
+            told.append(progress.message)
+
+    result = train(plan, Listening(tmp_path / "run", torch.device("cpu")))
+    assert list(result["bad_cases"]) == [training]
+    assert result["validation"]["cases"] == 1
+    assert list(result["validation"]["bad_cases"]) == [scored]
+    named = [line for line in told if "cannot be read" in line]
+    assert len(named) == 2
+    assert any(line.startswith(f"case {training} cannot be read, others take its place: ") for line in named)
+    assert any(line.startswith(f"case {scored} cannot be read, left out of the scores: ") for line in named)
+
+    strict = dataclasses.replace(plan, config=dataclasses.replace(plan.config, on_bad_case="raise"))
+    with pytest.raises(CaseReadError, match=training):
+        train(strict, LocalSession(tmp_path / "strict", torch.device("cpu")))
+
+    spoil(copy, plan.splits.validation[0])
+    cold = dataclasses.replace(plan, cache=tmp_path / "cold")  # the other cache has decoded the case already
+    with pytest.raises(InputError, match="none of the 2 cases to score can be read"):
+        train(cold, LocalSession(tmp_path / "none", torch.device("cpu")))

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.conversion import convert_cohort
 from storage import open_store
 
@@ -26,8 +27,6 @@ SMALL = (
     *("--epochs", "1", "--sampling.patch-shape", "16", "16", "16", "--sampling.patches-per-epoch", "8"),
     *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--validation.overlap", "0"),
 )
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def ip(*arguments: str) -> None:
@@ -66,70 +65,93 @@ def folders(tmp_path_factory: pytest.TempPathFactory, phantom_source: Path) -> t
     return shared, private
 
 
+class Cluster:
+    """Ray with one CPU on each host, the first being the head. Call it to run a command there, as a job would be."""
+
+    def __init__(self, network: list[str], shared: Path, private: Path, scratch: Path) -> None:
+        self._network, self._shared, self._private, self._scratch = network, shared, private, scratch
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._environment = {
+            **os.environ,
+            "HOME": str(shared),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "GLOO_SOCKET_IFNAME": "eth0",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "160",
+        }
+
+    def start(self, number: int) -> None:
+        """Start host 1 or 2, which does not see the private folder."""
+        first = ["--head", "--port", "6379", "--dashboard-host", "127.0.0.1"]
+        node = [*RAY, "start", *(first if number == 1 else ["--address", f"{NETWORK}.1:6379"])]
+        node += ["--block", "--node-ip-address", f"{NETWORK}.{number}", "--num-cpus", "1"]
+        node += ["--object-store-memory", "120000000", "--temp-dir", tempfile.mkdtemp(dir=self._scratch)]
+        hide = f"mount -t tmpfs none {self._private}" if number == 2 else "true"
+        command = ["ip", "netns", "exec", self._network[number - 1], "unshare", "--mount", "--uts", "--pid", "--fork"]
+        command += ["--kill-child", "--mount-proc", "sh", "-c", f'{hide} && exec "$@"', "sh", *node]
+        with (self._shared / f"node-{number}.log").open("a") as log:
+            self._nodes[number] = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def lose(self, number: int) -> None:
+        """Kill every process of a host at once."""
+        node = self._nodes.pop(number)
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def stop(self) -> None:
+        """Shut down what runs, the head last."""
+        for number in sorted(self._nodes, reverse=True):
+            os.killpg(self._nodes[number].pid, signal.SIGTERM)
+        for node in self._nodes.values():
+            try:
+                node.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(node.pid, signal.SIGKILL)
+                node.wait()
+
+    def begin(self, *command: str) -> subprocess.Popen[str]:
+        """Start a Python command on the first host."""
+        whole = ["ip", "netns", "exec", self._network[0], sys.executable, *command]
+        variables = self._environment | {"RAY_ADDRESS": f"{NETWORK}.1:6379"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(whole, env=variables, cwd=self._shared, stdout=pipe, stderr=pipe, text=True)
+
+    def __call__(self, script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        process = self.begin(str(ROOT / "ray_jobs" / script), *arguments)
+        stdout, stderr = process.communicate(timeout=400)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def wait_for_two_nodes(self) -> None:
+        """Return when both hosts have joined."""
+        count = "import ray; ray.init(logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
+        for _ in range(12):
+            stdout, stderr = self.begin("-c", count).communicate(timeout=120)
+            if stdout.strip().endswith("2"):
+                return
+            time.sleep(2)
+        raise AssertionError(f"the second host did not join: {stdout} {stderr[-500:]}")
+
+
 @pytest.fixture(scope="module")
-def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Run]:
-    """A cluster of one CPU on each host; call it to run a command on the first, as a job of the cluster would."""
-    shared, private = folders
-    environment = {
-        **os.environ,
-        "HOME": str(shared),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "GLOO_SOCKET_IFNAME": "eth0",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "160",
-    }
-    nodes: list[subprocess.Popen[bytes]] = []
+def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Cluster]:
+    """A cluster on both hosts."""
     with tempfile.TemporaryDirectory(prefix="rh-", dir="/tmp") as scratch:
-        starts = [
-            ["--head", "--port", "6379", "--dashboard-host", "127.0.0.1"],
-            ["--address", f"{NETWORK}.1:6379"],
-        ]
-        hide = f"mount -t tmpfs none {private}"
-        for number, (host, start) in enumerate(zip(network, starts, strict=True), start=1):
-            node = [*RAY, "start", *start, "--block", "--node-ip-address", f"{NETWORK}.{number}", "--num-cpus", "1"]
-            node += ["--object-store-memory", "120000000", "--temp-dir", f"{scratch}/{number}"]
-            script = f'{hide if number == 2 else "true"} && exec "$@"'
-            command = ["ip", "netns", "exec", host, "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
-            command += ["--mount-proc", "sh", "-c", script, "sh", *node]
-            with (shared / f"node-{number}.log").open("w") as log:
-                nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True))
-            time.sleep(8 if number == 1 else 0)  # the second host joins a head that listens
-
-        def run(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-            path = str(ROOT / "ray_jobs" / script)
-            command = ["ip", "netns", "exec", network[0], sys.executable, path, *arguments]
-            variables = environment | {"RAY_ADDRESS": f"{NETWORK}.1:6379"}
-            return subprocess.run(command, env=variables, cwd=shared, capture_output=True, text=True, timeout=400)
-
+        cluster = Cluster(network, *folders, Path(scratch))
         try:
-            wait_for_two_nodes(network[0], environment)
-            yield run
+            cluster.start(1)
+            time.sleep(8)  # the second host joins a head that listens
+            cluster.start(2)
+            cluster.wait_for_two_nodes()
+            yield cluster
         finally:
-            for node in reversed(nodes):
-                os.killpg(node.pid, signal.SIGTERM)
-            for node in nodes:
-                try:
-                    node.wait(30)
-                except subprocess.TimeoutExpired:
-                    os.killpg(node.pid, signal.SIGKILL)
-                    node.wait()
+            cluster.stop()
 
 
-def wait_for_two_nodes(host: str, environment: dict[str, str]) -> None:
-    count = "import ray; ray.init(logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
-    for _ in range(12):
-        command = ["ip", "netns", "exec", host, sys.executable, "-c", count]
-        variables = environment | {"RAY_ADDRESS": f"{NETWORK}.1:6379"}
-        found = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
-        if found.stdout.strip().endswith("2"):
-            return
-        time.sleep(2)
-    raise AssertionError(f"the second host did not join: {found.stdout} {found.stderr[-500:]}")
-
-
-def test_cases_are_converted_on_both_hosts(cluster: Run, folders: tuple[Path, Path], phantom_source: Path) -> None:
+def test_cases_are_converted_on_both_hosts(cluster: Cluster, folders: tuple[Path, Path], phantom_source: Path) -> None:
     shared, private = folders
     done = cluster("convert.py", "--source", str(phantom_source), "--store", str(shared / "converted.zarr"))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -141,7 +163,7 @@ def test_cases_are_converted_on_both_hosts(cluster: Run, folders: tuple[Path, Pa
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-def test_training_runs_across_both_hosts(cluster: Run, folders: tuple[Path, Path]) -> None:
+def test_training_runs_across_both_hosts(cluster: Cluster, folders: tuple[Path, Path]) -> None:
     shared, _ = folders
     arguments = ["--store", str(shared / "phantom.zarr"), "--runs", str(shared / "runs"), "--name", "both"]
     done = cluster("train.py", *arguments, "--workers", "2", *SMALL)
@@ -151,7 +173,9 @@ def test_training_runs_across_both_hosts(cluster: Run, folders: tuple[Path, Path
 
 
 @pytest.mark.parametrize("hidden", ["store", "run folder"])
-def test_a_folder_that_one_host_does_not_see_is_refused(hidden: str, cluster: Run, folders: tuple[Path, Path]) -> None:
+def test_a_folder_that_one_host_does_not_see_is_refused(
+    hidden: str, cluster: Cluster, folders: tuple[Path, Path]
+) -> None:
     shared, private = folders
     store, runs = (private, shared) if hidden == "store" else (shared, private)
     done = cluster(
@@ -162,3 +186,24 @@ def test_a_folder_that_one_host_does_not_see_is_refused(hidden: str, cluster: Ru
     assert "cannot see" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (runs / "runs" / "hidden").exists()
+
+
+def test_a_host_that_dies_is_replaced_and_training_goes_on(cluster: Cluster, folders: tuple[Path, Path]) -> None:
+    """The run waits for another host and goes on from its newest checkpoint."""
+    shared, _ = folders
+    arguments = ["--store", str(shared / "phantom.zarr"), "--runs", str(shared / "runs"), "--name", "survivor"]
+    steps = ["--sampling.patches-per-epoch", "1200", "--checkpoints.every-steps", "5"]
+    process = cluster.begin(str(ROOT / "ray_jobs" / "train.py"), *arguments, "--workers", "2", *SMALL, *steps)
+    store = CheckpointStore(str(shared / "runs" / "survivor"))
+    until = time.monotonic() + 200
+    while store.newest() is None:
+        assert time.monotonic() < until
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    cluster.lose(2)
+    cluster.start(2)
+    stdout, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, stdout[-2000:] + stderr[-2000:]
+    assert "going on from checkpoint_epoch_0000_step_" in stdout
+    summary = json.loads((shared / "runs" / "survivor" / "summary.json").read_text())
+    assert summary["throughput"]["world_size"] == 2
