@@ -152,8 +152,8 @@ def make_step(preset: str, device: str) -> tuple[Callable[[Batch], torch.Tensor]
     def step(batch: Batch) -> torch.Tensor:
         with precision.autocast(place):
             loss = loss_of(network(batch.image), batch.regions)
-        take(loss)
-        return loss.detach()
+        take.backward(loss)
+        return take.update().loss
 
     return step, precision.name
 

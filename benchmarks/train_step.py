@@ -194,7 +194,8 @@ def _step(
     def step() -> object:
         with precision.autocast(device):
             outputs = network(image)
-        return take_step(loss(outputs, regions))
+        take_step.backward(loss(outputs, regions))
+        return take_step.update()
 
     return step
 

@@ -1,0 +1,173 @@
+"""Does the loader feed the network? What each gives alone, what both give together, and the share of time that waits.
+
+`python ray_jobs/benchmark.py end-to-end --preset brats3d --store S` times the training loop's own parts, without Ray.
+`--sleeping-step 1.0 1.5` tests the feed where loader and network would share the cores: see feed.py.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.device_speed import device_name, find_device
+from benchmarks.feed import feed_rows
+from benchmarks.report import report
+from dali_pipelines import Batch
+from models import PrecisionName, StepResult
+from models.unet import channels_last_format
+from ray_jobs.config import TrainConfig
+from ray_jobs.presets import preset
+from ray_jobs.run import Run, TrainPlan, prepare
+from ray_jobs.session import LocalSession
+from ray_jobs.step_clock import DeviceMark, HostMark, Mark
+from ray_jobs.train_loop import train_step
+from storage import CohortStore, DecodedCaseCache, Splits, convert_case, create_store, find_cases, open_store
+from storage.phantom import write_phantom_cohort
+
+WARM_UP = 3
+PHANTOM_CASES = 6
+STEPS_WITHOUT_END = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEndBenchmark:
+    """Time the loader alone, the training step alone, and both together.
+
+    Attributes:
+        preset: a training preset; its patches, augmentation, network, loss and optimiser are used.
+        store: a converted cohort, path or URL; without it a synthetic one is written first.
+        patch: patch sides instead of the preset's.
+        batch: patches a step instead of the preset's.
+        device: "cpu" or "cuda:N"; by default a GPU where there is one.
+        precision: auto, float32, bfloat16 or float16.
+        steps: timed in each stage, after three of warm-up.
+        sleeping_step: instead of training, sleep for these multiples of the loader's time per batch.
+        ready_batches: of the sleeping steps' loaders, which hold that many batches ready; the default is training's.
+        json: file for the figures.
+    """
+
+    preset: str = "demo"
+    store: str | None = None
+    patch: tuple[int, ...] | None = None
+    batch: int | None = None
+    device: str = "cuda:0" if torch.cuda.is_available() else "cpu"
+    precision: PrecisionName = "auto"
+    steps: int = 30
+    sleeping_step: tuple[float, ...] = ()
+    ready_batches: tuple[int, ...] = (2,)
+    json: Path | None = None
+
+
+def run(config: EndToEndBenchmark) -> None:
+    """Print the table and write the JSON. Raises InputError for an unknown preset or device, or unsuitable sides."""
+    device, train = find_device(config.device), training_config(config)
+    torch.backends.cudnn.benchmark = True
+    sides = "x".join(str(side) for side in train.sampling.patch_shape)
+    what = f"{config.preset}, {train.sampling.global_batch_size} x {sides}"
+    with tempfile.TemporaryDirectory() as scratch:
+        plan, session = make_plan(config.store, train, Path(scratch)), LocalSession(Path(scratch) / "run", device)
+        if config.sleeping_step:
+            rows = feed_rows(plan, session, config.sleeping_step, config.ready_batches, steps=config.steps)
+            report(f"feed of a sleeping step, {what}, {device_name(device)}", rows, config.json)
+        else:
+            prepared = prepare(plan, session)
+            rows = stage_rows(prepared, device, steps=config.steps)
+            title = f"end to end, {what}, {device_name(device)}, {prepared.precision.name}"
+            report(title, rows, config.json)
+
+
+def training_config(config: EndToEndBenchmark) -> TrainConfig:
+    """The preset's configuration with what the benchmark changes."""
+    base = preset(config.preset)
+    batch = config.batch or base.sampling.global_batch_size
+    sampling = replace(
+        base.sampling,
+        patch_shape=config.patch or base.sampling.patch_shape,
+        global_batch_size=batch,
+        patches_per_epoch=STEPS_WITHOUT_END * batch,
+    )
+    return replace(base, sampling=sampling, precision=config.precision)
+
+
+def make_plan(store: str | None, train: TrainConfig, scratch: Path) -> TrainPlan:
+    """All labelled cases train, decoded as after a run's first epoch."""
+    opened = open_store(store) if store is not None else synthetic_store(scratch)
+    cases = tuple(info.case_id for info in opened.infos() if info.labelled)
+    cache = DecodedCaseCache(opened, scratch / "cache", max_bytes=int(train.cache_gb * 1e9))
+    for case_id in cases:
+        cache.read_case(case_id)
+    splits = Splits(train=cases, validation=(), test=())
+    return TrainPlan(config=train, store=opened.uri, splits=splits, cache=scratch / "cache")
+
+
+def synthetic_store(folder: Path) -> CohortStore:
+    """A few phantom cases, converted."""
+    store = create_store(folder / "phantom.zarr")
+    for case in find_cases(write_phantom_cohort(folder / "scans", cases=PHANTOM_CASES)).cases:
+        convert_case(case, store)
+    store.rebuild_index()
+    return store
+
+
+def stage_rows(run: Run, device: torch.device, *, steps: int) -> list[dict[str, Any]]:
+    """One row a stage. The step comes first: once the loader runs, its threads fill their queues beside it."""
+    run.model.train()
+    patches = run.loader.sampling.global_batch_size
+    batch = random_batch(run, device)
+    rows = [time_steps("step on synthetic data", map(train_step, repeat(run), repeat(batch)), device, steps, patches)]
+    with run.loader as loader:
+        rows.append(time_steps("loader alone", iter(loader), device, steps, patches))
+        rows.append(time_steps("both together", train_on_batches(run), device, steps, patches))
+        # The clock has not closed the last step, which nobody asked on from.
+        parts = run.clock.collect(wait=True)[WARM_UP:]
+    rows[-1]["wait share"] = f"{sum(step['wait'] for step in parts) / sum(sum(step.values()) for step in parts):.1%}"
+    return rows
+
+
+def train_on_batches(run: Run) -> Iterator[StepResult]:
+    """The training loop's steps, as its clock sees them."""
+    for batch in run.clock.batches(run.loader):
+        yield train_step(run, batch)
+
+
+def random_batch(run: Run, device: torch.device) -> Batch:
+    """Voxels of the loader's shapes, types and layout."""
+    config = run.plan.config
+    shape = config.sampling.global_batch_size, config.model.modalities, *config.sampling.patch_shape
+    image = torch.randn(shape, device=device, dtype=torch.float16 if run.precision.use_scaler else torch.float32)
+    if config.execution.channels_last:
+        image = image.contiguous(memory_format=channels_last_format(config.sampling.dimensions))
+    regions = torch.rand(shape[0], config.model.regions, *shape[2:], device=device) < 0.1
+    return Batch(image=image, regions=regions.to(torch.uint8), plans=())
+
+
+def time_steps(
+    stage: str, work: Iterable[object], device: torch.device, steps: int, patches: int
+) -> dict[str, str | float]:
+    """The cost of a step of `work`, by CUDA events on a GPU and else by the host's clock, after a warm-up."""
+    remaining = iter(work)
+    for _ in range(WARM_UP):
+        next(remaining)
+    start, cpu = mark_time(device), time.process_time()
+    for _ in range(steps):
+        next(remaining)
+    end = mark_time(device)
+    end.wait()
+    seconds, cpu = start.seconds_until(end) / steps, (time.process_time() - cpu) / steps
+    return {
+        "stage": stage,
+        "ms a step": 1000 * seconds,
+        "CPU ms a step": 1000 * cpu,
+        "patches/s": patches / seconds,
+        "wait share": "",
+    }
+
+
+def mark_time(device: torch.device) -> Mark:
+    """A point in the device's time."""
+    return DeviceMark() if device.type == "cuda" else HostMark()
