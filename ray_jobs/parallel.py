@@ -21,6 +21,7 @@ from storage import InputError
 COMPRESSED = {"fp16": torch.float16, "bf16": torch.bfloat16}
 SECONDS_FOR_THE_STORE = 5.0
 RANKS_NAMED = 4
+MARKS_OF_GLOO = ("gloo", "caused pair closure")
 
 Hook = Callable[[object, GradBucket], torch.futures.Future[torch.Tensor]]
 
@@ -180,8 +181,11 @@ class RankWatch:
 
 
 def is_of_a_collective(error: RuntimeError) -> bool:
-    """Whether `error` comes from talking to other ranks. gloo raises plain RuntimeErrors that name its source files."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+    """Whether `error` comes from talking to other ranks.
+
+    gloo raises plain RuntimeErrors that name its source files, but for the one of a pair that an earlier timeout closed.
+    """
+    return isinstance(error, distributed.DistError) or any(mark in str(error) for mark in MARKS_OF_GLOO)
 
 
 def _places() -> Store:

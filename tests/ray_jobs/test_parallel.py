@@ -168,6 +168,7 @@ def test_only_errors_of_collectives_are_renamed() -> None:
         raise RuntimeError("of our own")
     assert not is_of_a_collective(raised.value)
     assert is_of_a_collective(torch.distributed.DistNetworkError("closed"))
+    assert is_of_a_collective(RuntimeError("Application timeout caused pair closure"))  # as seen, word for word
 
 
 def test_one_rank_needs_no_wrapper() -> None:
