@@ -1,14 +1,24 @@
 """A command line over a preset over the environment's defaults."""
 
+import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tyro
 
 from ray_jobs.config import TrainConfig, apply_environment, environment_default
+from ray_jobs.console import open_console
+from ray_jobs.help_screen import help_topic, show_help
 from ray_jobs.presets import preset
 
 Config = TypeVar("Config")
+
+# Fields of the training configuration that the first screen of --help shows; groups are named there.
+EVERY_DAY = ("preset", "source", "store", "name", "runs", "workers", "epochs", "precision")
+SELDOM = frozenset(
+    f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(TrainConfig) if field.name not in EVERY_DAY
+)
 
 
 def parse_training(arguments: Sequence[str]) -> TrainConfig:
@@ -23,6 +33,12 @@ def parse_over_preset(arguments: Sequence[str], around: Callable[[TrainConfig], 
     """
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
+    topic = help_topic(arguments)
+    if topic is not None:
+        show_help(
+            lambda: tyro.cli(kind, default=around(base), args=["--help"]), topic, seldom=SELDOM, console=open_console()
+        )
+        sys.exit(0)
     return tyro.cli(kind, default=around(base), args=list(arguments))
 
 

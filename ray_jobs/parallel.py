@@ -183,7 +183,7 @@ class RankWatch:
 def is_of_a_collective(error: RuntimeError) -> bool:
     """Whether `error` comes from talking to other ranks.
 
-    gloo raises plain RuntimeErrors that name its source files, but for the one of a pair that an earlier timeout closed.
+    gloo raises plain RuntimeErrors that name its source files, but for that of a pair which a timeout has closed.
     """
     return isinstance(error, distributed.DistError) or any(mark in str(error) for mark in MARKS_OF_GLOO)
 

@@ -1,0 +1,109 @@
+"""`--help` on one screen: what is set every day, and which groups hold the rest; `--help GROUP` and `--help all`."""
+
+import contextlib
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Collection, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from storage import InputError
+
+WIDTH = 100  # tyro's help has one column up to here
+EVERYTHING = "all"
+TOP = "run"  # what belongs to no group
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """A box of the whole help: its lines as they are, and its options with their texts."""
+
+    title: str
+    lines: tuple[str, ...]
+    options: dict[str, str]
+
+
+def help_topic(arguments: Sequence[str]) -> str | None:
+    """Return what help is asked for: a group, "all", "" for the first screen; None where none is."""
+    for flag in ("--help", "-h"):
+        if flag in arguments:
+            after = arguments[arguments.index(flag) + 1 :]
+            return after[0] if after and not after[0].startswith("-") else ""
+    return None
+
+
+def show_help(print_whole: Callable[[], object], topic: str, *, seldom: Collection[str], console: Console) -> None:
+    """Print the help on `topic`, out of the whole that `print_whole` prints before it exits.
+
+    The first screen leaves out the options `seldom` (as "--runs"). Raises InputError for a group that is not there.
+    """
+    whole = _capture(print_whole)
+    groups = {group.title: group for group in read_groups(whole)}
+    names = list(groups)
+    if topic == EVERYTHING:
+        console.print(whole, markup=False, highlight=False, end="")
+    elif topic in names:
+        console.print("\n".join(groups[topic].lines), markup=False, highlight=False)
+    elif topic:
+        raise InputError(f"--help {topic}: wanted {', '.join(names)} or {EVERYTHING}")
+    else:
+        head = whole[: whole.index("╭")].rstrip()
+        console.print(head + "\n", markup=False, highlight=False)
+        _print_options(
+            {k: v for k, v in groups[TOP].options.items() if k.split(",")[0].split()[0] not in seldom}, console
+        )
+        console.print(f"\nMore flags by group: --help {' | '.join(names)}", highlight=False, markup=False)
+        console.print(f"All of them: --help {EVERYTHING}", highlight=False, markup=False)
+
+
+def read_groups(whole: str) -> list[Group]:
+    """Take tyro's help apart into its boxes."""
+    groups: list[Group] = []
+    title, lines = "", list[str]()
+    for line in whole.splitlines():
+        if line.startswith("╭"):
+            title, lines = line.strip("╭─╮ ").removesuffix("options").strip() or TOP, []
+        lines.append(line)
+        if line.startswith("╰"):
+            groups.append(Group(title=title, lines=tuple(lines), options=_read_options(lines[1:-1])))
+    return groups
+
+
+def _read_options(lines: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        text = line.strip("│").strip()
+        if text.startswith("-"):
+            name = text
+            options[name] = ""
+        elif name:
+            options[name] = f"{options[name]} {text}".strip()
+    return options
+
+
+def _print_options(options: dict[str, str], console: Console) -> None:
+    table = Table.grid(padding=(0, 2), expand=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in options.items():
+        table.add_row(name.replace("{None}|", ""), text.replace("(default: None)", "").strip())
+    console.print(table, markup=False, highlight=False)
+
+
+def _capture(print_whole: Callable[[], object]) -> str:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(WIDTH)
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # where it sees no UTF-8, tyro draws no boxes
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            print_whole()
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+    printed.seek(0)
+    return printed.read()

@@ -1,0 +1,43 @@
+"""The help of commands that have every field of a run as a flag."""
+
+import pytest
+
+from ray_jobs.command import parse_training
+from storage import InputError
+
+LINES_OF_A_SCREEN = 40
+
+
+def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse_training(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_first_screen_is_one_screen_and_names_the_groups(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    said = ask(capsys, "--help")
+    assert len(said.splitlines()) <= LINES_OF_A_SCREEN
+    assert "--epochs INT" in said and "(default: 8)" in said
+    assert "--min-workers" not in said
+    assert "sampling | augmentation | model" in " ".join(said.split())
+
+
+def test_a_group_has_its_flags_with_the_presets_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ask(capsys, "--preset", "brats3d", "--help", "sampling")
+    assert "--sampling.patch-shape" in said and "128 128 128" in said
+    assert "--model." not in said
+    assert "--min-workers" in ask(capsys, "--help", "run")
+
+
+def test_everything_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ask(capsys, "--help", "all")
+    assert "--min-workers" in said and "--sampling.patch-shape" in said and "--parallel.timeout" in said
+
+
+def test_an_unknown_group_is_answered_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"--help simpling: wanted run, frame, .*sampling.* or all"):
+        parse_training(["--help", "simpling"])
