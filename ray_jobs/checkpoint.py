@@ -83,29 +83,34 @@ def encode_checkpoint(
 
 
 class Checkpoint:
-    """The checkpoint `name` in the run folder that `run` opens."""
+    """The checkpoint `name` in the run folder that `run` opens; without a name, the folder itself is one."""
 
     def __init__(self, run: Objects, name: str) -> None:
         self._run, self.name = run, name
+        self._prefix = f"{name}/" if name else ""
+        self.uri = f"{run.uri}/{name}" if name else run.uri
 
     def load_weights(self, model: nn.Module) -> None:
         """Put the weights into `model`. Raises RuntimeError naming missing and unexpected weights."""
-        model.load_state_dict(safetensors.torch.load(self._read(MODEL)))
+        model.load_state_dict(safetensors.torch.load(self.read(MODEL)))
 
     def state(self) -> dict[str, Any]:
         """The training state, on the CPU."""
-        state: dict[str, Any] = torch.load(io.BytesIO(self._read(STATE)), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(self.read(STATE)), map_location="cpu", weights_only=True)
         return state
 
     def thresholds(self) -> dict[str, float]:
         """The threshold per region that was best on the validation cases."""
-        thresholds: dict[str, float] = json.loads(self._read(THRESHOLDS))
+        thresholds: dict[str, float] = json.loads(self.read(THRESHOLDS))
         return thresholds
 
-    def _read(self, file: str) -> bytes:
-        content = self._run.get(f"{self.name}/{file}")
+    def has(self, file: str) -> bool:
+        """Whether the checkpoint has `file`."""
+        return self._run.get(f"{self._prefix}{file}") is not None
+
+    def read(self, file: str) -> bytes:
+        """The bytes of `file`; raises InputError where it is missing."""
+        content = self._run.get(f"{self._prefix}{file}")
         if content is None:
-            raise InputError(
-                f"wanted {file} in {self._run.uri}/{self.name}, found none; delete that folder to use an earlier one"
-            )
+            raise InputError(f"wanted {file} in {self.uri}, found none; delete that folder to use an earlier one")
         return content

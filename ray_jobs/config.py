@@ -8,8 +8,9 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
@@ -147,6 +148,30 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
     part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
     return {"store_digest": store_digest, **json.loads(json.dumps(part))}
+
+
+def decode_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The inverse of `run_identity`; what is no part of a run gets its default. Raises InputError for unknown names."""
+    own = {key: value for key, value in values.items() if key not in ("store_digest", "regions")}
+    decoded: TrainConfig = _decode(TrainConfig, own, "")
+    return decoded
+
+
+def _decode(kind: Any, values: Mapping[str, Any], place: str) -> Any:
+    kinds = get_type_hints(kind)
+    unknown = sorted(set(values) - set(kinds))
+    if unknown:
+        raise InputError(f"wanted a configuration of this version, found {place}{unknown[0]}, which it does not know")
+    decoded = {}
+    for key, value in values.items():
+        nested = dataclasses.is_dataclass(kinds[key])
+        decoded[key] = _decode(kinds[key], value, f"{place}{key}.") if nested else as_tuple(value)
+    return kind(**decoded)
+
+
+def as_tuple(value: Any) -> Any:
+    """JSON's lists as the tuples that configurations hold, at any depth."""
+    return tuple(as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def default_run_name(config: TrainConfig, store_digest: str) -> str:

@@ -1,0 +1,79 @@
+"""A trained network from a checkpoint, on disk or S3: what threshold.py and predict.py start from. Knows no Ray."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from models import Precision, UNet, build_unet, choose_precision
+from ray_jobs.checkpoint import CONFIG, RECORD, THRESHOLDS, Checkpoint
+from ray_jobs.checkpoint_store import CheckpointStore
+from ray_jobs.config import TrainConfig, decode_config
+from ray_jobs.validation import CaseEvaluator, ValidationConfig
+from storage import REGIONS, InputError
+from storage.objects import Objects
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A network with its weights, in inference mode on its device, and how it was trained."""
+
+    uri: str
+    config: TrainConfig
+    model: UNet
+    precision: Precision
+    thresholds: Mapping[str, float] | None
+    """Per region, as the checkpoint has them; None where it was taken in mid-epoch."""
+
+    def evaluator(self, validation: ValidationConfig | None = None) -> CaseEvaluator:
+        """Return what predicts whole cases: as the run's validation did, or as told."""
+        return CaseEvaluator(
+            self.model, self.config.sampling.patch_shape, validation or self.config.validation, self.precision
+        )
+
+
+def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
+    """Load the checkpoint folder at `uri`, a path or an s3:// URL; of a run's folder, its best checkpoint.
+
+    Raises InputError where there is none, or none that this version understands.
+    """
+    checkpoint = find_checkpoint(uri)
+    config = read_config(checkpoint)
+    model = build_unet(config.model, config.execution).to(device)
+    checkpoint.load_weights(model)
+    return TrainedNetwork(
+        uri=checkpoint.uri,
+        config=config,
+        model=model.eval(),
+        precision=choose_precision(device, config.precision),
+        thresholds=read_thresholds(checkpoint),
+    )
+
+
+def find_checkpoint(uri: str) -> Checkpoint:
+    """Return the checkpoint at `uri`; of a run's folder, its best one. Raises InputError where there is none."""
+    folder = Objects(uri)
+    if folder.get(RECORD) is not None:
+        return Checkpoint(folder, "")
+    best = CheckpointStore(uri).best() if folder.folders("") else None
+    if best is None:
+        raise InputError(
+            f"wanted a checkpoint or a run with a validated one at {folder.uri}, found none: "
+            "give the folder that train.py names after `checkpoint`"
+        )
+    return CheckpointStore(uri).open(best)
+
+
+def read_config(checkpoint: Checkpoint) -> TrainConfig:
+    """Return the configuration of the run that wrote the checkpoint."""
+    values: dict[str, Any] = json.loads(checkpoint.read(CONFIG))
+    if values.get("regions") != list(REGIONS):
+        raise InputError(f"wanted the regions {list(REGIONS)} in {checkpoint.uri}, found {values.get('regions')}")
+    return decode_config(values)
+
+
+def read_thresholds(checkpoint: Checkpoint) -> dict[str, float] | None:
+    """Return the thresholds that are saved with the checkpoint, None where it was not validated."""
+    return checkpoint.thresholds() if checkpoint.has(THRESHOLDS) else None
