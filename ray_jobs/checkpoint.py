@@ -3,7 +3,9 @@
 model.safetensors   the weights that were scored, under plain names, without wrapper prefixes
 state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
 config.json         the resolved configuration, the store's digest, modalities and regions
-thresholds.json     the best threshold per region on the validation cases; only where the checkpoint was validated
+thresholds.json     the best threshold per region on the validation cases, or those that were given; only where the
+                    checkpoint was validated
+curves.json         IoU and Dice of each region at every threshold, on the validation cases; likewise
 record.json         epoch, step and scores; written last, so a folder with it is whole
 """
 
@@ -20,13 +22,8 @@ from torch import nn
 from storage import InputError
 from storage.objects import Objects
 
-MODEL, STATE, CONFIG, THRESHOLDS, RECORD = (
-    "model.safetensors",
-    "state.pt",
-    "config.json",
-    "thresholds.json",
-    "record.json",
-)
+MODEL, STATE, CONFIG, RECORD = "model.safetensors", "state.pt", "config.json", "record.json"
+THRESHOLDS, CURVES = "thresholds.json", "curves.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +63,12 @@ class CheckpointRecord:
 
 
 def encode_checkpoint(
-    model: nn.Module, *, state: Mapping[str, Any], config: Mapping[str, Any], thresholds: Mapping[str, float] | None
+    model: nn.Module,
+    *,
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+    thresholds: Mapping[str, float] | None = None,
+    curves: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint but for its record. Nothing in them changes when training goes on."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -79,6 +81,8 @@ def encode_checkpoint(
     }
     if thresholds is not None:
         files[THRESHOLDS] = (json.dumps(dict(thresholds), indent=2) + "\n").encode()
+    if curves is not None:
+        files[CURVES] = (json.dumps(dict(curves)) + "\n").encode()
     return files
 
 

@@ -18,7 +18,9 @@ from ray_jobs.checkpoint_store import CheckpointConfig
 from ray_jobs.optimiser import OptimiserConfig
 from ray_jobs.parallel import ParallelConfig
 from ray_jobs.validation import ValidationConfig
-from storage import Frame, InputError, SplitConfig
+from storage import REGIONS, Frame, InputError, SplitConfig
+
+THRESHOLD_STEPS = 1000  # of models.thresholds' grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,9 @@ class TrainConfig:
     the run ends."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
+    thresholds: tuple[float, float, float] | None = None
+    """Probabilities from which WT, TC and ET count as predicted, in steps of 0.001; they are saved with the model.
+    Default: those with the best IoU on the validation cases, found anew at each validation."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
     """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
     frame: Frame = dataclasses.field(default_factory=Frame)
@@ -96,6 +101,9 @@ class TrainConfig:
             raise InputError(f"--patience must be at least 1, got {self.patience}")
         if self.min_workers is not None and self.min_workers < 1:
             raise InputError(f"--min-workers must be at least 1, got {self.min_workers}")
+        for threshold in self.thresholds or ():
+            if not 0 <= threshold <= 1 or round(threshold * THRESHOLD_STEPS) != threshold * THRESHOLD_STEPS:
+                raise InputError(f"--thresholds must lie in [0, 1] in steps of 0.001, got {threshold}")
         if self.model.dimensions != self.sampling.dimensions:
             raise InputError(
                 f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
@@ -109,6 +117,11 @@ class TrainConfig:
             self.model.check_sides(self.sampling.patch_shape)
         except ValueError as error:
             raise InputError(f"--sampling.patch-shape: {error}") from error
+
+    @property
+    def fixed_thresholds(self) -> dict[str, float] | None:
+        """The thresholds by region, where they are given."""
+        return None if self.thresholds is None else dict(zip(REGIONS, self.thresholds, strict=True))
 
 
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.

@@ -21,7 +21,7 @@ from ray_jobs.parallel import distribute
 from ray_jobs.saver import Saver
 from ray_jobs.session import Session
 from ray_jobs.step_clock import StepClock
-from ray_jobs.validation import CaseEvaluator
+from ray_jobs.validation import CaseEvaluator, Evaluation
 from storage import REGIONS, DecodedCaseCache, Splits, open_store
 
 
@@ -125,11 +125,14 @@ def save(
     monitor: Monitor,
     saver: Saver,
     *,
-    metrics: Mapping[str, float] | None = None,
-    thresholds: Mapping[str, float] | None = None,
+    scored: Evaluation | None = None,
 ) -> str:
-    """Start saving all state as a checkpoint and return its name. Every rank must call it."""
-    record = CheckpointRecord(epoch=run.loader.epoch, step=run.loader.step, metrics=metrics or {})
+    """Start saving all state, and the validation that closes it, as a checkpoint; return its name.
+
+    Every rank must call it.
+    """
+    metrics = scored.metrics if scored is not None else {}
+    record = CheckpointRecord(epoch=run.loader.epoch, step=run.loader.step, metrics=metrics)
     monitor_state = monitor.state_dict()  # gathers from all ranks
     monitor.flush()  # what lies before the checkpoint is not done again, so nobody would write its events anew
 
@@ -150,7 +153,10 @@ def save(
             state |= {"weights": weights, "average": run.average.state_dict()}
         config = run_identity(run.plan.config, run.cache.store.digest) | {"regions": list(REGIONS)}
         with weights_to_keep(run):
-            return encode_checkpoint(run.model, state=state, config=config, thresholds=thresholds)
+            if scored is None:
+                return encode_checkpoint(run.model, state=state, config=config)
+            curves = scored.curves.to_json()
+            return encode_checkpoint(run.model, state=state, config=config, thresholds=scored.thresholds, curves=curves)
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)

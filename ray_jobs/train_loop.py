@@ -88,9 +88,10 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
 
 
 def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
-    """Score the validation cases and save a checkpoint with the thresholds that were best for them."""
+    """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed."""
     with weights_to_keep(run):
-        scored = score(run, session, run.plan.splits.validation, keep_images=1)
+        fixed = run.plan.config.fixed_thresholds
+        scored = score(run, session, run.plan.splits.validation, fixed, keep_images=1)
     run.schedule.after_validation(scored.scores.mean_iou)
     run.early_stopping.after_validation(scored.scores.mean_iou)
     monitor.after_validation(run.loader.epoch - 1, scored)
@@ -98,7 +99,7 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
         monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
     metrics = {**metrics, **scored.metrics}
     run.history.append(metrics)
-    name = save(run, session, monitor, saver, metrics=scored.metrics, thresholds=scored.thresholds)
+    name = save(run, session, monitor, saver, scored=scored)
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
     session.publish()
 

@@ -5,7 +5,7 @@ Shapes: M modality, R region, D H W voxels (z y x).
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -60,6 +60,19 @@ class ThresholdCurves:
     thresholds_T: NDArray[np.float32]
     iou_TR: NDArray[np.float64]
     dice_TR: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the grid and each region's curves as lists, to seven digits."""
+        curves: dict[str, Any] = {"thresholds": _rounded(self.thresholds_T)}
+        for kind, values_TR in (("iou", self.iou_TR), ("dice", self.dice_TR)):
+            curves[kind] = {region: _rounded(values_TR[:, index]) for index, region in enumerate(REGIONS)}
+        return curves
+
+    @classmethod
+    def from_json(cls, curves: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        iou_TR, dice_TR = (np.array([curves[kind][region] for region in REGIONS]).T for kind in ("iou", "dice"))
+        return cls(thresholds_T=np.array(curves["thresholds"], np.float32), iou_TR=iou_TR, dice_TR=dice_TR)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +194,7 @@ def evaluate(
         scores=counts.at(list(thresholds.values())),
         by_case=counts.by_case(list(thresholds.values())),
         thresholds=thresholds,
-        curves=_curves(counts),
+        curves=curves_of(counts),
         images=tuple(images),
         baseline_iou=best_single_modality_iou(single_modality) if single_modality else None,
     )
@@ -199,7 +212,8 @@ def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[Thres
     return merged
 
 
-def _curves(counts: ThresholdCounts) -> ThresholdCurves:
+def curves_of(counts: ThresholdCounts) -> ThresholdCurves:
+    """Return the curves of all cases counted."""
     iou_TR, dice_TR = (curve.cpu().numpy() for curve in counts.curves())
     return ThresholdCurves(thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
 
@@ -212,6 +226,10 @@ def _keep(volume: Volume, probabilities_RDHW: torch.Tensor) -> CaseImage:
         regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
         probabilities_RDHW=probabilities_RDHW.cpu().numpy(),
     )
+
+
+def _rounded(values: NDArray[Any]) -> list[float]:
+    return [round(float(value), 7) for value in values]
 
 
 def _by_region(values: Sequence[float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -20,6 +21,7 @@ from ray_jobs.run import TrainPlan
 from ray_jobs.session import LocalSession, Progress
 from ray_jobs.step_clock import ASIDE, STEP_PARTS
 from ray_jobs.train_loop import train
+from ray_jobs.validation import ThresholdCurves
 from storage import CohortStore, InputError
 
 MakePlan = Callable[[TrainConfig], TrainPlan]
@@ -246,3 +248,18 @@ def test_cases_that_go_bad_are_named_and_replaced_or_left_out(
     cold = dataclasses.replace(plan, cache=tmp_path / "cold")  # the other cache has decoded the case already
     with pytest.raises(InputError, match="none of the 2 cases to score can be read"):
         train(cold, LocalSession(tmp_path / "none", torch.device("cpu")))
+
+
+def test_given_thresholds_are_scored_at_and_saved(
+    tmp_path: Path, small_config: TrainConfig, make_plan: MakePlan
+) -> None:
+    given = {"WT": 0.3, "TC": 0.457, "ET": 0.5}
+    config = dataclasses.replace(small_config, epochs=1, thresholds=tuple(given.values()))
+    result = train(make_plan(config), LocalSession(tmp_path / "run", torch.device("cpu")))
+    assert result["validation"]["threshold"] == given and result["test"]["threshold"] == given
+    checkpoint = Path(result["checkpoint"])
+    assert json.loads((checkpoint / "thresholds.json").read_text()) == given
+    curves = ThresholdCurves.from_json(json.loads((checkpoint / "curves.json").read_text()))
+    for index, (region, threshold) in enumerate(given.items()):
+        at = int(np.searchsorted(curves.thresholds_T, np.float32(threshold - 1e-6)))
+        assert curves.iou_TR[at, index] == pytest.approx(result["validation"]["iou"][region], abs=1e-6)
