@@ -74,6 +74,7 @@ def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: Make
         "state.pt",
         "config.json",
         "thresholds.json",
+        "curves.json",
         "record.json",
     }
     weights = safetensors.torch.load_file(checkpoint / "model.safetensors")
