@@ -189,5 +189,9 @@ def as_tuple(value: Any) -> Any:
 
 def default_run_name(config: TrainConfig, store_digest: str) -> str:
     """Return `<preset>-<hash>`, the same for the same configuration and store."""
-    text = json.dumps(run_identity(config, store_digest), sort_keys=True)
-    return f"{config.preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{config.preset}-{short_hash(run_identity(config, store_digest))}"
+
+
+def short_hash(identity: Mapping[str, Any]) -> str:
+    """Return eight digits that are the same for the same identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]

@@ -32,10 +32,24 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         make_token()
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
         ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
+    hush_process_count()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def hush_process_count() -> None:
+    """Take out Ray's warning of many processes: a search's drivers and controllers wait, and nobody can do about it."""
+    from ray._private import worker
+
+    print_message = worker.print_to_stdstream
+
+    def print_other(data: dict[str, Any], *, ignore_prefix: bool) -> None:
+        if not any("worker processes have been started on node" in line for line in data["lines"]):
+            print_message(data, ignore_prefix=ignore_prefix)
+
+    worker.print_to_stdstream = print_other
 
 
 def make_token() -> None:

@@ -33,7 +33,7 @@ class RunFolder:
         Raises InputError, naming what differs, where the folder belongs to a run with another configuration or store.
         """
         try:
-            before = self._read(CONFIG)
+            before = self.read(CONFIG)
         except OSError as error:
             raise InputError(f"--runs {self.runs} cannot be read: {error}") from error
         if before is None:
@@ -45,13 +45,14 @@ class RunFolder:
                 f"run {self.name} in {self.runs} was started otherwise ({'; '.join(differences[:6])}): "
                 "give another --name, or the same values to resume it"
             )
-        return self._read(SUMMARY)
+        return self.read(SUMMARY)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json: from now on the run is finished."""
         self.write(SUMMARY, summary)
 
-    def _read(self, file: str) -> dict[str, Any] | None:
+    def read(self, file: str) -> dict[str, Any] | None:
+        """Return what JSON `file` says, None where there is none."""
         path = f"{self._path}/{file}"
         if self._filesystem.get_file_info(path).type != pyarrow.fs.FileType.File:
             return None
@@ -61,10 +62,14 @@ class RunFolder:
 
     def write(self, file: str, content: Mapping[str, Any]) -> None:
         """Write `content` as JSON to `file`, whole or not at all."""
+        self.put(file, (json.dumps(content, indent=2) + "\n").encode())
+
+    def put(self, file: str, content: bytes) -> None:
+        """Write `file`, whole or not at all."""
         self._filesystem.create_dir(self._path)
         path = f"{self._path}/{file}"
         with self._filesystem.open_output_stream(f"{path}.part") as stream:
-            stream.write((json.dumps(content, indent=2) + "\n").encode())
+            stream.write(content)
         self._filesystem.move(f"{path}.part", path)
 
 

@@ -1,7 +1,7 @@
-"""Search the learning rate with Ray Tune: `python ray_jobs/tune.py --help`. Each trial is a whole Ray Train run."""
+"""Search learning rate and thresholds with Ray Tune: `python ray_jobs/tune.py --help`. A trial is a Ray Train run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,32 +14,57 @@ from ray_jobs.exit_status import run_command
 from ray_jobs.ray_start import ray_running
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.search import SearchConfig, run_search
+from ray_jobs.search_figure import save_search_figure
+from ray_jobs.search_results import RESULTS, describe_values
+from ray_jobs.threshold_search import print_threshold_search, run_threshold_search
 from storage import REGIONS
 
 MOST_TRIALS_AT_ONCE = 8
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the search the command line describes; return the exit status."""
+    """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
     search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig)
     check_input(search.training)
     console = open_console()
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        results, folder = run_search(search, console)
-    print_trials(results, folder, console)
-    return 0 if any("iou_mean" in trial for trial in results) else 1
+        if search.search == "threshold":
+            print_threshold_search(*run_threshold_search(search, console), console)
+            return 0
+        rows, folder = run_search(search, console)
+    scored = any("iou" in row for row in rows)
+    if scored:
+        save_search_figure(rows, folder)
+    print_trials(rows, folder, console)
+    return 0 if scored else 1
 
 
-def print_trials(rows: Sequence[dict[str, Any]], folder: RunFolder, console: Console) -> None:
-    """Print one line per trial, best first."""
+def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console) -> None:
+    """Print one line per trial, best first, and where the best one is."""
     table = Table(title=f"search {folder.name}")
-    columns = ["learning_rate", "epoch", "iou_mean", *(f"{kind}_{r}" for kind in ("iou", "threshold") for r in REGIONS)]
-    for column in columns:
+    table.add_column("values")
+    table.add_column("status")
+    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in REGIONS), "patches/s", "cost"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*(f"{row[column]:.4g}" if column in row else row.get("error", "")[:40] for column in columns))
+        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
     console.print(table)
-    console.print(f"results {folder.uri}/results.json", soft_wrap=True, highlight=False)
+    for row in rows:
+        if "error" in row:
+            why = f"failed ({describe_values(row['values'])}): {row['error']}"
+            console.print(why, markup=False, style="yellow", soft_wrap=True)
+    console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
+    if any("iou" in row for row in rows):
+        console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)
+        console.print(f"checkpoint {folder.uri}/best", soft_wrap=True, highlight=False)
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
+    if "iou" not in row:
+        return [""] * (3 + len(REGIONS)) + [cost]
+    regions = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in REGIONS]
+    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *regions, f"{row['patches_per_second']:.1f}", cost]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""The counts of every threshold over a split's cases: inference spread over the cluster once, then no more of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from dali_pipelines import VolumeLoader
+from models import ThresholdCounts
+from models.thresholds import RegionScores
+from ray_jobs.cohort import cache_folder
+from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.spread import spread
+from ray_jobs.trained import find_checkpoint, open_trained, read_config
+from ray_jobs.validation import curves_of
+from storage import REGIONS, DecodedCaseCache, InputError, open_store, split_cohort
+
+Split = Literal["train", "validation", "test", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaseCounts:
+    """One case's counts, and how often the network was called for them."""
+
+    state: Mapping[str, Any]
+    forward_passes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counter:
+    """What an actor is made of: it loads the network and then counts case after case."""
+
+    checkpoint: str
+    store: str
+    cache: Path
+
+    def __call__(self) -> Callable[[str], CaseCounts]:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = open_trained(self.checkpoint, device)
+        evaluator = network.evaluator()
+        cache = DecodedCaseCache(open_store(self.store), self.cache, max_bytes=int(network.config.cache_gb * 1e9))
+        calls = [0]
+
+        def note_call(*_: object) -> None:
+            calls[0] += 1
+
+        network.model.register_forward_hook(note_call)
+
+        def count(case_id: str) -> CaseCounts:
+            calls[0] = 0
+            counts = ThresholdCounts(num_regions=len(REGIONS), device=device)
+            frame, normalisation = network.config.frame, network.config.normalisation
+            for volume in VolumeLoader(cache, [case_id], device=str(device), normalisation=normalisation, frame=frame):
+                if volume.regions_RDHW is None:
+                    raise InputError(f"case {case_id} has no label: it can be predicted, not scored")
+                counts.update(case_id, evaluator.probabilities(volume.image_MDHW), volume.regions_RDHW)
+            return CaseCounts(state=counts.state(), forward_passes=calls[0])
+
+        return count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThresholdScan:
+    """The merged counts of a split's cases and how they came about."""
+
+    checkpoint: str
+    store: str
+    split: Split
+    counts: ThresholdCounts
+    forward_passes: Mapping[str, int]
+    """By case: how often the network was called."""
+    bad_cases: Mapping[str, str]
+
+    @property
+    def per_region(self) -> dict[str, float]:
+        """For each region the threshold with the best IoU."""
+        return dict(zip(REGIONS, self.counts.best_per_region().threshold, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what thresholds.json says."""
+        grid = self.counts.thresholds.tolist()
+        return {
+            "checkpoint": self.checkpoint,
+            "store": self.store,
+            "split": self.split,
+            "per_region": _by_region(self.counts.best_per_region()),
+            "shared": _by_region(self.counts.best_shared()),
+            "grid": {"from": grid[0], "to": grid[-1], "thresholds": len(grid)},
+            "cases": list(self.counts.case_ids),
+            "bad_cases": dict(self.bad_cases),
+            "forward_passes": {"total": sum(self.forward_passes.values()), "by_case": dict(self.forward_passes)},
+            "curves": curves_of(self.counts).to_json(),
+        }
+
+
+def scan_thresholds(checkpoint: str, store_uri: str, split: Split, console: Console) -> ThresholdScan:
+    """Predict every case of the split once, over the cluster, and count. Bad cases are named and left out.
+
+    Raises InputError where no case can be scored.
+    """
+    found = find_checkpoint(checkpoint)
+    store = open_store(store_uri)
+    refuse_hidden_folder(store.uri, "store")
+    refuse_hidden_folder(found.uri, "checkpoint")
+    case_ids = cases_of(store_uri, split, checkpoint)
+    workers, use_gpu = choose_workers(None, gpu=None)
+    make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
+    merged = ThresholdCounts(num_regions=len(REGIONS))
+    passes: dict[str, int] = {}
+    bad: dict[str, str] = {}
+    outcomes = spread(make, case_ids, workers=workers, use_gpu=use_gpu)
+    for outcome in track(outcomes, total=len(case_ids), description="predicting each case once", console=console):
+        if outcome.result is None:
+            bad[outcome.item] = outcome.error or ""
+            console.print(f"left out {outcome.item}: {outcome.error}", markup=False, style="yellow", soft_wrap=True)
+        else:
+            merged.merge(ThresholdCounts.from_state(outcome.result.state))
+            passes[outcome.item] = outcome.result.forward_passes
+    if not passes:
+        raise InputError(f"none of the {len(case_ids)} cases could be scored; the last: {list(bad.values())[-1]}")
+    return ThresholdScan(
+        checkpoint=found.uri, store=store.uri, split=split, counts=merged, forward_passes=passes, bad_cases=bad
+    )
+
+
+def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
+    """Return the labelled cases of the split that the run of the checkpoint made. Raises InputError for none."""
+    assert split in get_args(Split)
+    splits = split_cohort(open_store(store_uri), read_config(find_checkpoint(checkpoint)).splits)
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    case_ids = tuple(sorted(sum(parts.values(), ()))) if split == "all" else parts[split]
+    if not case_ids:
+        raise InputError(f"--split {split}: that part has no case in {store_uri}")
+    return case_ids
+
+
+def _by_region(scores: RegionScores) -> dict[str, dict[str, float]]:
+    rows = zip(REGIONS, scores.threshold, scores.iou, scores.dice, strict=True)
+    return {region: {"threshold": round(at, 6), "iou": iou, "dice": dice} for region, at, iou, dice in rows}

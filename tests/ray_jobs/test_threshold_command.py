@@ -1,0 +1,93 @@
+"""`python ray_jobs/threshold.py` and `tune.py --search threshold`: one pass over the cases gives the same answer."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from ray_jobs.config import TrainConfig
+from ray_jobs.run import TrainPlan
+from ray_jobs.session import LocalSession
+from ray_jobs.train_loop import train
+from ray_jobs.trained import open_trained
+from ray_jobs.validation import CaseEvaluator, ThresholdCurves
+from storage import REGIONS, DecodedCaseCache, open_store
+
+MakePlan = Callable[[TrainConfig], TrainPlan]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_config: TrainConfig, make_plan: MakePlan) -> tuple[TrainPlan, str]:
+    """A trained network: the plan and the checkpoint's folder."""
+    optimiser = dataclasses.replace(small_config.optimiser, learning_rate=1e-2)
+    plan = make_plan(dataclasses.replace(small_config, epochs=4, optimiser=optimiser))
+    result = train(plan, LocalSession(tmp_path / "run", CPU))
+    return plan, result["checkpoint"]
+
+
+def count_calls(plan: TrainPlan, checkpoint: str, case_ids: Sequence[str], folder: Path) -> int:
+    """How often the network is called for these cases, counted without Ray."""
+    from dali_pipelines import VolumeLoader
+
+    network = open_trained(checkpoint, CPU)
+    calls = []
+    network.model.register_forward_hook(lambda *_: calls.append(1))
+    evaluator: CaseEvaluator = network.evaluator()
+    cache = DecodedCaseCache(open_store(plan.store), folder, max_bytes=10**9)
+    for volume in VolumeLoader(cache, case_ids):
+        evaluator.probabilities(volume.image_MDHW)
+    return len(calls)
+
+
+def test_one_pass_gives_what_the_training_found(run: tuple[TrainPlan, str], tmp_path: Path, command) -> None:
+    plan, checkpoint = run
+    done = command("threshold.py", "--checkpoint", checkpoint, "--store", plan.store, "--output", str(tmp_path / "o"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "o" / "thresholds.json").read_text())
+    trained = json.loads((Path(checkpoint) / "thresholds.json").read_text())
+    scores = json.loads((Path(checkpoint) / "record.json").read_text())["metrics"]
+    assert found["cases"] == list(plan.splits.validation) and not found["bad_cases"]
+    for region in REGIONS:
+        best = found["per_region"][region]
+        assert best["threshold"] == pytest.approx(trained[region], abs=1e-6)
+        assert best["iou"] == pytest.approx(scores[f"iou_{region}"]) and best["dice"] > 0
+        assert found["shared"][region]["iou"] <= best["iou"] + 1e-12
+        assert max(found["curves"]["iou"][region]) == pytest.approx(best["iou"], abs=1e-6)
+    assert len({found["shared"][region]["threshold"] for region in REGIONS}) == 1
+    calls = count_calls(plan, checkpoint, plan.splits.validation, tmp_path / "cache2")
+    assert found["forward_passes"]["total"] == calls > 0
+    assert found["grid"] == {"from": 0.0, "to": 1.0, "thresholds": 1001}
+    assert (tmp_path / "o" / "thresholds.png").stat().st_size > 5000
+
+
+def test_trials_over_thresholds_find_the_same_to_their_step(
+    run: tuple[TrainPlan, str], tmp_path: Path, command
+) -> None:
+    plan, checkpoint = run
+    steps = 10
+    arguments = ["--search", "threshold", "--checkpoint", checkpoint, "--store", plan.store, "--name", "thresholds"]
+    done = command("tune.py", *arguments, "--threshold-steps", str(steps), timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / "runs" / "thresholds" / "results.json").read_text())
+    assert [row["threshold"] for row in found["trials"]] == pytest.approx([k / steps for k in range(steps + 1)])
+    curves = ThresholdCurves.from_json(json.loads((Path(checkpoint) / "curves.json").read_text()))
+    on_grid_TR = curves.iou_TR[:: 1000 // steps]
+    for index, region in enumerate(REGIONS):
+        assert [row[f"iou_{region}"] for row in found["trials"]] == pytest.approx(on_grid_TR[:, index], abs=1e-6)
+        best, exact = found["best"][region], found["exact"][region]
+        assert best["iou"] <= exact["iou"] + 1e-12
+        assert abs(best["threshold"] - exact["threshold"]) <= 1 / steps + 1e-6
+    assert found["best"]["shared"]["iou"] == pytest.approx(on_grid_TR.mean(axis=1).max(), abs=1e-6)
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path, command, phantom_store) -> None:
+    for arguments, says in (
+        (["--checkpoint", str(tmp_path)], "--store"),
+        (["--checkpoint", str(tmp_path), "--store", phantom_store.uri], "wanted a checkpoint"),
+    ):
+        done = command("threshold.py", *arguments)
+        assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
