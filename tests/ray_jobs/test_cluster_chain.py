@@ -1,4 +1,4 @@
-"""The chain users type: a head on loopback, `ray job submit -- python ray_jobs/train.py`, and a search."""
+"""The chain users type: a head on loopback, `ray job submit -- python ray_jobs/train.py`."""
 
 import json
 import secrets
@@ -39,15 +39,3 @@ def test_submitted_job_trains_on_the_store_of_the_environment(
         timeout=120,
     )
     assert refused.returncode != 0
-
-
-def test_search_tries_two_learning_rates(
-    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], command
-) -> None:
-    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments]
-    done = command("tune.py", *arguments, "--learning-rates", "0.001", "0.01")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    trials = json.loads((tmp_path / "runs" / "search" / "results.json").read_text())["trials"]
-    assert sorted(trial["learning_rate"] for trial in trials) == [0.001, 0.01]
-    assert trials[0]["iou_mean"] >= trials[1]["iou_mean"]
-    assert all({"threshold_WT", "iou_ET", "checkpoint_path"} <= trial.keys() for trial in trials)
