@@ -10,11 +10,11 @@ INTERRUPTED = 130
 
 
 class StoppedBySignalError(Exception):
-    """A signal cut the command off; `status` is what it ends with."""
+    """A signal cut the command off; `status` is what it ends with, `remedy` says how it goes on."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, remedy: str = "the same command goes on from the last checkpoint") -> None:
         super().__init__(f"stopped by signal {status - 128}")
-        self.status = status
+        self.status, self.remedy = status, remedy
 
 
 def run_command(main: Callable[[Sequence[str]], int]) -> int:
@@ -25,7 +25,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except StoppedBySignalError as error:
-        print("cut off; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"cut off; {error.remedy}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

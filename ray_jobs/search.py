@@ -200,14 +200,15 @@ def most_at_once(decided: Decided) -> int:
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """SIGTERM raises StoppedBySignalError, Ctrl-C KeyboardInterrupt: Tune would swallow it and wait for trials."""
+    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials."""
 
     def stop(number: int, _frame: object) -> None:
-        raise StoppedBySignalError(128 + number)
+        raise StoppedBySignalError(128 + number, "the same command with --resume goes on")
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
