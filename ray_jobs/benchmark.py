@@ -17,8 +17,10 @@ def main(arguments: Sequence[str]) -> int:
         loader,
         network_check,
         peers_loader,
+        resume,
         scaling,
         store_reads,
+        threshold_search,
         train_step,
     )
 
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
             "train-step": train_step.run,
             "inference": inference.run,
             "end-to-end": end_to_end.run,
+            "threshold-search": threshold_search.run,
+            "resume": resume.run,
             "scaling": scaling.run,
             "network-check": network_check.run,
         },

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,26 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
     else:
         make_token()
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
-        ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
+        runtime_env = {"env_vars": {"RAY_ADDRESS": choose_address()}}
+        ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, runtime_env=runtime_env, **quiet)
     hush_process_count()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def choose_address() -> str:
+    """Choose where the private cluster's head will listen, and return it: Ray Train's own helpers must know.
+
+    What frees the resources of a trial that was stopped asks for "the" cluster on this machine, and gives up where
+    there are two of them (two commands at once): the next trial then waits for ever.
+    """
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port = listener.getsockname()[1]
+    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    return f"{ray.util.get_node_ip_address()}:{port}"
 
 
 def hush_process_count() -> None:
