@@ -82,9 +82,9 @@ def encode_csv(records: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def print_means(records: Sequence[Mapping[str, Any]], console: Console, *, title: str) -> None:
-    """Print the means over cases as a table; of cases without labels the volumes alone."""
-    labelled = [record for record in records if record["labelled"]]
-    means = mean_of_records(labelled or records)
+    """Print the means over cases as a table: scores of those with a label, volumes of all."""
+    labelled = sum(record["labelled"] for record in records)
+    means = mean_of_records(records)
     shown = [name for name in COLUMNS if name in means[REGIONS[0]]]
     table = Table(title=title)
     table.add_column("region")
@@ -93,7 +93,7 @@ def print_means(records: Sequence[Mapping[str, Any]], console: Console, *, title
     for region, values in means.items():
         table.add_row(region, *(_format(name, values.get(name)) for name in shown))
     console.print(table)
-    console.print(f"means over {len(labelled or records)} of {len(records)} cases, {len(labelled)} with a label")
+    console.print(f"means over cases: scores of the {labelled} with a label, predicted volumes of all {len(records)}")
 
 
 def _format(name: str, value: float | None) -> str:

@@ -96,7 +96,8 @@ def side_of(tumour_DHW: NDArray[np.bool_], brain_DHW: NDArray[np.bool_]) -> int:
     """Return 1 where the tumour lies to the patient's left of the brain's middle, else -1."""
     if not tumour_DHW.any():
         return 1
-    tumour, brain = (np.flatnonzero(mask.any(axis=(0, 1))).mean() for mask in (tumour_DHW, brain_DHW))
+    columns = np.arange(tumour_DHW.shape[2])
+    tumour, brain = (np.average(columns, weights=mask.sum(axis=(0, 1))) for mask in (tumour_DHW, brain_DHW))
     return 1 if tumour >= brain else -1
 
 

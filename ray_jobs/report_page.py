@@ -13,10 +13,11 @@ from ray_jobs.report_style import PAGE
 from storage import REGIONS
 
 _QUALITY = 82  # of WebP: about a fifth of the PNG's bytes
+_ASCENDING = ' aria-sort="ascending"'
 _OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
 
 # What the table of cases shows: columns of a record's regions, each once a region.
-_SHOWN = {"dice": "Dice", "hd95_mm": "HD95 mm", "lesion_dice": "lesion Dice", "volume_ml": "volume ml"}
+_SHOWN = {"dice": "Dice", "hd95_mm": "HD95, mm", "lesion_dice": "lesion Dice", "volume_ml": "volume, ml"}
 _HEADINGS = {
     "iou": "IoU",
     "dice": "Dice",
@@ -106,8 +107,12 @@ def _refused(refused: Mapping[str, str]) -> str:
 
 def _head(shown: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
     columns = ["case", *(["mean Dice"] if labelled else [])]
-    columns += [f"{_SHOWN[name]} {region}" for name in shown for region in REGIONS]
-    return "".join(f'<th scope="col"><button type="button">{column}</button></th>' for column in columns)
+    columns += [f"{region} {_SHOWN[name]}" for name in shown for region in REGIONS]
+    sorted_by = "mean Dice" if labelled else "case"
+    return "".join(
+        f'<th scope="col"{_ASCENDING if column == sorted_by else ""}><button type="button">{column}</button></th>'
+        for column in columns
+    )
 
 
 def _case(
