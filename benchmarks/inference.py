@@ -1,4 +1,6 @@
-"""Whole-volume inference, in seconds a case and voxels/s: our sliding window beside MONAI's in one run, and what counting thresholds adds to it.
+"""Whole-volume inference, our sliding window beside MONAI's in one run, and what counting thresholds adds to it.
+
+Seconds are those of one case; voxels/s are of the volume, each counted once however many windows see it.
 
 `python ray_jobs/benchmark.py inference --preset tiny --volume 96 128 96`
 """

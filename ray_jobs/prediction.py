@@ -93,9 +93,9 @@ class CasePredictor:
         probabilities_RDHW = self.probabilities(held)
         predicted_RDHW = segment_regions(probabilities_RDHW, plan.rules, spacing_mm=held.case.spacing)
         clock.lap("network")
-        files = {SEGMENTATION: encode_segmentation(labels_of_regions(predicted_RDHW), held, plan.convention)}
+        files = {SEGMENTATION: encode_segmentation(labels_of_regions(predicted_RDHW), held.case, plan.convention)}
         if plan.probabilities:
-            files[PROBABILITIES] = encode_probabilities(probabilities_RDHW.cpu().numpy(), held)
+            files[PROBABILITIES] = encode_probabilities(probabilities_RDHW.cpu().numpy(), held.case)
         clock.lap("writing")
         label_RDHW = whole_scan_label(held)
         record = describe_case(held.case, predicted_RDHW, label_RDHW)

@@ -75,6 +75,7 @@ def make_surface(
         smooth, step = padded, 1
     corners, faces, normals, _ = marching_cubes(smooth, level, spacing=tuple(spacing_mm), step_size=step)
     corners += (low - margin) * np.asarray(spacing_mm)
+    normals = normals / np.asarray(spacing_mm)  # skimage's are in voxels
     normals = normals[:, ::-1] / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     return Surface(
         vertices_V3=corners[:, ::-1].astype(np.float32), faces_F3=faces, normals_V3=normals.astype(np.float32)

@@ -3,6 +3,7 @@
 Shapes: M modality, D H W voxels z y x in LPS, X Y Z voxels in the source's own order.
 """
 
+import base64
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,12 @@ class _SourceCase:
         if self.first is None:
             raise ValueError("a case needs at least one modality")
         return self.first.affine
+
+    @property
+    def header(self) -> bytes:
+        if self.first is None:
+            raise ValueError("a case needs at least one modality")
+        return self.first.header
 
     def _scan(self, modality: str) -> NDArray[Any]:
         path, volume = self.case.files[modality], self.case.volumes.get(modality)
@@ -211,6 +218,7 @@ def _describe(
         source_shape=(source.shape_XYZ[0], source.shape_XYZ[1], source.shape_XYZ[2]),
         source_orientation=orientation_of(source.affine),
         source_affine=as_affine(source.affine),
+        source_header=base64.b64encode(source.header).decode(),
         brain_voxels=int(brain_DHW.sum()),
         mean=measured.mean,
         std=measured.std,

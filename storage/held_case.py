@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import nibabel as nib
-
 from storage.case import Case
 from storage.convert import read_source_case
 from storage.errors import CaseRefusedError, InputError
@@ -17,11 +15,10 @@ from storage.store import CohortStore
 
 @dataclass(frozen=True, kw_only=True)
 class HeldCase:
-    """A case's record and voxels. `header` is that of the first scan's file; None from a store, which has none."""
+    """A case's record and voxels."""
 
     case: CaseInfo
     arrays: CaseArrays
-    header: nib.Nifti1Header | None = None
 
     def info(self, case_id: str) -> CaseInfo:
         """The record; raises InputError for another case."""
@@ -59,5 +56,4 @@ def hold_source(case: Case, modalities: Sequence[str], convention: LabelConventi
         for name, array in named.items()
         if array is not None
     }
-    header = nib.load(case.files[modalities[0]]).header
-    return HeldCase(case=replace(info, arrays=records), arrays=arrays, header=header)
+    return HeldCase(case=replace(info, arrays=records), arrays=arrays)

@@ -3,6 +3,7 @@
 Shapes: R region, D H W voxels z y x in LPS of the whole scan, X Y Z voxels in the source's own axis order.
 """
 
+import base64
 import gzip
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.grid import scan_to_source
-from storage.held_case import HeldCase
 from storage.info import CaseInfo
 from storage.labels import BACKGROUND, EDEMA, ENHANCING, NECROTIC_CORE, LabelConvention
+from storage.nifti import decode_header
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _COMPRESSION = 6
@@ -26,21 +27,21 @@ def labels_of_regions(regions_RDHW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return labels_DHW
 
 
-def encode_segmentation(label_DHW: NDArray[np.uint8], held: HeldCase, convention: LabelConvention) -> bytes:
+def encode_segmentation(label_DHW: NDArray[np.uint8], case: CaseInfo, convention: LabelConvention) -> bytes:
     """Stored labels of the whole scan as .nii.gz, uint8 in the values of `convention`; equal input, equal bytes.
 
     Raises ValueError where the convention has no value for a label.
     """
-    return _encode(scan_to_source(convention.to_source(label_DHW), held.case), held)
+    return _encode(scan_to_source(convention.to_source(label_DHW), case), case)
 
 
-def encode_probabilities(probabilities_RDHW: NDArray[np.float32], held: HeldCase) -> bytes:
+def encode_probabilities(probabilities_RDHW: NDArray[np.float32], case: CaseInfo) -> bytes:
     """Probabilities of the whole scan as .nii.gz, float32 (X, Y, Z, R)."""
-    return _encode(np.stack([scan_to_source(each, held.case) for each in probabilities_RDHW], axis=-1), held)
+    return _encode(np.stack([scan_to_source(each, case) for each in probabilities_RDHW], axis=-1), case)
 
 
-def _encode(array_XYZ: NDArray[Any], held: HeldCase) -> bytes:
-    header = source_header(held)
+def _encode(array_XYZ: NDArray[Any], case: CaseInfo) -> bytes:
+    header = source_header(case)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     header.set_data_dtype(array_XYZ.dtype)
     # Without an affine nibabel leaves the header's two as they are, with their codes.
@@ -48,12 +49,11 @@ def _encode(array_XYZ: NDArray[Any], held: HeldCase) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=_COMPRESSION, mtime=0)
 
 
-def source_header(held: HeldCase) -> nib.Nifti1Header:
-    """The source's header without what it says of the scan's own intensities; of a stored case, one with its affine."""
-    if held.header is None:
-        return _header_of(held.case)
-    header = held.header.copy()
-    header.extensions.clear()
+def source_header(case: CaseInfo) -> nib.Nifti1Header:
+    """The first scan's header but for what it says of intensities; where a store has none, one with the affine."""
+    if not case.source_header:
+        return _header_of(case)
+    header = decode_header(base64.b64decode(case.source_header))
     header["cal_min"] = header["cal_max"] = 0
     header["scl_slope"], header["scl_inter"] = 1, 0
     return header

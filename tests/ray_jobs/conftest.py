@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -84,6 +85,24 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def draw_phantom(phantom_source: Path) -> Callable[..., bytes]:
+    """Draw a phantom, predicted a little beside its label, with it or without."""
+    from storage import find_cases, region_masks
+    from storage.held_case import hold_source
+    from storage.labels import BRATS_124, MODALITIES
+
+    held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124)
+    assert held.arrays.label_DHW is not None
+    truth_RDHW = region_masks(held.arrays.label_DHW).astype(bool)
+    predicted_RDHW = np.roll(truth_RDHW, 2, axis=2)
+
+    def draw(how: Callable[..., bytes], *, labelled: bool) -> bytes:
+        return how(held.case, held.arrays.image_MDHW, truth_RDHW if labelled else None, predicted_RDHW)
+
+    return draw
 
 
 @pytest.fixture(scope="session")
