@@ -80,7 +80,7 @@ class CasePredictor:
     def __init__(self, plan: PredictionPlan, networks: list[TrainedNetwork], device: torch.device) -> None:
         self._plan, self._networks, self._device = plan, networks, device
         told = {key: value for key, value in dataclasses.asdict(plan.inference).items() if value is not None}
-        self._evaluators = [
+        self.evaluators = [
             network.evaluator(dataclasses.replace(network.config.validation, **told)) for network in networks
         ]
 
@@ -115,7 +115,7 @@ class CasePredictor:
         Every network sees the case as its own training did: its normalisation and its frame.
         """
         total_RDHW: torch.Tensor | None = None
-        for network, evaluator in zip(self._networks, self._evaluators, strict=True):
+        for network, evaluator in zip(self._networks, self.evaluators, strict=True):
             config, case = network.config, held.case
             (volume,) = VolumeLoader(
                 held,

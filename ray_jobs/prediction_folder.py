@@ -6,6 +6,7 @@ A case with a record from the same input is done; what a killed run left of anot
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class PredictionFolder:
             part.write_bytes(content)
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise InputError(
                 f"cannot write {path}: {error.strerror or error}; free space or name another --output, "
                 "what is finished is kept"

@@ -17,7 +17,7 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.presets import preset
 from ray_jobs.run import TrainPlan
-from storage import CohortStore, assign_splits
+from storage import REGIONS, CohortStore, assign_splits
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +85,39 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., str]:
+    """Save an untrained network as a validated checkpoint of a run; return the run's folder."""
+    import torch
+
+    from models import build_unet
+    from ray_jobs.checkpoint import CheckpointRecord, encode_checkpoint
+    from ray_jobs.checkpoint_store import CheckpointStore
+    from ray_jobs.config import run_identity
+
+    def make(
+        name: str,
+        *,
+        seed: int,
+        config: TrainConfig | None = None,
+        thresholds: tuple[float, ...] | None = (0.502, 0.501, 0.5),
+    ) -> str:
+        config = config or small_config
+        torch.manual_seed(seed)
+        model = build_unet(config.model, config.execution)
+        files = encode_checkpoint(
+            model,
+            state={},
+            config={**run_identity(config, "digest"), "regions": list(REGIONS)},
+            thresholds=None if thresholds is None else dict(zip(REGIONS, thresholds, strict=True)),
+        )
+        record = CheckpointRecord(epoch=1, step=0, metrics={"iou_mean": 0.5})
+        CheckpointStore(str(tmp_path / name)).save(record, files)
+        return str(tmp_path / name)
+
+    return make
 
 
 @pytest.fixture(scope="session")

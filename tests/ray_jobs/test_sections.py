@@ -31,9 +31,7 @@ def test_a_column_for_each_scan_and_for_label_and_prediction() -> None:
     for scan, label, prediction, middle in zip(scans, labels, predictions, middles, strict=True):
         painted = np.argwhere(np.abs(label - scan).sum(axis=2) > 1e-6)
         assert len(painted) == 21 and tuple(painted.mean(axis=0)) == middle
-        np.testing.assert_allclose(
-            label[middle], 0.35 * scan[middle] + 0.65 * np.array(REGION_COLOURS["ET"]), atol=1e-6
-        )
+        np.testing.assert_allclose(label[middle], 0.35 * scan[middle] + 0.65 * purple, atol=1e-6)
         np.testing.assert_array_equal(prediction, scan)  # it lies elsewhere: the cut is the label's
     # A voxel is three times as high as wide where z runs down.
     assert [axis.get_aspect() for axis in figure.axes[:18:6]] == [1.0, 3.0, 3.0]
