@@ -15,6 +15,7 @@ test: lint
 # Tests that need Debian packages, and root for network namespaces.
 test-system: $(VENV)/.installed-dev
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: its test is skipped"
+	command -v chromium > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes chromium; }
 	command -v ip > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes iproute2; }
 	$(BIN)/python -m pytest -m system
 

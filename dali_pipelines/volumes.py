@@ -20,7 +20,7 @@ from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
+from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class VolumeLoader:
 
     def __init__(
         self,
-        cache: DecodedCaseCache,
+        cache: DecodedCaseCache | HeldCase,
         case_ids: Sequence[str],
         *,
         device: str = "cpu",
@@ -74,7 +74,7 @@ class VolumeLoader:
         place = parse_device(device)
         self._cache = cache
         self._frame = frame or Frame()
-        self._infos = tuple(cache.store.info(case_id) for case_id in case_ids)
+        self._infos = tuple(cache.info(case_id) for case_id in case_ids)
         self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
         dtype = stored_dtype(self._infos)
         self._dtype = dtype
@@ -110,7 +110,7 @@ class VolumeLoader:
 
 
 def _compute_volumes(
-    cache: DecodedCaseCache,
+    cache: DecodedCaseCache | HeldCase,
     infos: Sequence[CaseInfo],
     coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
     frame: Frame,

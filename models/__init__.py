@@ -15,6 +15,7 @@ from models.precision import (
 )
 from models.presets import UNET_PRESETS
 from models.pytorch3dunet import unet_from_pytorch3dunet
+from models.region_rules import OverlapRule, RegionRules, segment_regions
 from models.thresholds import RegionScores, ThresholdCounts
 from models.unet import Execution, UNet, UNetConfig, build_unet
 
@@ -29,8 +30,10 @@ __all__ = [
     "LossConfig",
     "NonFiniteGradientsError",
     "OptimiserStep",
+    "OverlapRule",
     "Precision",
     "PrecisionName",
+    "RegionRules",
     "RegionScores",
     "StepResult",
     "ThresholdCounts",
@@ -44,6 +47,7 @@ __all__ = [
     "score_case",
     "score_lesions",
     "score_overlap",
+    "segment_regions",
     "sliding_window_probabilities",
     "unet_from_pytorch3dunet",
 ]

@@ -18,10 +18,11 @@ from rich.table import Table
 from ray_jobs.console import open_console
 from ray_jobs.conversion import convert_cohort, verify_cohort
 from ray_jobs.exit_status import run_command
+from ray_jobs.label_choice import told_convention
 from ray_jobs.ray_start import ray_running
 from storage import InputError, find_cases, open_store
 from storage.cohort import ConversionReport
-from storage.labels import CONVENTIONS, MODALITIES, LabelConvention
+from storage.labels import MODALITIES, LabelConvention
 from storage.mirror import mirror_store
 from storage.objects import parse_uri
 
@@ -55,19 +56,7 @@ class ConvertConfig:
 
     def convention(self) -> LabelConvention | None:
         """The convention that was told, if any; raises InputError."""
-        if self.label_map and self.label_convention:
-            raise InputError("wanted --label-convention or --label-map, got both; give one")
-        if self.label_map:
-            pairs = ",".join(f"{source}:{stored}" for source, stored in sorted(self.label_map.items()))
-            try:
-                return LabelConvention(name=f"custom-{pairs}", stored_by_source={0: 0, **self.label_map})
-            except ValueError as error:
-                raise InputError(f"--label-map: {error}") from None
-        if self.label_convention is None:
-            return None
-        if self.label_convention not in CONVENTIONS:
-            raise InputError(f"wanted --label-convention {', '.join(CONVENTIONS)}, got {self.label_convention}")
-        return CONVENTIONS[self.label_convention]
+        return told_convention(self.label_convention, self.label_map)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -39,10 +39,10 @@ class RunFolder:
         if before is None:
             self.write(CONFIG, identity)
             return None
-        differences = sorted(_differences(before, dict(identity)))
-        if differences:
+        changes = sorted(differences(before, dict(identity)))
+        if changes:
             raise InputError(
-                f"run {self.name} in {self.runs} was started otherwise ({'; '.join(differences[:6])}): "
+                f"run {self.name} in {self.runs} was started otherwise ({'; '.join(changes[:6])}): "
                 "give another --name, or the same values to resume it"
             )
         return self.read(SUMMARY)
@@ -73,11 +73,9 @@ class RunFolder:
         self._filesystem.move(f"{path}.part", path)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Return `name: before -> now` for each leaf that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted({*before, *now})
-        return [
-            line for key in keys for line in _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))
-        ]
+        return [line for key in keys for line in differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))]
     return [] if before == now else [f"{name}: {before} -> {now}"]

@@ -6,7 +6,7 @@ item tried again. Anything else ends the work with that error.
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 import ray
@@ -45,7 +45,7 @@ class Worker:
 
 def spread(
     make: Callable[[], Callable[[Item], Result]], items: Sequence[Item], *, workers: int, use_gpu: bool
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result], None, None]:
     """Yield the outcome of each item as it is done, in any order; `make` must be picklable.
 
     Runs at most `workers` actors of one CPU each, and a GPU where `use_gpu` says so. Closing the iterator ends them.

@@ -6,6 +6,7 @@ from storage.case import Case, CaseSearch, Naming
 from storage.convert import convert_case
 from storage.errors import CaseRefusedError, CorruptStoreError, InputError, Refusal
 from storage.frame import Frame
+from storage.held_case import HeldCase
 from storage.info import CaseArrays, CaseInfo
 from storage.intensity import normalisation_coefficients
 from storage.labels import MODALITIES, REGION_LABELS, REGIONS, region_masks
@@ -26,6 +27,7 @@ __all__ = [
     "CorruptStoreError",
     "DecodedCaseCache",
     "Frame",
+    "HeldCase",
     "InputError",
     "Naming",
     "Refusal",

@@ -61,6 +61,10 @@ class DecodedCaseCache:
             raise InputError(f"wanted a cache of at least {largest} bytes (the largest case), got {max_bytes}")
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def info(self, case_id: str) -> CaseInfo:
+        """The case's record, from the store's index."""
+        return self.store.info(case_id)
+
     def read_case(self, case_id: str) -> CaseArrays:
         """The whole case as read-only memory maps: image MDHW, label DHW or None."""
         info = self.store.info(case_id)

@@ -3,8 +3,9 @@
 Shapes: M modality, D H W voxels z y x in LPS, X Y Z voxels in the source's own order.
 """
 
+import base64
 import hashlib
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from storage.errors import CaseRefusedError, Refusal
 from storage.foreground import sample_foreground
 from storage.grid import bounding_box, box_slices, lps_affine, orientation_of, to_lps
 from storage.index import ROOT_KEY, decode_case, encode_case
-from storage.info import ArrayRecord, Box, CaseInfo, SourceFile, as_affine
+from storage.info import ArrayRecord, Box, CaseArrays, CaseInfo, SourceFile, as_affine
 from storage.intensity import brain_mask, measure_intensities
 from storage.labels import LabelConvention
 from storage.layout import DEFAULT_LAYOUT, METADATA_KEY, Layout, encode_array
@@ -47,6 +48,12 @@ class _SourceCase:
         if self.first is None:
             raise ValueError("a case needs at least one modality")
         return self.first.affine
+
+    @property
+    def header(self) -> bytes:
+        if self.first is None:
+            raise ValueError("a case needs at least one modality")
+        return self.first.header
 
     def _scan(self, modality: str) -> NDArray[Any]:
         path, volume = self.case.files[modality], self.case.volumes.get(modality)
@@ -108,23 +115,32 @@ def convert_case(case: Case, store: CohortStore, *, layout: Layout = DEFAULT_LAY
 
     Raises CaseRefusedError with file, finding and remedy, and then changes nothing; InputError when the store fails.
     """
-    settings = store.settings
-    source = _SourceCase(case, settings.modalities)
-    box = _box_of(source)
-    image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
-    label_DHW = _stored_labels(source, box, settings.convention)
+    arrays, info = read_source_case(case, store.settings.modalities, store.settings.convention)
     store.objects.delete(case_key(case.case_id, ROOT_KEY))  # uncommitted before anything else of it changes
     store.objects.delete_folder(case_key(case.case_id))
-    arrays: dict[str, NDArray[Any]] = {"image": image_MDHW}
+    stored: dict[str, NDArray[Any]] = {"image": arrays.image_MDHW}
     region_voxels: dict[str, int] = {}
-    if label_DHW is not None:
-        arrays["label"] = label_DHW
-        arrays["foreground"], region_voxels = sample_foreground(label_DHW, case.case_id)
-    records = {name: write_case_array(store, case.case_id, name, array, layout) for name, array in arrays.items()}
-    info = _describe(source, settings.convention, box, image_MDHW, region_voxels, records)
-    raw = encode_case(info)
+    if arrays.label_DHW is not None:
+        stored["label"] = arrays.label_DHW
+        stored["foreground"], region_voxels = sample_foreground(arrays.label_DHW, case.case_id)
+    records = {name: write_case_array(store, case.case_id, name, array, layout) for name, array in stored.items()}
+    raw = encode_case(replace(info, region_voxels=region_voxels, arrays=records))
     store.objects.put(case_key(case.case_id, ROOT_KEY), raw)
     return decode_case(raw, case.case_id)
+
+
+def read_source_case(
+    case: Case, modalities: tuple[str, ...], convention: LabelConvention
+) -> tuple[CaseArrays, CaseInfo]:
+    """Read, check, turn and crop one case: the arrays that a store would hold, and the record without those of arrays.
+
+    Raises CaseRefusedError with file, finding and remedy.
+    """
+    source = _SourceCase(case, modalities)
+    box = _box_of(source)
+    image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
+    label_DHW = _stored_labels(source, box, convention)
+    return CaseArrays(image_MDHW, label_DHW), _describe(source, convention, box, image_MDHW)
 
 
 def write_case_array(store: CohortStore, case_id: str, name: str, array: NDArray[Any], layout: Layout) -> ArrayRecord:
@@ -178,8 +194,6 @@ def _describe(
     convention: LabelConvention,
     box: Box,
     image_MDHW: NDArray[Any],
-    region_voxels: Mapping[str, int],
-    records: Mapping[str, ArrayRecord],
 ) -> CaseInfo:
     case = source.case
     affine = lps_affine(source.shape_XYZ, source.affine)
@@ -204,14 +218,15 @@ def _describe(
         source_shape=(source.shape_XYZ[0], source.shape_XYZ[1], source.shape_XYZ[2]),
         source_orientation=orientation_of(source.affine),
         source_affine=as_affine(source.affine),
+        source_header=base64.b64encode(source.header).decode(),
         brain_voxels=int(brain_DHW.sum()),
         mean=measured.mean,
         std=measured.std,
         minimum=measured.minimum,
         maximum=measured.maximum,
         percentiles=measured.percentiles,
-        region_voxels=region_voxels,
+        region_voxels={},
         sources=source.sources,
-        arrays=records,
+        arrays={},
         notes=case.notes,
     )

@@ -44,6 +44,13 @@ def to_source(array_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
         raise ValueError(f"wanted an array of the stored shape {info.shape} of {info.case_id}, got {array_DHW.shape}")
     full_DHW = np.zeros(info.original_shape, dtype=array_DHW.dtype)
     full_DHW[box_slices(info.bbox)] = array_DHW
+    return scan_to_source(full_DHW, info)
+
+
+def scan_to_source(full_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
+    """An array of the whole scan, `info.original_shape` in LPS, in the source's axis order: array_XYZ, a view."""
+    if full_DHW.shape != info.original_shape:
+        raise ValueError(f"wanted the whole scan {info.original_shape} of {info.case_id}, got {full_DHW.shape}")
     source = axcodes2ornt(aff2axcodes(np.asarray(info.source_affine)))
     back = ornt_transform(axcodes2ornt(STORED_ORIENTATION), source)
     restored: NDArray[Any] = nib.orientations.apply_orientation(full_DHW.T, back)

@@ -56,7 +56,8 @@ class CaseInfo:
 
     `shape` is the stored (cropped) grid and `bbox` its half-open box within `original_shape`, all z y x in LPS.
     `affine` takes voxel (x, y, z) of the whole LPS grid to millimetres; `source_shape` (x, y, z) and `source_affine`
-    are the file's own. `spacing` is z y x in millimetres. Statistics are per modality over the brain, the voxels where
+    are the file's own, and `source_header` the base64 of the first scan's NIfTI header, empty in stores made before it
+    was kept. `spacing` is z y x in millimetres. Statistics are per modality over the brain, the voxels where
     any modality is not 0; `percentiles` maps a percentage to one value per modality. `digest` covers all the rest.
     """
 
@@ -86,6 +87,7 @@ class CaseInfo:
     sources: Mapping[str, SourceFile]
     arrays: Mapping[str, ArrayRecord]
     notes: tuple[str, ...] = ()
+    source_header: str = ""
     format_version: int = FORMAT_VERSION
     digest: str = field(default="")
 
@@ -104,6 +106,8 @@ class CaseInfo:
     def to_attributes(self) -> dict[str, Any]:
         """The record as JSON-able attributes."""
         attributes: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(self)))
+        if not self.source_header:
+            del attributes["source_header"]  # the digest of a record without it is over the rest
         return attributes
 
     @classmethod

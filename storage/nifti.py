@@ -37,10 +37,14 @@ class NiftiError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceVolume:
-    """A file's voxels and grid. `array` is XYZ or XYZT in the narrowest dtype that loses nothing, at least int16."""
+    """A file's voxels and grid. `array` is XYZ or XYZT in the narrowest dtype that loses nothing, at least int16.
+
+    `header` is the file's as it lies there: 348 bytes of NIfTI-1 or 540 of NIfTI-2, without extensions.
+    """
 
     array: NDArray[Any]
     affine: NDArray[np.float64]
+    header: bytes
     sha256: str
     size: int
     mtime_ns: int
@@ -53,7 +57,14 @@ def read_volume(path: Path, *, dimensions: int = 3) -> SourceVolume:
     data = _decompress(raw)
     header = _parse_header(data)
     array = _voxels(data, header, dimensions)
-    return SourceVolume(array=narrowest(array), affine=_affine(header), sha256=sha256, size=len(raw), mtime_ns=mtime_ns)
+    return SourceVolume(
+        array=narrowest(array),
+        affine=_affine(header),
+        header=data[: header.template_dtype.itemsize],
+        sha256=sha256,
+        size=len(raw),
+        mtime_ns=mtime_ns,
+    )
 
 
 def narrowest(array: NDArray[Any]) -> NDArray[Any]:
@@ -99,6 +110,11 @@ def as_labels(array: NDArray[Any]) -> NDArray[np.uint8]:
     if low < 0 or high > 255:
         raise NiftiError(f"labels run from {low:g} to {high:g}", "name the right segmentation file")
     return whole.astype(np.uint8)
+
+
+def decode_header(raw: bytes) -> nib.Nifti1Header:
+    """The header in `SourceVolume.header`, of NIfTI-1 or NIfTI-2."""
+    return _parse_header(raw)
 
 
 def _read_bytes(path: Path) -> tuple[bytes, int]:

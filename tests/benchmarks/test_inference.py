@@ -13,4 +13,5 @@ def test_ours_and_monais_are_timed_in_one_run(tmp_path: Path, capsys: pytest.Cap
     rows = {row["what"]: row for row in json.loads(file.read_text())["rows"]}
     assert set(rows) == {"ours", "MONAI", "counting 1,001 thresholds"}
     assert all(row["CPU s"] > 0 for row in rows.values())
+    assert all(row["voxels/s"] == pytest.approx(16 * 24 * 16 / row["seconds"]) for row in rows.values())
     assert float(capsys.readouterr().out.split("from MONAI's: ")[1].split()[0]) < 1e-4

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -16,7 +17,7 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.presets import preset
 from ray_jobs.run import TrainPlan
-from storage import CohortStore, assign_splits
+from storage import REGIONS, CohortStore, assign_splits
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +85,57 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., str]:
+    """Save an untrained network as a validated checkpoint of a run; return the run's folder."""
+    import torch
+
+    from models import build_unet
+    from ray_jobs.checkpoint import CheckpointRecord, encode_checkpoint
+    from ray_jobs.checkpoint_store import CheckpointStore
+    from ray_jobs.config import run_identity
+
+    def make(
+        name: str,
+        *,
+        seed: int,
+        config: TrainConfig | None = None,
+        thresholds: tuple[float, ...] | None = (0.502, 0.501, 0.5),
+    ) -> str:
+        config = config or small_config
+        torch.manual_seed(seed)
+        model = build_unet(config.model, config.execution)
+        files = encode_checkpoint(
+            model,
+            state={},
+            config={**run_identity(config, "digest"), "regions": list(REGIONS)},
+            thresholds=None if thresholds is None else dict(zip(REGIONS, thresholds, strict=True)),
+        )
+        record = CheckpointRecord(epoch=1, step=0, metrics={"iou_mean": 0.5})
+        CheckpointStore(str(tmp_path / name)).save(record, files)
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_phantom(phantom_source: Path) -> Callable[..., bytes]:
+    """Draw a phantom, predicted a little beside its label, with it or without."""
+    from storage import find_cases, region_masks
+    from storage.held_case import hold_source
+    from storage.labels import BRATS_124, MODALITIES
+
+    held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124)
+    assert held.arrays.label_DHW is not None
+    truth_RDHW = region_masks(held.arrays.label_DHW).astype(bool)
+    predicted_RDHW = np.roll(truth_RDHW, 2, axis=2)
+
+    def draw(how: Callable[..., bytes], *, labelled: bool) -> bytes:
+        return how(held.case, held.arrays.image_MDHW, truth_RDHW if labelled else None, predicted_RDHW)
+
+    return draw
 
 
 @pytest.fixture(scope="session")

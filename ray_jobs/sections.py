@@ -1,0 +1,142 @@
+"""Cross-sections through a tumour: every modality, label and prediction side by side, at three angles.
+
+Shapes: M modality, R region, D H W voxels (z y x) in LPS: x grows to the patient's left, y to the back, z upwards.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from storage import REGIONS, CaseInfo
+
+# Drawn from the largest region to the smallest, so that each shows inside the one before: what is left to be seen of
+# WT is edema, of TC the core that does not enhance.
+REGION_COLOURS = {"WT": (0.25, 0.55, 0.95), "TC": (0.25, 0.80, 0.35), "ET": (0.75, 0.25, 0.85)}
+SEEN_OF_REGION = {"WT": "edema", "TC": "non-enhancing core", "ET": "enhancing"}
+PLANES = ("axial", "coronal", "sagittal")
+_PANEL_INCHES = 2.1
+_MARGIN_MM = 6.0
+_DPI = 100
+
+
+def draw_sections(
+    case: CaseInfo,
+    image_MDHW: NDArray[Any],
+    label_RDHW: NDArray[np.bool_] | None,
+    predicted_RDHW: NDArray[np.bool_],
+) -> bytes:
+    """Return the case's cross-sections as PNG."""
+    figure = sections_figure(
+        case.case_id, image_MDHW, label_RDHW, predicted_RDHW, modalities=case.modalities, spacing_mm=case.spacing
+    )
+    return as_png(figure)
+
+
+def sections_figure(
+    title: str,
+    image_MDHW: NDArray[Any],
+    label_RDHW: NDArray[np.bool_] | None,
+    predicted_RDHW: NDArray[np.bool_],
+    *,
+    modalities: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Figure:
+    """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction.
+
+    Cut where the label's tumour is widest, or the prediction's where there is no label. Drawn as radiologists look: the
+    front of the head is up in axial views, the crown in the others, the patient's right on the left.
+    """
+    masks = side_by_side(label_RDHW, predicted_RDHW)
+    centre = _widest_slices(tumour_to_show(label_RDHW, predicted_RDHW))
+    columns = [*modalities, *masks]
+    depth, height, width = (side * mm for side, mm in zip(image_MDHW.shape[1:], spacing_mm, strict=True))
+    rows_mm, columns_mm = (height, depth, depth), (width, width, height)
+    scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
+    size = (_PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=size, facecolor="black", layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(PLANES), len(columns), height_ratios=rows_mm, squeeze=False)
+    sides = ((1, 2), (0, 2), (0, 1))
+    for row, plane in enumerate(PLANES):
+        scans = [_cut(scan_DHW, row, centre[row]) for scan_DHW in image_MDHW]
+        pictures = [_grey(scan) for scan in scans]
+        pictures += [
+            _paint(_grey(scans[0]), [_cut(mask_DHW, row, centre[row]) for mask_DHW in masks_RDHW])
+            for masks_RDHW in masks.values()
+        ]
+        down, across = (spacing_mm[axis] for axis in sides[row])
+        for axis, picture, name in zip(axes[row], pictures, columns, strict=True):
+            axis.imshow(picture, interpolation="nearest", aspect=down / across)
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(name, color="white", fontsize=10)
+        axes[row][0].text(0.01, 0.98, plane, color="white", fontsize=7, va="top", transform=axes[row][0].transAxes)
+    figure.suptitle(title, color="white", fontsize=10)
+    add_legend(figure)
+    return figure
+
+
+def side_by_side(
+    label_RDHW: NDArray[np.bool_] | None, predicted_RDHW: NDArray[np.bool_]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return what there is to compare, by its title."""
+    return {"prediction": predicted_RDHW} if label_RDHW is None else {"label": label_RDHW, "prediction": predicted_RDHW}
+
+
+def tumour_to_show(label_RDHW: NDArray[np.bool_] | None, predicted_RDHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the whole tumour as labelled; as predicted where there is no label, or an empty one."""
+    whole_DHW: NDArray[np.bool_] = (predicted_RDHW if label_RDHW is None or not label_RDHW.any() else label_RDHW)[0]
+    return whole_DHW
+
+
+def add_legend(figure: Figure) -> None:
+    """Say at the foot of a figure what the colours mean."""
+    handles = [Patch(color=REGION_COLOURS[region], label=SEEN_OF_REGION[region]) for region in REGIONS]
+    place = "outside lower center"
+    figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return the figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
+    return file.getvalue()
+
+
+def _widest_slices(mask_DHW: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Return the slice along z, y and x in which the mask has most voxels; the middle of an empty mask."""
+    if not mask_DHW.any():
+        depth, height, width = mask_DHW.shape
+        return depth // 2, height // 2, width // 2
+    z, y, x = (int(mask_DHW.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1)))
+    return z, y, x
+
+
+def _cut(array_DHW: NDArray[np.generic], axis: int, index: int) -> NDArray[np.generic]:
+    plane = np.take(array_DHW, index, axis=axis)
+    return plane if axis == 0 else plane[::-1]  # z grows upwards, rows grow downwards
+
+
+def _grey(plane: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the plane as RGB in [0, 1], from the 1st to the 99.5th percentile of what is not background."""
+    values = np.asarray(plane, dtype=np.float32)
+    inside = values[values != 0]
+    low, high = np.percentile(inside, (1, 99.5)) if inside.size else (0.0, 1.0)
+    grey = np.where(values != 0, np.clip((values - low) / max(high - low, 1e-6), 0, 1), 0)
+    return np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
+
+
+def _paint(backdrop: NDArray[np.float32], masks: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+    picture = backdrop.copy()
+    for region, mask in zip(REGIONS, masks, strict=True):
+        inside = np.asarray(mask, dtype=bool)
+        picture[inside] = 0.35 * backdrop[inside] + 0.65 * np.array(REGION_COLOURS[region], dtype=np.float32)
+    return picture

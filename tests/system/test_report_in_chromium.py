@@ -1,0 +1,204 @@
+"""The report of a prediction in a real headless Chromium: opened, sorted, unfolded, and nothing on its console."""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from ray_jobs.case_scores import describe_case
+from ray_jobs.prediction import RENDER, SECTIONS
+from ray_jobs.renders import draw_render
+from ray_jobs.report_page import build_report
+from ray_jobs.sections import draw_sections
+from storage import find_cases, region_masks
+from storage.held_case import hold_source
+from storage.labels import BRATS_124, MODALITIES
+
+pytestmark = pytest.mark.system
+
+
+class Page:
+    """A page of a browser, spoken to by the DevTools protocol; keeps what went wrong in it."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket, self._numbers = socket, itertools.count(1)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.loaded = False
+
+    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        await self._socket.send_json({"id": number, "method": method, "params": parameters})
+        while True:
+            message = await self._socket.receive_json(timeout=60)
+            if message.get("id") == number:
+                assert "error" not in message, message
+                result: dict[str, Any] = message["result"]
+                return result
+            self._hear(message)
+
+    async def run(self, script: str) -> Any:
+        answer = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    async def open(self, url: str) -> None:
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            await self.ask(f"{domain}.enable")
+        await self.ask("Page.navigate", url=url)
+        while not self.loaded:
+            self._hear(await self._socket.receive_json(timeout=60))
+
+    async def click(self, selector: str) -> None:
+        """A real click of the mouse in the middle of an element."""
+        find = f"const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+        middle = "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2];"
+        place = await self.run(f"(() => {{ {find} {middle} }})()")
+        for kind in ("mousePressed", "mouseReleased"):
+            x, y = place
+            await self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        method, said = message.get("method"), message.get("params", {})
+        if method == "Page.loadEventFired":
+            self.loaded = True
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(said["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(said["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
+            self.complaints.append(json.dumps(said["args"]))
+        elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(json.dumps(said["entry"]))
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[str]:
+    """The DevTools address of a headless Chromium, on loopback."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed: make test-system installs it")
+    folder = tmp_path / "chromium"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+    options += ["--remote-debugging-address=127.0.0.1", "--no-first-run", "--window-size=1400,1000"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [program, *options, "about:blank"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    port_file = folder / "DevToolsActivePort"
+    try:
+        deadline = time.monotonic() + 60
+        while not (port_file.exists() and port_file.read_text().count("\n")):
+            assert process.poll() is None and time.monotonic() < deadline, "chromium did not start"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@asynccontextmanager
+async def opened(address: str, report: Path) -> AsyncIterator[Page]:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{address}/json") as response:
+            (target,) = [each for each in await response.json() if each["type"] == "page"]
+        async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+            page = Page(socket)
+            await page.open(report.as_uri())
+            yield page
+
+
+@pytest.fixture
+def report(phantom_source: Path, tmp_path: Path) -> Path:
+    """A report of five cases: four more or less well predicted, one without a label; one more was refused."""
+    records, files = [], {}
+    for number, case in enumerate(find_cases(phantom_source).cases[:5]):
+        held = hold_source(case, MODALITIES, BRATS_124)
+        label_DHW = held.arrays.label_DHW
+        assert label_DHW is not None
+        truth_RDHW = region_masks(label_DHW).astype(bool)
+        predicted_RDHW = np.roll(truth_RDHW, [8, 1, 14, 4, 2][number], axis=2)  # the farther, the worse
+        label_RDHW = None if number == 4 else truth_RDHW
+        named = [name.format(case_id=case.case_id) for name in (SECTIONS, RENDER)]
+        shown = (held.case, held.arrays.image_MDHW, label_RDHW, predicted_RDHW)
+        files |= dict(zip(named, (draw_sections(*shown), draw_render(*shown)), strict=True))
+        records.append({**describe_case(held.case, predicted_RDHW, label_RDHW), "files": named})
+    page = build_report(
+        "five <cases>", records, {"case & six": "case & six: <truncated>"}, {"input": "here"}, read=files.__getitem__
+    )
+    path = tmp_path / "report.html"
+    path.write_bytes(page)
+    return path
+
+
+NAMES = "[...document.querySelectorAll('#cases tbody')].map((each) => each.id.slice(-3))"
+
+
+def test_the_report_opens_sorts_and_complains_of_nothing(report: Path, chromium: str, tmp_path: Path) -> None:
+    async def use() -> None:
+        async with opened(chromium, report) as page:
+            worst_first = ["003", "001", "004", "002", "005"]
+            assert await page.run(NAMES) == worst_first
+            head = "document.querySelectorAll('#cases th')[1]"
+            assert await page.run(f"[{head}.textContent, {head}.ariaSort]") == ["mean Dice", "ascending"]
+            sort = "#cases th:nth-child({}) button"
+            await page.click(sort.format(1))
+            assert await page.run(NAMES) == ["001", "002", "003", "004", "005"]
+            await page.click(sort.format(1))
+            assert await page.run(NAMES) == ["005", "004", "003", "002", "001"]
+            await page.click(sort.format(2))  # mean Dice, the worst first; what has none stays last
+            assert await page.run(NAMES) == worst_first
+            await page.click(sort.format(2))
+            assert await page.run(NAMES) == ["002", "004", "001", "003", "005"]
+            assert await page.run(f"[{head}.textContent, {head}.ariaSort]") == ["mean Dice", "descending"]
+            volumes = "[...document.querySelectorAll('tr.scores td:last-child')].map((e) => Number(e.dataset.value))"
+            last = await page.run("document.querySelectorAll('#cases th').length")
+            await page.click(sort.format(last))
+            found = await page.run(volumes)
+            assert found == sorted(found) and len(set(found)) == 5
+
+            shown = "[...document.querySelectorAll('tr.figures')].filter((each) => each.offsetHeight > 0).length"
+            assert await page.run(shown) == 3  # the worst three
+            await page.click("#open-all")
+            assert await page.run(shown) == 5
+            decoded = (
+                "Promise.all([...document.images].map((each) => { each.loading = 'eager'; return each.decode(); }))"
+                ".then(() => [...document.images].every((each) => each.naturalWidth > 300) && document.images.length)"
+            )
+            assert await page.run(decoded) == 10
+            await page.click("#cases tbody .unfold")
+            assert await page.run(shown) == 4
+            assert await page.run("document.getElementById('refused').textContent") == "Refusedcase & six: <truncated>"
+            assert await page.run("document.title") == "Segmentations: five <cases>"
+            picture = await page.ask("Page.captureScreenshot", format="png")
+            (tmp_path / "screenshot.png").write_bytes(base64.b64decode(picture["data"]))
+            assert page.complaints == []
+            assert [url for url in page.requests if not url.startswith(("data:", report.as_uri()))] == []
+
+    asyncio.run(use())
+
+
+def test_an_error_on_the_page_is_heard(chromium: str, tmp_path: Path) -> None:
+    """What the test above trusts."""
+    broken = tmp_path / "broken.html"
+    broken.write_text("<script>console.error('one'); nothing.here();</script><img src='missing.png'>")
+
+    async def use() -> None:
+        async with opened(chromium, broken) as page:
+            await page.run("1")
+            assert len(page.complaints) == 3
+            assert any(url.endswith("missing.png") for url in page.requests)
+
+    asyncio.run(use())
