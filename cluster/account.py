@@ -21,6 +21,7 @@ import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ray_jobs.exit_status import run_command
+from ray_jobs.ray_start import make_token
 from storage import InputError
 
 HERE = Path(__file__).parent
@@ -136,6 +137,7 @@ def create(config: Create) -> None:
     make_key(account)
     with there_already("InvalidInput"):  # AWS wants this role once in an account before its first spot instance
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    make_token()
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
     look_up_image(account)
 
