@@ -22,10 +22,10 @@ test-system: $(VENV)/.installed-dev
 drill-metrics: $(VENV)/.installed-dev .prometheus/usr/bin/prometheus
 	$(BIN)/python -m pytest tests/system/test_live_metrics.py
 
-# `ray up` to `ray down` of cluster/aws.yaml, offline: in a network and mounts that end with it. Needs root.
+# `ray up` to `ray down` of cluster/aws.yaml, offline: all that it starts and mounts ends with it. Needs root.
 drill-cluster: $(VENV)/.installed-dev .drill/sshd/usr/sbin/sshd
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: the head does without"
-	BRATS_DRILL=1 unshare --net --mount --propagation private $(BIN)/python -m pytest -x tests/system/cluster_drill
+	BRATS_DRILL=1 unshare --net --mount --pid --fork --kill-child --mount-proc $(BIN)/python -m pytest -x tests/system/cluster_drill
 
 # Unpacked and not installed, for the same reason as Prometheus.
 .drill/sshd/usr/sbin/sshd:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 import yaml
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.responses.instances import InstanceResponse
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
@@ -47,6 +49,17 @@ def publish_image(ec2: Any) -> str:
     return image
 
 
+def launch_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray asks for 1 to n instances at once. EC2 gives n where it can; moto looks at the 1 only."""
+    plain = InstanceResponse.run_instances
+
+    def run_instances(response: InstanceResponse) -> Any:
+        response.params["MinCount"] = response.params["MaxCount"]
+        return plain(response)
+
+    monkeypatch.setattr(InstanceResponse, "run_instances", run_instances)
+
+
 class World:
     """A user's machine at the gateway, with an account that `create` has been run on."""
 
@@ -69,6 +82,8 @@ class World:
         }
         os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS_")})
         make_network()
+        self._monkeypatch = pytest.MonkeyPatch()
+        launch_as_many_as_asked(self._monkeypatch)
         self.moto = ThreadedMotoServer(ip_address=GATEWAY, port=5500, verbose=False)
         self.moto.start()
         self.ec2 = boto3.client("ec2", region_name="us-west-2")
@@ -78,7 +93,7 @@ class World:
         self.file.write_text((ROOT / "cluster" / "aws.yaml").read_text())
         done = self.account("create", "--bucket", BUCKET, "--ssh-from", f"{GATEWAY}/32")
         assert done.returncode == 0, done.stderr
-        self.file.write_text(yaml.safe_dump(overlay(self.file), sort_keys=False))
+        self.file.write_text(yaml.safe_dump(overlay(self.file, self.home), sort_keys=False))
         key = self.home / ".ssh" / "brats-ray.pem"
         public = subprocess.run(["ssh-keygen", "-y", "-f", key], check=True, capture_output=True, text=True).stdout
         self.token = (self.home / ".ray" / "auth_token").read_text().strip()
@@ -121,6 +136,7 @@ class World:
     def stop(self) -> None:
         self.hypervisor.stop()
         self.moto.stop()
+        self._monkeypatch.undo()
 
 
 class Command:

@@ -3,7 +3,6 @@ moto's instances are."""
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -99,9 +98,9 @@ class Host:
             shutil.copy(PROMETHEUS, place)
 
     def _plug_in(self) -> None:
-        own = os.readlink("/proc/self/ns/net")
+        own = Path("/proc/self/ns/net").readlink()
         for _ in range(200):
-            if os.readlink(f"/proc/{self._process.pid}/ns/net") != own:
+            if Path(f"/proc/{self._process.pid}/ns/net").readlink() != own:
                 break
             time.sleep(0.02)
         cable = "v" + self.address.replace(".", "")[-12:]

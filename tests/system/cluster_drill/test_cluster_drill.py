@@ -1,7 +1,7 @@
 """`ray up` to `ray down` offline, as the README tells it: run by `make drill-cluster`, in namespaces of its own.
 
-Network namespaces with sshd stand in for EC2's hosts and moto for EC2, S3, IAM and SSM; Ray, aws.yaml, the node scripts,
-account.py and training are the real ones. The tests are one story and run in order.
+Network namespaces with sshd stand in for EC2's hosts and moto for EC2, S3, IAM and SSM; Ray, aws.yaml, the node
+scripts, account.py and training are the real ones. The tests are one story and run in order.
 """
 
 import datetime
