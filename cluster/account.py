@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import boto3
 import tyro
@@ -26,9 +26,9 @@ from storage import InputError
 
 HERE = Path(__file__).parent
 PROJECT = "brats-ray"
-HEAD, WORKER = f"{PROJECT}-head", f"{PROJECT}-worker"
-POLICIES = {HEAD: ("storage", "scaling"), WORKER: ("storage",)}
+POLICIES = {f"{PROJECT}-head": ("storage", "scaling"), f"{PROJECT}-worker": ("storage",)}
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+NO_IMAGE = "ami-00000000000000000"
 LET_EC2_TAKE_IT = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -36,7 +36,13 @@ LET_EC2_TAKE_IT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Create:
+class Command:
+    file: Path = HERE / "aws.yaml"
+    """The cluster file, which says region and cluster name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create(Command):
     """Make bucket, roles, key and security group, look the machine image up, and write bucket and image to the file."""
 
     bucket: str
@@ -44,37 +50,27 @@ class Create:
     """
     ssh_from: str
     """The addresses that may SSH to the cluster, as 203.0.113.7/32: yours, as the internet sees it."""
-    file: Path = HERE / "aws.yaml"
-    """The cluster file, which says region and cluster name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(Command):
     """Look up today's Deep Learning AMI and write it to the cluster file."""
 
-    file: Path = HERE / "aws.yaml"
-    """The cluster file."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Bake:
+class Bake(Command):
     """Make an image of the running head, which has the environment, and write it to the cluster file.
 
     This ends Ray on the head and removes its token and key first: the next step is `ray down`.
     """
 
-    file: Path = HERE / "aws.yaml"
-    """The cluster file."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Remove:
+class Remove(Command):
     """Remove all of it again, but for the bucket, which holds your data. Refuses while instances run."""
 
     images: bool = False
     """Also the baked images and their snapshots."""
-    file: Path = HERE / "aws.yaml"
-    """The cluster file."""
 
 
 class Account:
@@ -135,11 +131,13 @@ def create(config: Create) -> None:
     make_roles(account, config.bucket)
     make_security_group(account, network)
     make_key(account)
-    with there_already("InvalidInput"):  # AWS wants this role once in an account before its first spot instance
+    # AWS wants this role once in an account before its first spot instance.
+    with there_already("InvalidInput", "EntityAlreadyExists"):
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
     make_token()
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
-    look_up_image(account)
+    if NO_IMAGE in config.file.read_text():  # one that was written here, or baked, stays
+        look_up_image(account)
 
 
 def read_network(text: str) -> str:
@@ -149,9 +147,7 @@ def read_network(text: str) -> str:
     except ValueError as error:
         raise InputError(f"--ssh-from wants a network such as 203.0.113.7/32, got {text!r}: {error}") from error
     if network.version != 4 or network.prefixlen < 16:
-        raise InputError(
-            f"--ssh-from wants an IPv4 network of /16 or narrower, got {text}: give your own address with /32"
-        )
+        raise InputError(f"--ssh-from wants IPv4 and /16 or narrower, got {text}: give your own address with /32")
     return str(network)
 
 
@@ -183,7 +179,8 @@ def make_roles(account: Account, bucket: str) -> None:
         with there_already("EntityAlreadyExists"):
             account.iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(LET_EC2_TAKE_IT))
         for policy in policies:
-            text = re.sub(r"\b(ACCOUNT|REGION|BUCKET|CLUSTER)\b", lambda found: names[found[0]], read_policy(policy))
+            text = (HERE / "iam" / f"{policy}.json").read_text()
+            text = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], text)
             account.iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=text)
         with there_already("EntityAlreadyExists"):
             account.iam.create_instance_profile(InstanceProfileName=role)
@@ -192,19 +189,14 @@ def make_roles(account: Account, bucket: str) -> None:
         say(f"role and instance profile {role}: {' and '.join(policies)}")
 
 
-def read_policy(name: str) -> str:
-    return (HERE / "iam" / f"{name}.json").read_text()
-
-
 def make_security_group(account: Account, network: str) -> None:
     """SSH from `network` and everything between the group's own members; rules that are there already stay."""
     networks = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not networks:
         raise InputError(f"wanted a default VPC in {account.region}, found none: aws ec2 create-default-vpc makes it")
-    vpc = networks[0]["VpcId"]
     with there_already("InvalidGroup.Duplicate"):
         about = "brats-stream: SSH from one network, everything between the nodes"
-        account.ec2.create_security_group(GroupName=PROJECT, Description=about, VpcId=vpc)
+        account.ec2.create_security_group(GroupName=PROJECT, Description=about, VpcId=networks[0]["VpcId"])
     group = security_groups(account)[0]["GroupId"]
     inside = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": network}]}
@@ -246,14 +238,10 @@ def bake(config: Bake) -> None:
     account = Account(config.file)
     heads = [item for item in account.instances() if {"Key": "ray-node-type", "Value": "head"} in item["Tags"]]
     if len(heads) != 1 or heads[0]["State"]["Name"] != "running":
-        raise InputError(
-            f"wanted a running head of cluster {account.cluster}, found {len(heads)}: ray up {config.file}"
-        )
+        raise InputError(f"wanted a running head of {account.cluster}, found {len(heads)}: ray up {config.file}")
     forget = [sys.executable, "-m", "ray.scripts.scripts", "exec", str(config.file)]
     subprocess.run([*forget, "bash ~/brats-stream/cluster/node/forget.sh"], check=True)
-    tags = [
-        {"ResourceType": kind, "Tags": [{"Key": "brats-ray-cluster", "Value": account.cluster}]} for kind in ("image",)
-    ]
+    tags = [{"ResourceType": "image", "Tags": [{"Key": "brats-ray-cluster", "Value": account.cluster}]}]
     name = f"{PROJECT}-{account.cluster}-{len(account.images()) + 1}-{heads[0]['InstanceId']}"
     image = account.ec2.create_image(InstanceId=heads[0]["InstanceId"], Name=name, TagSpecifications=tags)["ImageId"]
     say(f"image {image}: waiting for it, some minutes")
@@ -263,7 +251,7 @@ def bake(config: Bake) -> None:
 
 
 def remove(config: Remove) -> None:
-    """Undo `create`, in the opposite order."""
+    """Undo `create`."""
     account = Account(config.file)
     if account.instances():
         running = ", ".join(item["InstanceId"] for item in account.instances())
@@ -279,36 +267,30 @@ def remove(config: Remove) -> None:
     account.ec2.delete_key_pair(KeyName=PROJECT)
     account.key_file.unlink(missing_ok=True)
     for role, policies in POLICIES.items():
-        with there_already("NoSuchEntity"):
-            account.iam.remove_role_from_instance_profile(InstanceProfileName=role, RoleName=role)
-        with there_already("NoSuchEntity"):
-            account.iam.delete_instance_profile(InstanceProfileName=role)
-        for policy in policies:
-            with there_already("NoSuchEntity"):
-                account.iam.delete_role_policy(RoleName=role, PolicyName=policy)
-        with there_already("NoSuchEntity"):
-            account.iam.delete_role(RoleName=role)
-    say(f"removed: security group, key pair, roles. Still there and paid for: {what_still_costs(account)}")
-
-
-def what_still_costs(account: Account) -> str:
-    images = [image["ImageId"] for image in account.images()]
-    return f"the bucket, and {len(images)} baked images{' (' + ', '.join(images) + ')' if images else ''}"
+        profile, named = {"InstanceProfileName": role}, {"RoleName": role}
+        steps = [(account.iam.remove_role_from_instance_profile, profile | named)]
+        steps += [(account.iam.delete_instance_profile, profile)]
+        steps += [(account.iam.delete_role_policy, named | {"PolicyName": policy}) for policy in policies]
+        for step, what in (*steps, (account.iam.delete_role, named)):
+            with there_already("NoSuchEntity"):  # or rather gone already
+                step(**what)
+    images = ", ".join(image["ImageId"] for image in account.images())
+    baked = f" and the baked images {images}" if images else ""
+    say(f"removed: security group, key pair, roles. Still there and paid for: the bucket{baked}")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    names: dict[Any, tuple[str, Callable[..., None]]] = {
-        Create: ("create", create),
-        Image: ("image", lambda config: look_up_image(Account(config.file))),
-        Bake: ("bake", bake),
-        Remove: ("remove", remove),
+    commands: dict[str, tuple[type[Command], Callable[[Any], None]]] = {
+        "create": (Create, create),
+        "image": (Image, lambda config: look_up_image(Account(config.file))),
+        "bake": (Bake, bake),
+        "remove": (Remove, remove),
     }
-    choices = [Annotated[kind, tyro.conf.subcommand(name)] for kind, (name, _) in names.items()]
-    kinds: Any = choices[0] | choices[1] | choices[2] | choices[3]
+    kinds: Any = Union[*(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in commands.items())]
     config: Any = tyro.cli(kinds, args=list(arguments), description=__doc__)
     try:
-        names[type(config)][1](config)
+        dict(commands.values())[type(config)](config)
     except (ClientError, BotoCoreError) as error:
         raise InputError(f"AWS: {error}") from error
     except subprocess.CalledProcessError as error:

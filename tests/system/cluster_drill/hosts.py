@@ -41,7 +41,7 @@ class Host:
     def __init__(self, instance: dict[str, Any], folder: Path, public_key: str) -> None:
         self.instance, self.folder, self.address = instance, folder, instance["PrivateIpAddress"]
         (folder / "etc").mkdir(parents=True)
-        profile = instance.get("IamInstanceProfile", {}).get("Arn", "none").rsplit("/", 1)[-1]
+        profile = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
         about = {"id": instance["InstanceId"], "region": "us-west-2", "role": profile}
         (folder / "instance.json").write_text(json.dumps(about))
         shutil.copy(HERE / "metadata_server.py", folder)
@@ -140,7 +140,12 @@ class Hypervisor:
 
     def _follow(self, ec2: Any) -> None:
         found = [item for group in ec2.describe_instances()["Reservations"] for item in group["Instances"]]
-        alive = {item["InstanceId"]: item for item in found if item["State"]["Name"] in ("pending", "running")}
+        # An instance gets its profile a moment after it is there.
+        alive = {
+            item["InstanceId"]: item
+            for item in found
+            if item["State"]["Name"] in ("pending", "running") and "IamInstanceProfile" in item
+        }
         for name in self.hosts.keys() - alive.keys():
             self.hosts.pop(name).pull_the_plug()
         for name in alive.keys() - self.hosts.keys():
