@@ -24,6 +24,9 @@ mount -t tmpfs -o mode=755 tmpfs /opt
 mount -t tmpfs -o mode=1777,size=1G tmpfs /dev/shm
 mkdir /run/sshd /home/ubuntu
 mount --bind "$host/home" /home/ubuntu
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/shared
+mount --bind "$(dirname "$host")/shared" /mnt/shared  # a disk that machines of one owner all mount
 if [ -e "$host/nvme" ]; then
     mkdir --parents /opt/dlami/nvme
     chown ubuntu /opt/dlami/nvme

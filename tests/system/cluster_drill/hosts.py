@@ -107,6 +107,10 @@ class Host:
         ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(self._process.pid))
         ip("link", "set", cable, "master", BRIDGE, "up")
 
+    def network(self) -> str:
+        """What its processes are known by: the network namespace they are in."""
+        return str(Path(f"/proc/{self._process.pid}/ns/net").readlink())
+
     def give_notice(self, text: str) -> None:
         """Let the metadata service say that the instance will be taken away."""
         (self.folder / "notice.json").write_text(text)
@@ -128,6 +132,12 @@ class Hypervisor:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    def add_machine(self, name: str, address: str) -> Host:
+        """A machine that somebody owns, which no account knows of."""
+        about = {"InstanceId": name, "PrivateIpAddress": address, "InstanceType": "own"}
+        self.hosts[name] = Host(about | {"IamInstanceProfile": {"Arn": "none/none"}}, self._folder / name, self._key)
+        return self.hosts[name]
+
     def _run(self) -> None:
         ec2 = boto3.client("ec2", region_name="us-west-2")
         try:
@@ -146,7 +156,7 @@ class Hypervisor:
             for item in found
             if item["State"]["Name"] in ("pending", "running") and "IamInstanceProfile" in item
         }
-        for name in self.hosts.keys() - alive.keys():
+        for name in {name for name in self.hosts if name.startswith("i-")} - alive.keys():
             self.hosts.pop(name).pull_the_plug()
         for name in alive.keys() - self.hosts.keys():
             self.hosts[name] = Host(alive[name], self._folder / name, self._key)

@@ -1,19 +1,21 @@
 """The drill's AWS account: moto on the VPC's gateway, what `account.py create` makes in it, a store in its bucket."""
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 import yaml
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.ec2.responses.instances import InstanceResponse
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
@@ -23,6 +25,7 @@ from tests.system.cluster_drill.overlay import ENDPOINT, overlay
 
 BUCKET = "brats-drill"
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+API = "http://127.0.0.1:8265"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -49,15 +52,15 @@ def publish_image(ec2: Any) -> str:
     return image
 
 
-def launch_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray asks for 1 to n instances at once. EC2 gives n where it can; moto looks at the 1 only."""
-    plain = InstanceResponse.run_instances
-
-    def run_instances(response: InstanceResponse) -> Any:
-        response.params["MinCount"] = response.params["MaxCount"]
-        return plain(response)
-
-    monkeypatch.setattr(InstanceResponse, "run_instances", run_instances)
+def status_of(url: str, **headers: str) -> int:
+    """The HTTP status of a GET; 0 where nothing answers."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 class World:
@@ -76,14 +79,12 @@ class World:
             "AWS_REGION": "us-west-2",
             "AWS_DEFAULT_REGION": "us-west-2",
             "RAY_AUTH_MODE": "token",
-            "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
+            "RAY_API_SERVER_ADDRESS": API,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "COLUMNS": "160",
         }
         os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS_")})
         make_network()
-        self._monkeypatch = pytest.MonkeyPatch()
-        launch_as_many_as_asked(self._monkeypatch)
         self.moto = ThreadedMotoServer(ip_address=GATEWAY, port=5500, verbose=False)
         self.moto.start()
         self.ec2 = boto3.client("ec2", region_name="us-west-2")
@@ -95,9 +96,13 @@ class World:
         assert done.returncode == 0, done.stderr
         self.file.write_text(yaml.safe_dump(overlay(self.file, self.home), sort_keys=False))
         key = self.home / ".ssh" / "brats-ray.pem"
+        self.key = Path(shutil.copy(key, folder / "key"))  # account.py removes its own
         public = subprocess.run(["ssh-keygen", "-y", "-f", key], check=True, capture_output=True, text=True).stdout
         self.token = (self.home / ".ray" / "auth_token").read_text().strip()
         convert_cohort(scans, f"s3://{BUCKET}/brats.zarr")
+        shared = folder / "hosts" / "shared"
+        convert_cohort(scans, str(shared / "brats.zarr"))
+        subprocess.run(["chown", "--recursive", "1000:1000", shared], check=True)
         self.hypervisor = Hypervisor(folder / "hosts", public)
 
     def account(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -114,6 +119,16 @@ class World:
 
     def begin(self, name: str, *command: str) -> "Command":
         return Command(command, self.environment, self.folder / f"{name}.log")
+
+    @contextlib.contextmanager
+    def tunnel(self, file: Path) -> Iterator[None]:
+        """`ray dashboard`, for as long as jobs are submitted."""
+        command = self.begin("dashboard", *RAY, "dashboard", str(file))
+        wait_for("the tunnel", lambda: status_of(API) == 200, seconds=90)
+        try:
+            yield
+        finally:
+            command.stop()
 
     def instances(self, kind: str) -> list[str]:
         """Ids of the head (`head`) or of the workers (`worker`) that run."""
@@ -136,7 +151,6 @@ class World:
     def stop(self) -> None:
         self.hypervisor.stop()
         self.moto.stop()
-        self._monkeypatch.undo()
 
 
 class Command:

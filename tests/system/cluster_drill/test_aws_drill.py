@@ -5,17 +5,15 @@ scripts, account.py and training are the real ones. The tests are one story and 
 """
 
 import datetime
-import os
-import shutil
 import subprocess
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.system.cluster_drill.hosts import PROMETHEUS
+from tests.system.cluster_drill.world import API, RAY, status_of, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -23,46 +21,12 @@ SMALL = (
     *("--epochs", "1", "--sampling.patch-shape", "16", "16", "16", "--sampling.patches-per-epoch", "8"),
     *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--validation.overlap", "0"),
 )
-API = "http://127.0.0.1:8265"
-
-
-@pytest.fixture(scope="module")
-def world(phantom_source: Path) -> Iterator[Any]:
-    if os.environ.get("BRATS_DRILL") != "1":
-        pytest.skip("it takes a network and mounts of its own, and root: make drill-cluster")
-    from tests.system.cluster_drill.account import World
-
-    folder = Path(tempfile.mkdtemp(prefix="drill-", dir="/var/tmp"))  # not in /tmp: hosts have one of their own
-    folder.chmod(0o755)
-    made = World(folder, phantom_source)
-    try:
-        yield made
-    finally:
-        made.stop()
-        if os.environ.get("BRATS_DRILL_KEEP") != "1":
-            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def tunnel(world: Any) -> Iterator[None]:
-    """`ray dashboard`, for as long as jobs are submitted."""
-    from tests.system.cluster_drill.account import RAY, wait_for
-
-    command = world.begin("dashboard", *RAY, "dashboard", str(world.file))
-    wait_for("the tunnel", lambda: status_of(API) == 200, seconds=90)
-    yield
-    command.stop()
-
-
-def status_of(url: str, **headers: str) -> int:
-    """The HTTP status of a GET; 0 where nothing answers."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+    with world.tunnel(world.file):
+        yield
 
 
 def test_ray_up_works_the_first_time(world: Any) -> None:
@@ -95,17 +59,16 @@ def test_nobody_comes_in_without_the_token(world: Any) -> None:
 @pytest.mark.usefixtures("tunnel")
 def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
     """`ray job submit -- python ray_jobs/train.py` trains on two spot workers that the autoscaler starts for it."""
-    from tests.system.cluster_drill.account import RAY, wait_for
-
     job = world.begin("train", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py")
     try:
-        wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=180)
+        wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=300)
         workers = world.instances("worker")
         for item in world.ec2.describe_instances(InstanceIds=workers)["Reservations"]:
             assert item["Instances"][0]["InstanceLifecycle"] == "spot"
             assert item["Instances"][0]["InstanceType"] == "g4dn.xlarge"
         wait_for("training", lambda: job.says("epoch 1"), seconds=400)
         check_that_no_secret_shows(world)
+        assert networks_of_training() == {world.host(name).network() for name in workers}  # and so not on the head
         before = set(world.keys("runs/"))
         assert not [key for key in before if "/checkpoint_" in key]
         until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
@@ -123,6 +86,18 @@ def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
         name = job.log.read_text().partition("Job '")[2].partition("'")[0]
         world.ray("job", "stop", name)
         job.stop()
+
+
+def networks_of_training() -> set[str]:
+    """Where Ray Train's workers run."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
+                found.add(str((process / "ns" / "net").readlink()))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
 
 
 def check_that_no_secret_shows(world: Any) -> None:
@@ -169,15 +144,32 @@ def test_a_search_runs_its_trials_on_the_workers(world: Any) -> None:
 
 
 def test_idle_workers_are_terminated(world: Any) -> None:
-    from tests.system.cluster_drill.account import wait_for
-
     wait_for("no workers", lambda: not world.instances("worker"), seconds=240)
     assert len(world.instances("head")) == 1
 
 
-def test_ray_down_leaves_nothing(world: Any) -> None:
-    from tests.system.cluster_drill.account import wait_for
+def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
+    if not PROMETHEUS.exists():
+        pytest.skip("no Prometheus could be fetched")
+    (head,) = world.instances("head")
+    assert status_of(f"http://{world.host(head).address}:9090/-/ready") == 0
+    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=sum(ray_node_cpu_count)"
+    done = world.ray("exec", str(world.file), ask)
+    assert '"status":"success","data":{"resultType":"vector","result":[{' in done.stdout, done.stdout
 
+
+def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:
+    (head,) = world.instances("head")
+    host = world.host(head)
+    done = world.account("bake")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = subprocess.run(["grep", "-rlE", f"{world.token}|PRIVATE KEY", host.folder / "home"], capture_output=True)
+    assert left.stdout == b""
+    (image,) = world.ec2.describe_images(Owners=["self"])["Images"]
+    assert image["ImageId"] in world.file.read_text()
+
+
+def test_ray_down_leaves_nothing(world: Any) -> None:
     refused = world.account("remove")
     assert refused.returncode == 2
     assert "ray down" in refused.stderr
@@ -185,7 +177,7 @@ def test_ray_down_leaves_nothing(world: Any) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert world.instances("head") == world.instances("worker") == []
     wait_for("all hosts to be gone", lambda: not world.hypervisor.hosts, seconds=20)
-    removed = world.account("remove")
+    removed = world.account("remove", "--images")
     assert removed.returncode == 0, removed.stderr
     assert not (world.home / ".ssh" / "brats-ray.pem").exists()
     left = world.ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["brats-ray"]}])
