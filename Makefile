@@ -24,6 +24,7 @@ drill-metrics: $(VENV)/.installed-dev .prometheus/usr/bin/prometheus
 
 # `ray up` to `ray down` of cluster/aws.yaml, offline: all that it starts and mounts ends with it. Needs root.
 drill-cluster: $(VENV)/.installed-dev .drill/sshd/usr/sbin/sshd
+	@unshare --net --mount --pid --fork true || { echo "the drill needs root, and namespaces of its own"; exit 1; }
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: the head does without"
 	BRATS_DRILL=1 unshare --net --mount --pid --fork --kill-child --mount-proc $(BIN)/python -m pytest -x tests/system/cluster_drill
 

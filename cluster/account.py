@@ -43,7 +43,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Create(Command):
-    """Make bucket, roles, key and security group, look the machine image up, and write bucket and image to the file."""
+    """Make bucket, roles, key and security group, look the machine image up, and write what the file names."""
 
     bucket: str
     """For stores and runs; made if it is not there. Names are unique in all of AWS: take one with your own name in it.
@@ -186,6 +186,7 @@ def make_roles(account: Account, bucket: str) -> None:
             account.iam.create_instance_profile(InstanceProfileName=role)
         if not account.iam.get_instance_profile(InstanceProfileName=role)["InstanceProfile"]["Roles"]:
             account.iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
+        account.iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=role)
         say(f"role and instance profile {role}: {' and '.join(policies)}")
 
 
@@ -198,12 +199,12 @@ def make_security_group(account: Account, network: str) -> None:
         about = "brats-stream: SSH from one network, everything between the nodes"
         account.ec2.create_security_group(GroupName=PROJECT, Description=about, VpcId=networks[0]["VpcId"])
     group = security_groups(account)[0]["GroupId"]
-    inside = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": network}]}
-    for rule in (inside, ssh):
+    for rule in ({"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}, ssh):
         with there_already("InvalidPermission.Duplicate"):
             account.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
     say(f"security group {PROJECT}: SSH from {network}, and what its members send each other")
+    account.write(r"\bsg-\w+", group)
 
 
 def security_groups(account: Account) -> list[dict[str, Any]]:
@@ -234,16 +235,16 @@ def look_up_image(account: Account) -> None:
 
 
 def bake(config: Bake) -> None:
-    """Clean the head, make an image of it and wait until it can be used."""
+    """Clean the head, make an image of it, wait for it."""
     account = Account(config.file)
     heads = [item for item in account.instances() if {"Key": "ray-node-type", "Value": "head"} in item["Tags"]]
     if len(heads) != 1 or heads[0]["State"]["Name"] != "running":
         raise InputError(f"wanted a running head of {account.cluster}, found {len(heads)}: ray up {config.file}")
     forget = [sys.executable, "-m", "ray.scripts.scripts", "exec", str(config.file)]
     subprocess.run([*forget, "bash ~/brats-stream/cluster/node/forget.sh"], check=True)
+    head = heads[0]["InstanceId"]
     tags = [{"ResourceType": "image", "Tags": [{"Key": "brats-ray-cluster", "Value": account.cluster}]}]
-    name = f"{PROJECT}-{account.cluster}-{len(account.images()) + 1}-{heads[0]['InstanceId']}"
-    image = account.ec2.create_image(InstanceId=heads[0]["InstanceId"], Name=name, TagSpecifications=tags)["ImageId"]
+    image = account.ec2.create_image(InstanceId=head, Name=f"{PROJECT}-{head}", TagSpecifications=tags)["ImageId"]
     say(f"image {image}: waiting for it, some minutes")
     account.ec2.get_waiter("image_available").wait(ImageIds=[image], WaiterConfig={"Delay": 15, "MaxAttempts": 120})
     account.write(r"\bami-\w+", image)

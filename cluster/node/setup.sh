@@ -55,7 +55,7 @@ build_environment() {
     [ "$(cat "$venv/.built" 2> /dev/null)" != "$wanted" ] || return 0
     python=$(find_python)
     rm --force "$venv/.built"
-    "$python" -m venv "$venv" || { sudo apt-get install --quiet --quiet --yes python3-venv && "$python" -m venv "$venv"; }
+    "$python" -m venv "$venv" || { sudo apt-get --option DPkg::Lock::Timeout=300 install --quiet --quiet --yes python3-venv && "$python" -m venv "$venv"; }
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
         --constraint "$project/constraints.txt" --editable "$project[aws]"
     echo "$wanted" > "$venv/.built"

@@ -87,7 +87,8 @@ def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path
     assert after.keys() == before.keys()
     assert file.read_text().count("#") == (CLUSTER / "aws.yaml").read_text().count("#")  # the comments are still there
     (group,) = groups()
-    assert group["GroupName"] == after["provider"]["security_group"]["GroupName"]
+    for kind in after["available_node_types"].values():
+        assert kind["node_config"]["SecurityGroupIds"] == [group["GroupId"]]
     opened = [(rule.get("FromPort"), [part["CidrIp"] for part in rule["IpRanges"]]) for rule in group["IpPermissions"]]
     assert sorted(place for _, ranges in opened for place in ranges) == ["203.0.113.7/32"]
     assert (22, ["203.0.113.7/32"]) in opened

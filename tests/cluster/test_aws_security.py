@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from ray.autoscaler._private.aws.config import _configure_security_group, _configure_subnet
+from ray.autoscaler._private.util import prepare_config
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -48,10 +51,32 @@ def test_no_file_opens_a_port_to_the_world() -> None:
 
 
 def test_the_security_group_is_one_that_is_there(aws: dict[str, Any]) -> None:
-    """Ray fills a group that it makes, or finds empty, with SSH from everywhere; one with rules it leaves alone."""
-    assert aws["provider"]["security_group"] == {"GroupName": "brats-ray"}
+    """By name Ray might look for it in another network, and would make one there with SSH from everywhere."""
+    assert "security_group" not in aws["provider"]
     for kind in aws["available_node_types"].values():
-        assert not {"SecurityGroupIds", "SecurityGroups", "NetworkInterfaces"} & kind["node_config"].keys()
+        assert kind["node_config"]["SecurityGroupIds"] == ["sg-00000000000000000"]  # account.py's to fill in
+        assert not {"SecurityGroups", "NetworkInterfaces"} & kind["node_config"].keys()
+
+
+@pytest.mark.usefixtures("amazon")
+def test_ray_makes_no_security_group_of_its_own(aws: dict[str, Any]) -> None:
+    """Ray's own preparation, in an account with a second network whose subnets come first."""
+    ec2 = boto3.client("ec2", region_name="us-west-2")
+    (default,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    other = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=other, CidrBlock="10.1.0.0/24", AvailabilityZone="us-west-2a")["Subnet"][
+        "SubnetId"
+    ]
+    ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
+    group = ec2.create_security_group(GroupName="brats-ray", Description="ours", VpcId=default["VpcId"])["GroupId"]
+    before = ec2.describe_security_groups()["SecurityGroups"]
+    for kind in aws["available_node_types"].values():
+        kind["node_config"]["SecurityGroupIds"] = [group]
+    prepared = _configure_security_group(_configure_subnet(prepare_config(aws)))
+    assert ec2.describe_security_groups()["SecurityGroups"] == before
+    for name, kind in prepared["available_node_types"].items():
+        assert kind["node_config"]["SecurityGroupIds"] == [group], name
+        assert subnet not in kind["node_config"]["SubnetIds"], name
 
 
 def test_nodes_are_closed_and_encrypted(aws: dict[str, Any]) -> None:

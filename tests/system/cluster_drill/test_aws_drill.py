@@ -5,6 +5,7 @@ scripts, account.py and training are the real ones. The tests are one story and 
 """
 
 import datetime
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from storage import open_store
 from tests.system.cluster_drill.hosts import PROMETHEUS
 from tests.system.cluster_drill.world import API, RAY, status_of, wait_for
 
@@ -153,9 +155,22 @@ def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
         pytest.skip("no Prometheus could be fetched")
     (head,) = world.instances("head")
     assert status_of(f"http://{world.host(head).address}:9090/-/ready") == 0
-    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=sum(ray_node_cpu_count)"
+    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=ray_node_cpu_count"
     done = world.ray("exec", str(world.file), ask)
     assert '"status":"success","data":{"resultType":"vector","result":[{' in done.stdout, done.stdout
+
+
+def test_scans_are_converted_on_the_head(world: Any, phantom_source: Path) -> None:
+    """In a shell there, with the head's own CPUs: the cluster's start no GPU instance for it."""
+    (head,) = world.instances("head")
+    scans = world.host(head).folder / "home" / "scans"
+    shutil.copytree(phantom_source, scans)
+    subprocess.run(["chown", "--recursive", "1000:1000", scans], check=True)
+    convert = "python ray_jobs/convert.py --source ~/scans --store ${BRATS_STORE%/*}/again.zarr"
+    done = world.ray("exec", str(world.file), f"cd ~/brats-stream && {convert}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert open_store("s3://brats-drill/again.zarr").digest == open_store("s3://brats-drill/brats.zarr").digest
+    assert world.instances("worker") == []
 
 
 def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:
