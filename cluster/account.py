@@ -5,7 +5,6 @@ Run again, each command does only what is missing. It uses the credentials that 
 
 import contextlib
 import ipaddress
-import json
 import os
 import re
 import subprocess
@@ -29,10 +28,6 @@ PROJECT = "brats-ray"
 POLICIES = {f"{PROJECT}-head": ("storage", "scaling"), f"{PROJECT}-worker": ("storage",)}
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 NO_IMAGE = "ami-00000000000000000"
-LET_EC2_TAKE_IT = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +130,7 @@ def create(config: Create) -> None:
     with there_already("InvalidInput", "EntityAlreadyExists"):
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
     make_token()
+    (Path.home() / ".ray" / "auth_token").chmod(0o600)  # one that Ray itself made is open to all to read
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
     if NO_IMAGE in config.file.read_text():  # one that was written here, or baked, stays
         look_up_image(account)
@@ -175,9 +171,10 @@ def make_roles(account: Account, bucket: str) -> None:
     """An instance profile for the head and one for workers, with the policies of cluster/iam."""
     names = {"ACCOUNT": account.sts.get_caller_identity()["Account"], "REGION": account.region}
     names |= {"BUCKET": bucket, "CLUSTER": account.cluster}
+    trust = (HERE / "iam" / "trust.json").read_text()
     for role, policies in POLICIES.items():
         with there_already("EntityAlreadyExists"):
-            account.iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(LET_EC2_TAKE_IT))
+            account.iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
         for policy in policies:
             text = (HERE / "iam" / f"{policy}.json").read_text()
             text = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], text)

@@ -78,6 +78,9 @@ def groups() -> list[dict[str, Any]]:
 
 def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path: Path) -> None:
     before = yaml.safe_load(file.read_text())
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0" * 64)  # as Ray leaves it
+    (tmp_path / ".ray" / "auth_token").chmod(0o644)
     assert account(*CREATE) == 0
     after = yaml.safe_load(file.read_text())
     for kind in after["available_node_types"].values():
