@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-system drill-metrics lint lock bench clean
+.PHONY: train test test-system drill-metrics drill-cluster lint lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -22,6 +22,19 @@ test-system: $(VENV)/.installed-dev
 # Every query of the Grafana dashboard against a real Prometheus while a run trains.
 drill-metrics: $(VENV)/.installed-dev .prometheus/usr/bin/prometheus
 	$(BIN)/python -m pytest tests/system/test_live_metrics.py
+
+# `ray up` to `ray down` of cluster/aws.yaml, offline: all that it starts and mounts ends with it. Needs root.
+drill-cluster: $(VENV)/.installed-dev .drill/sshd/usr/sbin/sshd
+	@unshare --net --mount --pid --fork true || { echo "the drill needs root, and namespaces of its own"; exit 1; }
+	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: the head does without"
+	BRATS_DRILL=1 unshare --net --mount --pid --fork --kill-child --mount-proc $(BIN)/python -m pytest -x tests/system/cluster_drill
+
+# Unpacked and not installed, for the same reason as Prometheus.
+.drill/sshd/usr/sbin/sshd:
+	mkdir -p .drill/sshd
+	apt-get update --quiet --quiet
+	apt-get install --quiet --quiet --yes iproute2 openssh-client rsync libwrap0
+	cd .drill/sshd && apt-get download --quiet --quiet openssh-server && dpkg-deb --extract openssh-server_*.deb .
 
 # Debian's, unpacked and not installed: its package would start a server that listens on every interface.
 .prometheus/usr/bin/prometheus:
@@ -58,4 +71,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .prometheus .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,9 +12,9 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ray_jobs.checkpoint import CURVES
 from ray_jobs.checkpoint_store import CheckpointStore
-from ray_jobs.figures import REGION_COLOURS
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.search_results import learning_rate_of
+from ray_jobs.sections import REGION_COLOURS
 from ray_jobs.validation import ThresholdCurves
 from storage import REGIONS
 

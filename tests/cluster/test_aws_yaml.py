@@ -1,0 +1,162 @@
+"""aws.yaml against what will read it: Ray's schema, EC2's RunInstances, the catalogue of instance types."""
+
+import copy
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+import ray.autoscaler
+import yaml
+from botocore.validate import ParamValidator
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from ray_jobs.config import NOT_PART_OF_A_RUN
+from ray_jobs.planning import check_world_sizes
+from ray_jobs.presets import preset
+
+ROOT = Path(__file__).parents[2]
+TYPES = ("g4dn_xlarge", "g4dn_2xlarge", "g4dn_4xlarge", "g4dn_8xlarge", "g4dn_12xlarge")
+Change = Callable[[dict[str, Any]], Any]
+
+
+def check_with_ray(cluster: dict[str, Any]) -> dict[str, Any]:
+    prepared: dict[str, Any] = prepare_config(copy.deepcopy(cluster))
+    validate_config(prepared)
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    unknown = cluster["provider"].keys() - schema["properties"]["provider"]["properties"].keys()
+    if unknown:  # the one place where Ray lets anything pass
+        raise ValueError(f"provider: {unknown}")
+    return prepared
+
+
+def check_with_ec2(node_config: dict[str, Any]) -> str:
+    """What botocore finds wrong with `node_config` as arguments of RunInstances; empty when nothing."""
+    shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    unknown = sorted(set(node_config) - set(shape.members))
+    report: str = ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
+    return report + (f" unknown: {', '.join(unknown)}" if unknown else "")
+
+
+def workers(cluster: dict[str, Any]) -> dict[str, Any]:
+    return {name: kind for name, kind in cluster["available_node_types"].items() if name != cluster["head_node_type"]}
+
+
+def variables(cluster: dict[str, Any]) -> dict[str, str]:
+    """What the set-up commands put into every job's environment."""
+    (command,) = [text for text in cluster["setup_commands"] if "brats.env" in text]
+    return dict(re.findall(r"(\w+)=(\S+)", command))
+
+
+def test_ray_takes_it(aws: dict[str, Any]) -> None:
+    prepared = check_with_ray(aws)
+    assert prepared["available_node_types"]["head"]["resources"]["CPU"] == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: c.update(idle_timeout_minute=3),
+        lambda c: c["provider"].update(regoin="us-west-2"),
+        lambda c: c["available_node_types"]["g4dn_xlarge"].update(max_worker=3),
+        lambda c: c["available_node_types"]["head"].update(resources={"CPU": 0.5}),
+        lambda c: c.update(head_node_type="nobody"),
+        lambda c: c["available_node_types"]["g4dn_xlarge"].update(min_workers=9),
+    ],
+)
+def test_ray_would_find_a_slip(aws: dict[str, Any], spoil: Change) -> None:
+    spoil(aws)
+    with pytest.raises(Exception, match=r"."):
+        check_with_ray(aws)
+
+
+def test_ec2_takes_every_node(aws: dict[str, Any]) -> None:
+    for name, kind in aws["available_node_types"].items():
+        assert check_with_ec2(kind["node_config"]) == "", name
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda n: n.update(InstnceType="g4dn.xlarge"),
+        lambda n: n.update(BlockDeviceMappings={"DeviceName": "/dev/sda1"}),
+        lambda n: n["BlockDeviceMappings"][0]["Ebs"].update(VolumSize=3),
+        lambda n: n["MetadataOptions"].update(HttpTokens=1),
+    ],
+)
+def test_ec2_would_find_a_slip(aws: dict[str, Any], spoil: Change) -> None:
+    node = copy.deepcopy(aws["available_node_types"]["g4dn_xlarge"]["node_config"])
+    spoil(node)
+    assert check_with_ec2(node)
+
+
+@pytest.mark.usefixtures("amazon")
+def test_instance_types_are_in_the_catalogue_as_the_comments_say(aws: dict[str, Any]) -> None:
+    comments = (ROOT / "cluster" / "aws.yaml").read_text()
+    types = {name: kind["node_config"]["InstanceType"] for name, kind in aws["available_node_types"].items()}
+    ec2 = boto3.client("ec2", region_name=aws["provider"]["region"])
+    found = ec2.describe_instance_types(InstanceTypes=list(types.values()))["InstanceTypes"]
+    catalogue = {item["InstanceType"]: item for item in found}
+    assert set(workers(aws)) == set(TYPES)
+    for name in TYPES:
+        item = catalogue[types[name]]
+        (gpu,) = item["GpuInfo"]["Gpus"]
+        assert gpu["Name"] == "T4"
+        said = comments[: comments.index(f"\n  {name}:")].rsplit("\n", 1)[-1]
+        assert f"{'One T4' if gpu['Count'] == 1 else 'Four T4s'}" in said
+        assert f"{item['VCpuInfo']['DefaultVCpus']} vCPU" in said
+        assert f"{item['MemoryInfo']['SizeInMiB'] // 1024} GiB" in said
+        assert f"{item['InstanceStorageInfo']['TotalSizeInGB']} GB" in said
+    assert "GpuInfo" not in catalogue[types["head"]]
+    offered = ec2.describe_instance_type_offerings(LocationType="availability-zone")["InstanceTypeOfferings"]
+    zones = {offer["Location"] for offer in offered if offer["InstanceType"] == "g4dn.xlarge"}
+    assert set(aws["provider"]["availability_zone"].split(",")) <= zones
+
+
+def test_workers_come_from_zero_and_are_spot_by_one_line(aws: dict[str, Any]) -> None:
+    for name, kind in workers(aws).items():
+        assert kind["min_workers"] == 0, name
+        assert kind["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot", name
+    assert "InstanceMarketOptions" not in aws["available_node_types"]["head"]["node_config"]
+    text = (ROOT / "cluster" / "aws.yaml").read_text()
+    assert text.count("InstanceMarketOptions") == 1
+    on_demand = [line for line in text.splitlines() if "InstanceMarketOptions" not in line]
+    for name, kind in workers(yaml.safe_load("\n".join(on_demand))).items():
+        assert "InstanceMarketOptions" not in kind["node_config"], name
+    assert 0 < aws["idle_timeout_minutes"] <= 30
+    assert aws["provider"]["cache_stopped_nodes"] is False
+
+
+def test_the_environment_fits_preset_and_cluster(aws: dict[str, Any]) -> None:
+    """The cluster can grow to as many workers as jobs ask for, and the preset's batch divides among them."""
+    environment = variables(aws)
+    config, count = preset(environment["BRATS_PRESET"]), int(environment["BRATS_WORKERS"])
+    check_world_sizes(config, count, count)
+    gpus = sum(kind["max_workers"] * (4 if "12xlarge" in name else 1) for name, kind in workers(aws).items())
+    assert count <= min(gpus, aws["max_workers"])
+    assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == aws["provider"]["region"]
+    for name in ("BRATS_STORE", "BRATS_RUNS"):
+        assert environment[name].startswith("s3://")
+        assert name.removeprefix("BRATS_").lower() in NOT_PART_OF_A_RUN
+
+
+def test_every_file_that_travels_is_there_and_enough_to_install_from(aws: dict[str, Any]) -> None:
+    mounts = {
+        remote.removeprefix("/home/ubuntu/brats-stream/"): local
+        for remote, local in aws["file_mounts"].items()
+        if "brats-stream" in remote
+    }
+    for remote, local in mounts.items():
+        assert remote == local
+        assert (ROOT / local).exists()
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= set(mounts)
+    for name in re.findall(r"cluster/node/[\w.]+", str(aws)):
+        script = name.split()[0]
+        assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
+        assert "cluster/node" in mounts

@@ -1,0 +1,25 @@
+"""aws.yaml as the drill uses it: the file itself, but for what a namespace is not."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.system.cluster_drill.hosts import GATEWAY
+
+ENDPOINT = f"http://{GATEWAY}:5500"
+
+
+def overlay(file: Path, home: Path) -> dict[str, Any]:
+    """Return the cluster of `file` for hosts without GPU, public address, or more than two cores between them."""
+    cluster: dict[str, Any] = yaml.safe_load(file.read_text())
+    cluster["provider"]["use_internal_ips"] = True
+    # ssh looks for ~ in the list of users, and this user's home is the drill's.
+    cluster["auth"]["ssh_private_key"] = cluster["auth"]["ssh_private_key"].replace("~", str(home))
+    cluster["idle_timeout_minutes"] = 1
+    cluster["available_node_types"]["g4dn_xlarge"]["resources"] = {"CPU": 1, "GPU": 0}
+    environment = f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 OMP_NUM_THREADS=1"
+    cluster["setup_commands"].insert(1, f"printf 'export %s\\n' {environment} >> ~/brats.env")
+    for part in ("head_start_ray_commands", "worker_start_ray_commands"):
+        cluster[part] = [text.replace("memory=1000000000", "memory=120000000") for text in cluster[part]]
+    return cluster

@@ -1,0 +1,199 @@
+"""`ray up` to `ray down` offline, as the README tells it: run by `make drill-cluster`, in namespaces of its own.
+
+Network namespaces with sshd stand in for EC2's hosts and moto for EC2, S3, IAM and SSM; Ray, aws.yaml, the node
+scripts, account.py and training are the real ones. The tests are one story and run in order.
+"""
+
+import datetime
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import open_store
+from tests.system.cluster_drill.hosts import PROMETHEUS
+from tests.system.cluster_drill.world import API, RAY, status_of, wait_for
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+
+SMALL = (
+    *("--epochs", "1", "--sampling.patch-shape", "16", "16", "16", "--sampling.patches-per-epoch", "8"),
+    *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--validation.overlap", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def tunnel(world: Any) -> Iterator[None]:
+    with world.tunnel(world.file):
+        yield
+
+
+def test_ray_up_works_the_first_time(world: Any) -> None:
+    done = world.ray("up", "--yes", str(world.file))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (head,) = world.instances("head")
+    assert world.instances("worker") == []
+    node = world.ec2.describe_instances(InstanceIds=[head])["Reservations"][0]["Instances"][0]
+    assert node["ImageId"] == world.image
+    assert node["IamInstanceProfile"]["Arn"].endswith("/brats-ray-head")
+    group = world.ec2.describe_security_groups(GroupIds=[node["SecurityGroups"][0]["GroupId"]])["SecurityGroups"][0]
+    opened = [place["CidrIp"] for rule in group["IpPermissions"] for place in rule["IpRanges"]]
+    assert opened == ["172.31.15.254/32"]
+    token = world.host(head).folder / "home" / ".ray" / "auth_token"
+    assert oct(token.stat().st_mode)[-3:] == "600"
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_nobody_comes_in_without_the_token(world: Any) -> None:
+    (head,) = world.instances("head")
+    assert status_of(f"http://{world.host(head).address}:8265/api/jobs/") == 0  # but for the tunnel
+    assert status_of(f"{API}/api/jobs/") == 401
+    assert status_of(f"{API}/api/jobs/", Authorization=f"Bearer {'0' * 64}") in (401, 403)
+    assert status_of(f"{API}/api/jobs/", Authorization=f"Bearer {world.token}") == 200
+    refused = world.ray("job", "submit", "--", "id", RAY_AUTH_TOKEN="0" * 64)
+    assert refused.returncode != 0
+    assert "uid=" not in refused.stdout
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
+    """`ray job submit -- python ray_jobs/train.py` trains on two spot workers that the autoscaler starts for it."""
+    job = world.begin("train", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py")
+    try:
+        wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=300)
+        workers = world.instances("worker")
+        for item in world.ec2.describe_instances(InstanceIds=workers)["Reservations"]:
+            assert item["Instances"][0]["InstanceLifecycle"] == "spot"
+            assert item["Instances"][0]["InstanceType"] == "g4dn.xlarge"
+        wait_for("training", lambda: job.says("epoch 1"), seconds=400)
+        check_that_no_secret_shows(world)
+        assert networks_of_training() == {world.host(name).network() for name in workers}  # and so not on the head
+        before = set(world.keys("runs/"))
+        assert not [key for key in before if "/checkpoint_" in key]
+        until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+        lost = world.host(workers[0])
+        lost.give_notice(f'{{"action": "terminate", "time": "{until:%Y-%m-%dT%H:%M:%SZ}"}}')
+        wait_for(
+            "a checkpoint in mid-epoch", lambda: "checkpoint_epoch_0000_step_" in str(world.keys("runs/")), seconds=90
+        )
+        world.ec2.terminate_instances(InstanceIds=[workers[0]])
+        wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
+        wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
+        assert len(world.instances("worker")) == 2
+        assert "node drained" in (lost.folder / "home" / "spot_watcher.log").read_text()
+    finally:
+        name = job.log.read_text().partition("Job '")[2].partition("'")[0]
+        world.ray("job", "stop", name)
+        job.stop()
+
+
+def networks_of_training() -> set[str]:
+    """Where Ray Train's workers run."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
+                found.add(str((process / "ns" / "net").readlink()))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def check_that_no_secret_shows(world: Any) -> None:
+    """Neither on a command line of any process nor in what Ray and ssh wrote down."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert world.token.encode() not in process.read_bytes(), process
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    for host in list(world.hypervisor.hosts.values()):
+        holders = subprocess.run(
+            ["grep", "--recursive", "--files-with-matches", world.token, host.folder / "tmp", host.folder / "home"],
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        assert holders == [str(host.folder / "home" / ".ray" / "auth_token")]
+    for log in world.folder.glob("*.log"):
+        assert world.token not in log.read_text()
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_a_job_from_the_users_folder_runs_to_its_end(world: Any) -> None:
+    done = world.ray(
+        "job", "submit", "--working-dir", ".", "--", "python", "ray_jobs/train.py", "--name", "small", *SMALL
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = world.read_json("runs/small/summary.json")
+    assert summary["throughput"]["world_size"] == 2
+    assert summary["store"] == "s3://brats-drill/brats.zarr"
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_a_folder_of_one_node_is_refused(world: Any) -> None:
+    done = world.ray("job", "submit", "--", "python", "ray_jobs/train.py", "--runs", "/home/ubuntu/runs", *SMALL)
+    assert done.returncode != 0
+    assert "cannot see; give an s3:// URL" in done.stdout
+
+
+@pytest.mark.usefixtures("tunnel")
+def test_a_search_runs_its_trials_on_the_workers(world: Any) -> None:
+    done = world.ray("job", "submit", "--", "python", "ray_jobs/tune.py", "--name", "search", "--workers", "1", *SMALL)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert world.read_json("runs/search/results.json")["trials"]
+
+
+def test_idle_workers_are_terminated(world: Any) -> None:
+    wait_for("no workers", lambda: not world.instances("worker"), seconds=240)
+    assert len(world.instances("head")) == 1
+
+
+def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
+    if not PROMETHEUS.exists():
+        pytest.skip("no Prometheus could be fetched")
+    (head,) = world.instances("head")
+    assert status_of(f"http://{world.host(head).address}:9090/-/ready") == 0
+    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=ray_node_cpu_count"
+    done = world.ray("exec", str(world.file), ask)
+    assert '"status":"success","data":{"resultType":"vector","result":[{' in done.stdout, done.stdout
+
+
+def test_scans_are_converted_on_the_head(world: Any, phantom_source: Path) -> None:
+    """In a shell there, with the head's own CPUs: the cluster's start no GPU instance for it."""
+    (head,) = world.instances("head")
+    scans = world.host(head).folder / "home" / "scans"
+    shutil.copytree(phantom_source, scans)
+    subprocess.run(["chown", "--recursive", "1000:1000", scans], check=True)
+    convert = "python ray_jobs/convert.py --source ~/scans --store ${BRATS_STORE%/*}/again.zarr"
+    done = world.ray("exec", str(world.file), f"cd ~/brats-stream && {convert}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert open_store("s3://brats-drill/again.zarr").digest == open_store("s3://brats-drill/brats.zarr").digest
+    assert world.instances("worker") == []
+
+
+def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:
+    (head,) = world.instances("head")
+    host = world.host(head)
+    done = world.account("bake")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = subprocess.run(["grep", "-rlE", f"{world.token}|PRIVATE KEY", host.folder / "home"], capture_output=True)
+    assert left.stdout == b""
+    (image,) = world.ec2.describe_images(Owners=["self"])["Images"]
+    assert image["ImageId"] in world.file.read_text()
+
+
+def test_ray_down_leaves_nothing(world: Any) -> None:
+    refused = world.account("remove")
+    assert refused.returncode == 2
+    assert "ray down" in refused.stderr
+    done = world.ray("down", "--yes", str(world.file))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert world.instances("head") == world.instances("worker") == []
+    wait_for("all hosts to be gone", lambda: not world.hypervisor.hosts, seconds=20)
+    removed = world.account("remove", "--images")
+    assert removed.returncode == 0, removed.stderr
+    assert not (world.home / ".ssh" / "brats-ray.pem").exists()
+    left = world.ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["brats-ray"]}])
+    assert left["SecurityGroups"] == []
