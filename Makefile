@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-system drill-metrics drill-cluster lint lock clean
+.PHONY: train test test-system drill-metrics drill-cluster bench lint lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -63,6 +63,11 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,bench]"
 	touch $@
 
+# What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
+# `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
+bench: $(VENV)-bench/.installed
+	$(VENV)-bench/bin/python -m benchmarks.laptop $(if $(SOURCE),--source $(SOURCE))
+
 # Resolve anew into a fresh environment and write down what came.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
@@ -71,4 +76,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis

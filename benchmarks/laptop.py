@@ -1,0 +1,69 @@
+"""All benchmarks that a laptop can run, one after the other, and the page of them: `make bench [SOURCE=DIR]`."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.page import PAGE, RECORDS, ROOT, render
+from storage.phantom import write_phantom_cohort
+
+PHANTOM_CASES = 6
+CONVERTED_CASES = "4"  # nnU-Net's preprocessing takes most of the time
+
+
+def prepare(source: Path | None) -> tuple[str, str]:
+    """Return where scans and store lie, from the repository's root: synthetic ones where no source is given."""
+    bench = ROOT / ".bench"
+    bench.mkdir(exist_ok=True)
+    if source is None:
+        scans = write_phantom_cohort(bench / "phantom", cases=PHANTOM_CASES, seed=0)
+    else:
+        scans = bench / source.resolve().name
+        if not scans.exists():
+            scans.symlink_to(source.resolve())
+    store = bench / f"{scans.relative_to(bench).parts[0]}.zarr"
+    convert = [sys.executable, "ray_jobs/convert.py", "--source", str(scans), "--store", str(store)]
+    # 3: some cases were refused by name, the others are there.
+    if subprocess.run(convert, cwd=ROOT).returncode not in (0, 3):
+        raise SystemExit(f"error: {source} could not be converted; see above")
+    return str(scans.relative_to(ROOT)), str(store.relative_to(ROOT))
+
+
+def commands(scans: str, store: str) -> dict[str, list[str]]:
+    """Return each record's benchmark with its arguments."""
+    return {
+        "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES, "--no-layouts"],
+        "convert-layouts": ["convert", "--source", scans, "--cases", "1", "--layouts"],
+        "storage": ["storage", "--store", store],
+        "peers-loader": ["peers-loader", "--store", store],
+        "train-step": ["train-step", "--peers", "--no-switches"],
+        "end-to-end": ["end-to-end", "--store", store],
+        "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5"],
+        "threshold-search": ["threshold-search"],
+        "inference": ["inference"],
+        "resume": ["resume"],
+    }
+
+
+def main() -> None:
+    """Run them all; one that fails is named and the others go on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, help="folder of BraTS cases; synthetic ones without it")
+    parser.add_argument("--only", nargs="*", help="names of records")
+    chosen = parser.parse_args()
+    failed = []
+    for name, arguments in commands(*prepare(chosen.source)).items():
+        if chosen.only and name not in chosen.only:
+            continue
+        print(f"== {name}", flush=True)
+        words = [sys.executable, "ray_jobs/benchmark.py", *arguments, "--json", str(RECORDS / f"{name}.json")]
+        if subprocess.run(words, cwd=ROOT).returncode != 0:
+            failed.append(name)
+    PAGE.write_text(render())
+    if failed:
+        raise SystemExit(f"error: {', '.join(failed)} failed; their records are as they were")
+
+
+if __name__ == "__main__":
+    main()
