@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: train test test-system drill-metrics drill-cluster bench lint lock clean
+.PHONY: train test test-system drill-metrics drill-cluster docs-check bench lint lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -62,6 +62,10 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,bench]"
 	touch $@
+
+# Every command in the documents against the real parsers; `make test` does it too.
+docs-check: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/test_documents.py
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.

@@ -1,0 +1,139 @@
+"""Every command in the documents is one that the real parsers take; every link leads somewhere."""
+
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import tyro
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "cluster").glob("*.md")])
+
+# What is not ours to parse, and why it is right to type it.
+OUTSIDE = {
+    "aws": "Amazon's command line: needs an account",
+    "docker": "needs a registry; the Dockerfile is tested in tests/cluster",
+    "kubectl": "needs a cluster; the YAML is validated in tests/cluster",
+    "~/kaggle/bin/kaggle": "needs a Kaggle account",
+    "~/kaggle/bin/pip": "an environment for Kaggle's tool",
+    **dict.fromkeys(["export", ".", "cd", "rm", "chmod"], "the shell's own"),
+}
+# One command a line: these begin one; other lines in code blocks are output, layouts or figures.
+BEGINS = re.compile(r"\s*(python|make|ray|pytest|aws|docker|kubectl|export|pip|tensorboard|cd|rm|~/|\. )")
+
+
+class ParsedError(Exception):
+    """The command line was taken."""
+
+
+def find_commands() -> Iterator[tuple[str, str]]:
+    """Yield document and command, of code blocks and of inline code."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        name = str(document.relative_to(ROOT))
+        for block in re.findall(r"^```.*?\n(.*?)^```", text, flags=re.S | re.M):
+            for line in block.replace("\\\n", " ").splitlines():
+                if BEGINS.match(line):
+                    yield from ((name, part) for part in split_shell(line))
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+        for inline in re.findall(r"`((?:python|make|ray|pytest) [^`]+)`", prose):
+            yield from ((name, part) for part in split_shell(" ".join(inline.split())))
+
+
+def split_shell(line: str) -> list[str]:
+    """Return the commands of a line, without comments."""
+    words = shlex.split(line, comments=True, posix=False)
+    return [part.strip() for part in " ".join(words).removesuffix("&").split(" && ")]
+
+
+COMMANDS = sorted(set(find_commands()))
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_a_command_can_be_typed(document: str, command: str) -> None:
+    check(shlex.split(command))
+
+
+def check(words: list[str]) -> None:
+    first, *rest = words
+    if first == "python":
+        check_python(rest)
+    elif first == "make":
+        makefile = (ROOT / "Makefile").read_text().replace("$(VENV)", ".venv")
+        targets = re.findall(r"^([a-z.][\w./-]*):", makefile, flags=re.M)
+        assert rest[0] in targets
+    elif first == "ray":
+        check_ray(rest)
+    elif first == "pytest":
+        assert all((ROOT / path.split("::")[0]).exists() for path in rest if not path.startswith("-"))
+    elif first == "tensorboard":
+        assert rest[0] == "--logdir"
+    else:
+        assert first in OUTSIDE, f"{first}: who tests it?"
+
+
+def check_python(words: list[str]) -> None:
+    if words[0] == "-m":
+        assert importlib.util.find_spec(words[1]) is not None
+        return
+    script = Path(words[0])
+    assert (ROOT / script).is_file()
+    if script == Path("ray_jobs/benchmark.py"):
+        check_benchmark(words[1:])
+    elif script.parts[0] == "ray_jobs":
+        check_main(importlib.import_module(f"ray_jobs.{script.stem}"), words[1:])
+
+
+def check_main(module: Any, arguments: list[str]) -> None:
+    """Run the command up to where its command line is parsed."""
+    real = tyro.cli
+
+    def parse(*positional: Any, **named: Any) -> None:
+        real(*positional, **named)
+        raise ParsedError
+
+    with patch("tyro.cli", parse), pytest.raises((ParsedError, SystemExit)) as ended:
+        module.main(arguments)
+    assert ended.type is ParsedError or ended.value.code == 0  # --help ends there
+
+
+def check_benchmark(arguments: list[str]) -> None:
+    from ray_jobs.benchmark import benchmarks
+
+    if arguments in ([], ["--help"]):
+        return
+    (kind,) = inspect.signature(benchmarks()[arguments[0]]).parameters.values()
+    tyro.cli(kind.annotation, args=arguments[1:], config=(tyro.conf.OmitArgPrefixes,))
+
+
+def check_ray(words: list[str]) -> None:
+    """Ray's own parsers know the options; what follows `--` is a command again."""
+    import click
+    from ray.scripts.scripts import cli
+
+    own, job = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    command: Any = cli
+    while isinstance(command, click.Group):
+        name, *own = own
+        assert name in command.commands, f"ray has no command {name}"
+        command = command.commands[name]
+    context = click.Context(command)
+    command.make_parser(context).parse_args(own)
+    if job:
+        check(job)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]*)(?:#[^)]*)?\)", document.read_text()):
+        assert not target or (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) > 50
