@@ -11,6 +11,8 @@ from ray_jobs.checkpoint import RECORD, Checkpoint, CheckpointRecord
 from storage import InputError
 from storage.objects import Objects
 
+BEST = "best"  # where a search keeps a copy of its best checkpoint
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import ray
 
-from ray_jobs.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.planning import Decided
 from ray_jobs.run_folder import SUMMARY, RunFolder
 from ray_jobs.search_space import LEARNING_RATE
@@ -15,7 +15,6 @@ from storage import REGIONS, InputError
 from storage.objects import Objects
 
 RESULTS = "results.json"
-BEST = "best"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 
 from models import Precision, UNet, build_unet, choose_precision
 from ray_jobs.checkpoint import CONFIG, RECORD, THRESHOLDS, Checkpoint
-from ray_jobs.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.config import TrainConfig, decode_config
 from ray_jobs.validation import CaseEvaluator, ValidationConfig
 from storage import REGIONS, InputError
@@ -53,10 +53,14 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
 
 
 def find_checkpoint(uri: str) -> Checkpoint:
-    """Return the checkpoint at `uri`; of a run's folder, its best one. Raises InputError where there is none."""
+    """Return the checkpoint at `uri`; of a run's or a search's folder, its best one.
+
+    Raises InputError where there is none.
+    """
     folder = Objects(uri)
-    if folder.get(RECORD) is not None:
-        return Checkpoint(folder, "")
+    for name in ("", BEST):
+        if folder.get(f"{name}/{RECORD}".strip("/")) is not None:
+            return Checkpoint(folder, name)
     best = CheckpointStore(uri).best() if folder.folders("") else None
     if best is None:
         raise InputError(

@@ -85,6 +85,7 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
 
     # The best checkpoint is a whole one, with the thresholds of its row.
     best = open_trained(str(search / "best"), CPU)
+    assert open_trained(str(search), CPU).uri == best.uri
     assert best.thresholds == pytest.approx(rows[0]["threshold"])
     assert best.config.optimiser.learning_rate == rows[0]["values"]["optimiser.learning_rate"]
     assert (search / "search.png").stat().st_size > 10_000
