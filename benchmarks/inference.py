@@ -20,6 +20,7 @@ from benchmarks.peak_memory import PeakMemory, keep_freed_memory
 from benchmarks.report import report
 from benchmarks.train_step import find_network
 from models import (
+    Execution,
     PrecisionName,
     ThresholdCounts,
     build_unet,
@@ -62,7 +63,7 @@ def run(config: InferenceBenchmark) -> None:
     precision = choose_precision(device, config.precision)
     if device.type == "cpu":
         keep_freed_memory()
-    network = build_unet(unet).to(device).eval()
+    network = build_unet(unet, Execution().settled(device, precision)).to(device).eval()
     image_MDHW = torch.randn(unet.modalities, *config.volume, device=device)
     regions_RDHW = (torch.rand(unet.regions, *config.volume, device=device) < 0.05).to(torch.uint8)
 

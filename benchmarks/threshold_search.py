@@ -48,9 +48,10 @@ class Search:
         self._plan, self._session = plan, LocalSession(folder, torch.device("cpu"))
         self._cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=10**10)
         torch.manual_seed(0)
-        network = build_unet(plan.config.model, plan.config.execution).eval()
-        network.register_forward_hook(self._note_call)
         precision = choose_precision(self._session.device, plan.config.precision)
+        execution = plan.config.execution.settled(self._session.device, precision)
+        network = build_unet(plan.config.model, execution).eval()
+        network.register_forward_hook(self._note_call)
         self._evaluator = CaseEvaluator(network, plan.config.sampling.patch_shape, plan.config.validation, precision)
         self.calls = 0
 

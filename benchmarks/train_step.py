@@ -96,13 +96,17 @@ def _variants(
     config: TrainStepBenchmark, network: UNetConfig, device: torch.device, precision: Precision
 ) -> list[Variant]:
     def ours(name: str, execution: Execution, unet: UNetConfig = network, using: Precision = precision) -> Variant:
-        return Variant(name=name, build=lambda: build_unet(unet, execution), precision=using)
+        return Variant(name=name, build=lambda: build_unet(unet, execution.settled(device, using)), precision=using)
 
     default = Execution()
+    channels_last = bool(default.settled(device, precision).channels_last)
     variants = [ours("default", default)]
     if config.switches:
         variants += [
-            ours("without channels_last", replace(default, channels_last=False)),
+            ours(
+                f"{'without' if channels_last else 'with'} channels_last",
+                replace(default, channels_last=not channels_last),
+            ),
             ours("with activation checkpointing", replace(default, activation_checkpointing=True)),
         ]
         if precision.name != "float32":

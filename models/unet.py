@@ -4,8 +4,8 @@ Letters in names: B batch, M modality, R region, C features, D H W voxels z y x 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import BlockConfig, Stage, make_head, make_upsampling
 from models.nested import region_logits_from_label_logits
+from models.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +120,22 @@ class UNetConfig:
 class Execution:
     """How a network is run; none of it changes weights, names or (but for rounding) results."""
 
-    channels_last: bool = True
-    """Features innermost in memory (channels_last, channels_last_3d)."""
+    channels_last: bool | None = None
+    """Features innermost in memory (channels_last, channels_last_3d). Default: yes, but for bfloat16 on CPUs."""
     compile: bool = False
     """torch.compile, in place, so that the state_dict keeps its plain names. Needs a C++ compiler (CPU) or Triton."""
     activation_checkpointing: bool = False
     """Recompute each level in the backward pass instead of keeping its activations."""
+
+    def settled(self, device: torch.device, precision: Precision) -> Self:
+        """Return this with what depends on device and precision decided.
+
+        channels_last makes float32 on CPUs 1.3 to 1.7 times faster, and bfloat16 on a CPU with AMX 2.9 times slower
+        (BENCHMARKS.md, docs/models.md); on GPUs it is what their 16-bit convolutions want.
+        """
+        if self.channels_last is not None:
+            return self
+        return replace(self, channels_last=device.type != "cpu" or precision.dtype is None)
 
 
 class UNet(nn.Module):
@@ -221,7 +232,8 @@ def build_unet(config: UNetConfig, execution: Execution | None = None) -> UNet:
     """Build a U-Net on the CPU; its initial weights follow torch's random state.
 
     forward(image_BM…) -> tuple of logits_BR…, finest first. Parameter names carry no wrapper's prefix whatever
-    `execution` says. Sources: Ronneberger et al. 2015; Isensee et al. 2021 (nnU-Net), 2024 (residual encoder).
+    `execution` says; what it leaves open is left out (see `Execution.settled`).
+    Sources: Ronneberger et al. 2015; Isensee et al. 2021 (nnU-Net), 2024 (residual encoder).
     """
     execution = execution or Execution()
     network = UNet(config, execution)

@@ -66,6 +66,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         torch.cuda.set_device(session.device)  # collectives of plain objects go through the current device
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
     precision = choose_precision(session.device, config.precision)
+    execution = config.execution.settled(session.device, precision)
     loader = PatchLoader(
         cache,
         plan.splits.train,
@@ -76,12 +77,12 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         normalisation=config.normalisation,
         frame=config.frame,
         dtype="float16" if precision.dtype == torch.float16 else "float32",
-        channels_last=config.execution.channels_last,
+        channels_last=bool(execution.channels_last),
         on_bad_case=config.on_bad_case,
         read_threads=config.read_threads,
         ready_batches=config.ready_batches,
     )
-    model = build_unet(config.model, config.execution).to(session.device)
+    model = build_unet(config.model, execution).to(session.device)
     parallel = distribute(model, config.parallel, world_size=session.world_size)
     gradients_kept_local: Callable[[], AbstractContextManager[None]] = nullcontext
     if isinstance(parallel, nn.parallel.DistributedDataParallel):

@@ -41,13 +41,14 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
     """
     checkpoint = find_checkpoint(uri)
     config = read_config(checkpoint)
-    model = build_unet(config.model, config.execution).to(device)
+    precision = choose_precision(device, config.precision)
+    model = build_unet(config.model, config.execution.settled(device, precision)).to(device)
     checkpoint.load_weights(model)
     return TrainedNetwork(
         uri=checkpoint.uri,
         config=config,
         model=model.eval(),
-        precision=choose_precision(device, config.precision),
+        precision=precision,
         thresholds=read_thresholds(checkpoint),
     )
 

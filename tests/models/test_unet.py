@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from models import UNET_PRESETS, Execution, LossConfig, UNet, UNetConfig, build_loss, build_unet
+from models import (
+    UNET_PRESETS,
+    Execution,
+    LossConfig,
+    PrecisionName,
+    UNet,
+    UNetConfig,
+    build_loss,
+    build_unet,
+    choose_precision,
+)
 
 SMALL = UNetConfig(widths=(4, 8, 12), deep_supervision=1)
 
@@ -201,6 +211,20 @@ def test_activation_checkpointing_keeps_a_fraction_of_the_activations() -> None:
         kept.append(sum(size for pointer, size in sizes.items() if pointer not in weights))
         del outputs
     assert kept[1] < 0.6 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "layout"),
+    [("cpu", "float32", "last"), ("cpu", "bfloat16", ""), ("cuda", "float16", "last"), ("cuda", "bfloat16", "last")],
+)
+def test_the_layout_follows_device_and_precision_unless_told(
+    device: str, precision: PrecisionName, layout: str
+) -> None:
+    place = torch.device(device)
+    arithmetic = choose_precision(place, precision)
+    assert Execution().settled(place, arithmetic).channels_last is (layout == "last")
+    for told in (True, False):
+        assert Execution(channels_last=told).settled(place, arithmetic).channels_last is told
 
 
 def test_channels_last_reaches_weights_and_activations() -> None:
