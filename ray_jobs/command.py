@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import tyro
@@ -26,20 +26,39 @@ def parse_training(arguments: Sequence[str]) -> TrainConfig:
     return parse_over_preset(arguments, lambda base: base, TrainConfig)
 
 
-def parse_over_preset(arguments: Sequence[str], around: Callable[[TrainConfig], Config], kind: type[Config]) -> Config:
+def parse_over_preset(
+    arguments: Sequence[str],
+    around: Callable[[TrainConfig], Config],
+    kind: type[Config],
+    *,
+    seldom: Collection[str] = (),
+) -> Config:
     """Return the `kind` of configuration that `arguments` describe.
 
     Defaults come from the preset that they name, then from the environment; `around` puts them into a `kind`.
+    The first screen of --help leaves out `seldom` too.
     """
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
     topic = help_topic(arguments)
     if topic is not None:
         show_help(
-            lambda: tyro.cli(kind, default=around(base), args=["--help"]), topic, seldom=SELDOM, console=open_console()
+            lambda: tyro.cli(kind, default=around(base), args=["--help"]),
+            topic,
+            seldom=SELDOM.union(seldom),
+            console=open_console(),
         )
         sys.exit(0)
     return tyro.cli(kind, default=around(base), args=list(arguments))
+
+
+def parse(arguments: Sequence[str], kind: type[Config], *, seldom: Collection[str]) -> Config:
+    """Return the `kind` of configuration that `arguments` describe; --help leaves out `seldom` on its first screen."""
+    topic = help_topic(arguments)
+    if topic is not None:
+        show_help(lambda: tyro.cli(kind, args=["--help"]), topic, seldom=seldom, console=open_console())
+        sys.exit(0)
+    return tyro.cli(kind, args=list(arguments))
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
@@ -77,8 +78,8 @@ def _read_options(lines: Sequence[str]) -> dict[str, str]:
     for line in lines:
         text = line.strip("│").strip()
         if text.startswith("-"):
-            name = text
-            options[name] = ""
+            name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line
+            options[name] = " ".join(first)
         elif name:
             options[name] = f"{options[name]} {text}".strip()
     return options

@@ -14,13 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models import OverlapRule, RegionRules
 from ray_jobs.case_scores import encode_csv, mean_of_records, print_means
 from ray_jobs.checkpoint import MODEL, Checkpoint
+from ray_jobs.command import parse
 from ray_jobs.console import open_console
 from ray_jobs.exit_status import run_command
 from ray_jobs.label_choice import told_convention
@@ -35,6 +35,8 @@ from ray_jobs.trained import find_checkpoint, read_config, read_thresholds
 from storage import MODALITIES, REGIONS, InputError
 
 REFUSED = 3
+# What the first screen of --help leaves out: how unusual names and labels are told, and where it runs.
+SELDOM = ("--modalities", "--names", "--label-convention", "--label-map", "--write-convention", "--workers", "--gpu")
 METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
 
 
@@ -87,7 +89,7 @@ class PredictConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(PredictConfig, args=list(arguments), description=__doc__)
+    config = parse(arguments, PredictConfig, seldom=SELDOM)
     checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
     thresholds = choose_thresholds(config, checkpoints)
     output = config.output.expanduser().resolve()

@@ -20,11 +20,13 @@ from ray_jobs.threshold_search import print_threshold_search, run_threshold_sear
 from storage import REGIONS
 
 MOST_TRIALS_AT_ONCE = 8
+# What the first screen of --help leaves out.
+SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--threshold-steps", "--precision")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
-    search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig)
+    search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig, seldom=SELDOM)
     check_input(search.training)
     console = open_console()
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
