@@ -39,7 +39,7 @@ def commands(scans: str, store: str) -> dict[str, list[str]]:
         "peers-loader": ["peers-loader", "--store", store],
         "train-step": ["train-step", "--peers", "--no-switches"],
         "end-to-end": ["end-to-end", "--store", store],
-        "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5"],
+        "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "threshold-search": ["threshold-search"],
         "inference": ["inference"],
         "resume": ["resume"],

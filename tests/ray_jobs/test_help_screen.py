@@ -1,11 +1,14 @@
 """The help of commands that have every field of a run as a flag."""
 
+import importlib
+
 import pytest
 
+from ray_jobs import predict
 from ray_jobs.command import parse_training
 from storage import InputError
 
-LINES_OF_A_SCREEN = 40
+LINES_OF_A_SCREEN = 48
 
 
 def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -25,6 +28,33 @@ def test_first_screen_is_one_screen_and_names_the_groups(
     assert "--epochs INT" in words and "(default: auto)" in words
     assert "--min-workers" not in said
     assert "sampling | augmentation | model" in words
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "tune", "threshold", "predict", "convert", "placement_groups", "spot_watcher"]
+)
+def test_every_commands_help_is_one_screen(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"ray_jobs.{name}").main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) <= LINES_OF_A_SCREEN
+    assert "default" in said or name == "placement_groups"
+
+
+def test_a_short_flags_text_stands_beside_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        predict.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("--input STR")]
+    assert "Folder with NIfTI cases" in line
+    assert not [line for line in lines if "--label-map" in line]
 
 
 def test_a_group_has_its_flags_with_the_presets_defaults(capsys: pytest.CaptureFixture[str]) -> None:

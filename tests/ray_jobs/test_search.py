@@ -1,6 +1,7 @@
 """`python ray_jobs/tune.py` as users type it: a whole search, a search that was cut off, thresholds as trials."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from ray_jobs.exit_status import StoppedBySignalError
+from ray_jobs.search import signals_raised
 from ray_jobs.trained import open_trained
 from storage import CohortStore
 
@@ -148,6 +151,16 @@ def test_bad_searches_are_one_line(phantom_store: CohortStore, command) -> None:
         done = command("tune.py", *store, *arguments)
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_search_at_once_and_says_how_it_goes_on(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(StoppedBySignalError, match="stopped by signal") as ended, signals_raised():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert ended.value.status == 128 + number and "--resume" in ended.value.remedy
+    assert signal.getsignal(number) is before
 
 
 def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes] | None", folder: Path) -> None:
