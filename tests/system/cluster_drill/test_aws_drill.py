@@ -82,7 +82,7 @@ def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
         world.ec2.terminate_instances(InstanceIds=[workers[0]])
         wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
         wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
-            # Ray may replace the node that drains and once more the one that ends: the third goes when it idles.
+        # Ray may replace the node that drains and once more the one that ends: the third goes when it idles.
         assert len(world.instances("worker")) in (2, 3)
         assert "node drained" in (lost.folder / "home" / "spot_watcher.log").read_text()
     finally:
