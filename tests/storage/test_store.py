@@ -179,7 +179,7 @@ def make_other_group(path: Path) -> None:
 @pytest.mark.parametrize("make", [make_nothing, make_file, Path.mkdir, make_other_group])
 def test_what_is_not_our_store_is_an_input_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "store")
-    with pytest.raises(InputError, match="wanted a (store|folder)"):
+    with pytest.raises(InputError, match="wanted a store"):
         open_store(tmp_path / "store")
 
 
