@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ def find_checkpoint(uri: str) -> Checkpoint:
 
     Raises InputError where there is none.
     """
+    if "://" not in uri and not Path(uri).expanduser().is_dir():
+        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
     folder = Objects(uri)
     for name in ("", BEST):
         if folder.get(f"{name}/{RECORD}".strip("/")) is not None:
