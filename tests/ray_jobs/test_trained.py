@@ -47,7 +47,7 @@ def test_every_presets_configuration_survives_its_json(name: str) -> None:
 def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="wanted a checkpoint or a run with a validated one"):
         open_trained(str(tmp_path), CPU)
-    with pytest.raises(InputError, match="wanted a checkpoint at .*nowhere, found no folder"):
+    with pytest.raises(InputError, match="nowhere, found no folder"):
         open_trained(str(tmp_path / "nowhere"), CPU)
     stored = run_identity(preset("demo"), "digest")
     stored["sampling"]["colour"] = "red"
