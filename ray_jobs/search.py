@@ -15,7 +15,7 @@ import ray
 import tyro
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
@@ -27,12 +27,12 @@ from ray_jobs.ray_start import on_a_cluster
 from ray_jobs.run_folder import CONFIG, RunFolder
 from ray_jobs.search_progress import SearchProgress
 from ray_jobs.search_results import RESULTS, Pricing, export_best, make_row, sort_rows
+from ray_jobs.search_scheduler import METRIC, RememberingASHA
 from ray_jobs.search_space import LEARNING_RATE, Domain, parse_space, set_fields
 from ray_jobs.threshold_scan import Split
 from storage import InputError
 
 TRIALS = "trials"  # the folder below the search's that holds the trials' runs
-REDUCTION = 3  # ASHA: one in three trials goes on at each rung
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,12 @@ class SearchConfig:
         learning_rate = {LEARNING_RATE: Domain(kind="loguniform", low=low, high=high)}
         return learning_rate | parse_space(self.space, self.training)
 
+    def most_epochs(self) -> int:
+        """Return the most epochs that a trial may have."""
+        domain = self.domains().get("epochs")
+        values = domain.examples if domain is not None else (self.training.epochs,)
+        return max(set_fields(self.training, {"epochs": value}).epochs for value in values)
+
     def identity(self) -> dict[str, Any]:
         """What makes two starts the same search, beside what their runs share."""
         own = ("trials", "learning_rates", "space", "algorithm", "scheduler", "grace_epochs", "search_seed")
@@ -134,30 +140,27 @@ def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tu
         trainable,
         param_space={name: domain.for_tune(grid=grid) for name, domain in search.domains().items()},
         tune_config=tune.TuneConfig(
-            metric="iou_mean",
+            metric=METRIC,
             mode="max",
             num_samples=1 if grid else search.trials,
             search_alg=OptunaSearch(seed=search.search_seed) if search.algorithm == "optuna" else None,
-            scheduler=build_scheduler(search),
+            scheduler=build_scheduler(search, folder),
             max_concurrent_trials=search.max_concurrent or most_at_once(decided),
         ),
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=folder.runs,
             verbose=0,
-            callbacks=[SearchProgress(epochs=search.training.epochs, trials=None if grid else search.trials)],
+            callbacks=[SearchProgress(epochs=search.most_epochs(), trials=None if grid else search.trials)],
         ),
     )
 
 
-def build_scheduler(search: SearchConfig) -> TrialScheduler:
+def build_scheduler(search: SearchConfig, folder: RunFolder) -> TrialScheduler:
     """Return what stops trials early, or does not."""
     if search.scheduler == "none":
         return FIFOScheduler()
-    epochs = search.training.epochs
-    # Our own count of epochs: Tune's iterations start from 1 again when a search goes on.
-    grace = min(search.grace_epochs, epochs)
-    return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=REDUCTION)
+    return RememberingASHA(folder, max_epochs=search.most_epochs(), grace_epochs=search.grace_epochs)
 
 
 def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], None]:

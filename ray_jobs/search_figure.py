@@ -25,22 +25,23 @@ MARKERS = {"finished": "o", "stopped": "v", "failed": "x"}
 
 
 def save_search_figure(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> None:
-    """Write search.png to the search's folder; `rows` are best first."""
+    """Write search.png to the search's folder; `rows` are best first. A trial without a checkpoint has no curves."""
     shown = [row for row in rows if "iou" in row]
     picture = BytesIO()
     draw_search(shown, [read_curves(row["run"]) for row in shown[:TRIALS_SHOWN]]).savefig(picture, dpi=120)
     folder.put("search.png", picture.getvalue())
 
 
-def read_curves(run: str) -> ThresholdCurves:
-    """Return the threshold curves that the best checkpoint of a run holds."""
+def read_curves(run: str) -> ThresholdCurves | None:
+    """Return the threshold curves that the best checkpoint of a run holds, None where it has none."""
     store = CheckpointStore(run)
     best = store.best()
-    assert best is not None, f"{run} reported scores, so it has a validated checkpoint"
+    if best is None:
+        return None
     return ThresholdCurves.from_json(json.loads(store.open(best).read(CURVES)))
 
 
-def draw_search(rows: Sequence[Mapping[str, Any]], curves: Sequence[ThresholdCurves]) -> Figure:
+def draw_search(rows: Sequence[Mapping[str, Any]], curves: Sequence[ThresholdCurves | None]) -> Figure:
     """Return a figure: best IoU of each trial over its learning rate; IoU over the threshold of the first trials."""
     figure = Figure(figsize=(4.4 * (1 + len(REGIONS)), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -48,13 +49,16 @@ def draw_search(rows: Sequence[Mapping[str, Any]], curves: Sequence[ThresholdCur
     _draw_rates(left, rows)
     for index, (axis, region) in enumerate(zip(others, REGIONS, strict=True)):
         for line, row, curve in zip(LINES, rows, curves, strict=False):
+            if curve is None:
+                continue
             threshold = row["threshold"][region]
             label = f"rate {learning_rate_of(row):.2g}: {row['iou'][region]:.3f} at {threshold:.3f}"
             axis.plot(curve.thresholds_T, curve.iou_TR[:, index], line, color=REGION_COLOURS[region], label=label)
             axis.plot([threshold], [row["iou"][region]], "o", color=REGION_COLOURS[region], markersize=4)
         axis.set(title=f"{region}: IoU over the threshold", xlabel="threshold", xlim=(0, 1))
-        axis.set_ylim(0, HEADROOM * axis.dataLim.ymax)
-        axis.legend(fontsize=8, loc="upper left")
+        if axis.has_data():
+            axis.set_ylim(0, HEADROOM * axis.dataLim.ymax)
+            axis.legend(fontsize=8, loc="upper left")
     return figure
 
 

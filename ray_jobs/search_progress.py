@@ -21,6 +21,7 @@ class SearchProgress(tune.Callback):
     """Prints what trials report, and how long the rest takes at most."""
 
     epochs: int
+    """The most that a trial has."""
     trials: int | None
     """How many there will be; None where Tune makes them all at once."""
     done: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -36,14 +37,12 @@ class SearchProgress(tune.Callback):
         self.done[trial.trial_id] = result["epoch"]
         self.seconds_per_epoch[trial.trial_id] = result["time_this_iter_s"] / max(1, result["epoch"] - before)
         scores = "  ".join(f"{region} {result[f'iou_{region}']:.3f}" for region in REGIONS)
-        self._say(
-            trial,
-            f"epoch {result['epoch']} of {self.epochs}: IoU {result['iou_mean']:.3f}  {scores}  {self._left(trials)}",
-        )
+        epoch = f"epoch {result['epoch']} of {self._epochs_of(trial)}"
+        self._say(trial, f"{epoch}: IoU {result['iou_mean']:.3f}  {scores}  {self._left(trials)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that the trial has ended, by itself or stopped."""
-        whole = self.done.get(trial.trial_id, 0) >= self.epochs
+        whole = self.done.get(trial.trial_id, 0) >= self._epochs_of(trial)
         self._say(trial, "finished" if whole else f"stopped after epoch {self.done.get(trial.trial_id, 0)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -62,8 +61,12 @@ class SearchProgress(tune.Callback):
         """The time that is left if no further trial is stopped early."""
         ended = {each.trial_id for each in trials if each.status in DONE}
         running = max(1, sum(each.status == "RUNNING" for each in trials))
-        open_trials = max(self.trials or 0, len(trials)) - len(ended)
+        known = sum(self._epochs_of(each) for each in trials if each.trial_id not in ended)
+        to_come = max(0, (self.trials or 0) - len(trials)) * self.epochs
         done = sum(count for trial_id, count in self.done.items() if trial_id not in ended)
         mean = sum(self.seconds_per_epoch.values()) / len(self.seconds_per_epoch)
-        seconds = (open_trials * self.epochs - done) * mean / running
+        seconds = (known + to_come - done) * mean / running
         return f"at most {datetime.timedelta(seconds=round(seconds))} left"
+
+    def _epochs_of(self, trial: Any) -> int:
+        return int(trial.config.get("epochs", self.epochs))

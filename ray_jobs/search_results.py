@@ -44,7 +44,10 @@ class Pricing:
 
 
 def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict[str, Any]:
-    """Return what results.json says of a trial: its values, its best epoch's scores and thresholds, cost, status."""
+    """Return what results.json says of a trial: its values, its best epoch's scores and thresholds, cost, status.
+
+    Scores are those of the best checkpoint that the trial left; where it left none, as on a full disk, of a report.
+    """
     frame = result.metrics_dataframe
     reports: list[dict[str, Any]] = [] if frame is None else frame.to_dict("records")
     scored = [row for row in reports if not math.isnan(row.get("iou_mean", math.nan))]
@@ -61,19 +64,27 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict
     wanted = result.config.get("epochs", epochs)
     if not result.error and (last == wanted or run.read(SUMMARY) is not None):  # a run that has lost patience has one
         row["status"] = "finished"
+    store = CheckpointStore(run.uri)
+    record = store.best()
+    scores = record.metrics if record is not None else best
     for kind in ("iou", "dice", "threshold"):
-        row[kind] = {name: float(best[f"{kind}_{name}"]) for name in (*REGIONS, "mean") if f"{kind}_{name}" in best}
+        row[kind] = {name: float(scores[f"{kind}_{name}"]) for name in (*REGIONS, "mean") if f"{kind}_{name}" in scores}
     speeds = [each["patches_per_second"] for each in scored if not math.isnan(each["patches_per_second"])]
     return row | {
         "epochs": last,
         "patches_per_second": round(sum(speeds) / len(speeds), 2),
         "run": run.uri,
+        "checkpoint": store.open(record).uri if record is not None else None,
     }
 
 
 def sort_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows from the best mean IoU to the worst, those without one last."""
-    return sorted(rows, key=lambda row: -row["iou"]["mean"] if "iou" in row else 1.0)
+    """Return the rows from the best mean IoU to the worst; then those without a checkpoint, then without scores."""
+
+    def rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+        return row.get("checkpoint") is None, -row["iou"]["mean"] if "iou" in row else math.inf
+
+    return sorted(rows, key=rank)
 
 
 def export_best(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> dict[str, Any] | None:

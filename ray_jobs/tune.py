@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ray_jobs.checkpoint import RECORD
+from ray_jobs.checkpoint_store import BEST
 from ray_jobs.cohort import check_input
 from ray_jobs.command import parse_over_preset
 from ray_jobs.console import open_console
@@ -55,10 +57,14 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
         if "error" in row:
             why = f"failed ({describe_values(row['values'])}): {row['error']}"
             console.print(why, markup=False, style="yellow", soft_wrap=True)
+        elif "iou" in row and row.get("checkpoint", "") is None:
+            why = f"no checkpoint of the trial with {describe_values(row['values'])} was written: it cannot be the best"
+            console.print(why, markup=False, style="yellow", soft_wrap=True)
     console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
     if any("iou" in row for row in rows):
         console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)
-        console.print(f"checkpoint {folder.uri}/best", soft_wrap=True, highlight=False)
+    if folder.read(f"{BEST}/{RECORD}") is not None:
+        console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:

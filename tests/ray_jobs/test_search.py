@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from ray.tune.search.optuna import OptunaSearch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.exit_status import StoppedBySignalError
 from ray_jobs.search import signals_raised
 from ray_jobs.trained import open_trained
@@ -107,8 +111,10 @@ def test_a_killed_search_goes_on_where_it_was(
     command,
     losses_by_step: Callable[[Path], dict[int, set[float]]],
 ) -> None:
-    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments, *GRID]
-    arguments += ["--epochs", "6", "--max-concurrent", "1", "--space", "optimiser.learning-rate=choice:0.001,0.01"]
+    """With the defaults: Optuna chooses, ASHA stops. A search killed in its second trial remembers the first."""
+    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments]
+    # This seed's rates are a middling, a good and a poor one, so ASHA lets the second go on and stops the third.
+    arguments += ["--epochs", "6", "--max-concurrent", "1", "--trials", "3", "--search-seed", "1"]
     search = tmp_path / "runs" / "search"
     script = [sys.executable, str(ROOT / "ray_jobs" / "tune.py"), *arguments]
     with (tmp_path / "log").open("w") as log:
@@ -119,7 +125,8 @@ def test_a_killed_search_goes_on_where_it_was(
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    (finished,) = [run.parent for run in (search / "trials").glob("*/summary.json")]
+    (finished_id,) = re.findall(r"^trial (\w+) .* finished$", (tmp_path / "log").read_text(), re.MULTILINE)
+    finished = search / "trials" / finished_id
     (cut_off,) = [run for run in (search / "trials").iterdir() if run != finished]
     before = {file.name: file.stat().st_mtime_ns for file in finished.iterdir()}
     wait_until(lambda: not is_growing(cut_off), None, tmp_path)
@@ -130,14 +137,29 @@ def test_a_killed_search_goes_on_where_it_was(
     done = command("tune.py", *arguments, "--resume", timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = read_results(search)["trials"]
-    assert [row["status"] for row in rows] == ["finished", "finished"]
-    assert [row["epochs"] for row in rows] == [6, 6]
+    run_of = {Path(row["run"]): row for row in rows}
+    (last,) = set(run_of) - {finished, cut_off}
+    assert [run_of[run]["status"] for run in (finished, cut_off, last)] == ["finished", "finished", "stopped"]
+    # The last is measured by the two before it: a search that had forgotten them would train it to the end.
+    assert [run_of[run]["epochs"] for run in (finished, cut_off, last)] == [6, 6, 1]
+    rates = [run_of[run]["values"]["optimiser.learning_rate"] for run in (finished, cut_off, last)]
+    assert rates == pytest.approx(rates_of_optuna(seed=1, trials=3))
     assert {file.name: file.stat().st_mtime_ns for file in finished.iterdir()} == before
+    for row in rows:
+        best = CheckpointStore(row["run"]).best()
+        assert best is not None and row["iou"]["mean"] == best.score
     # The other went on from its checkpoint: no line for its first epochs again, and its steps are done once.
-    lines = [line for line in done.stdout.splitlines() if "epoch 1 of 6" in line or "epoch 2 of 6" in line]
-    assert not lines
+    own = [line for line in done.stdout.splitlines() if line.startswith(f"trial {cut_off.name}")]
+    assert own and not [line for line in own if "epoch 1 of 6" in line or "epoch 2 of 6" in line]
     losses = losses_by_step(cut_off)
     assert sorted(losses) == list(range(1, 19)) and all(len(values) == 1 for values in losses.values())
+
+
+def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
+    """What an uninterrupted search tries; the scores do not yet matter for so few."""
+    space = {"rate": optuna.distributions.FloatDistribution(3e-4, 3e-2, log=True)}
+    searcher = OptunaSearch(space=space, metric="iou_mean", mode="max", seed=seed)
+    return [searcher.suggest(str(trial))["rate"] for trial in range(trials)]
 
 
 def test_bad_searches_are_one_line(phantom_store: CohortStore, command) -> None:
