@@ -15,10 +15,10 @@ from ray_jobs.console import open_console
 from ray_jobs.exit_status import run_command
 from ray_jobs.figures import draw_threshold_curves
 from ray_jobs.ray_start import ray_running
-from ray_jobs.threshold_scan import Split, ThresholdScan, scan_thresholds
+from ray_jobs.threshold_scan import Split, ThresholdScan, cases_of, scan_thresholds
 from ray_jobs.trained import find_checkpoint
 from ray_jobs.validation import curves_of
-from storage import InputError, open_store
+from storage import InputError
 from storage.objects import Objects
 
 CASES_LEFT_OUT = 3
@@ -33,9 +33,15 @@ class ThresholdConfig:
     store: str | None = None
     """Zarr store made by convert.py, a path or an s3:// URL. Default: BRATS_STORE."""
     split: Split = "validation"
-    """The cases to score, as the checkpoint's run dealt them out."""
+    """The cases to score, as the checkpoint's run dealt them out: of another store only all."""
     output: str | None = None
     """Folder or s3:// URL for thresholds.json and thresholds.png. Default: scored-SPLIT inside the checkpoint."""
+    workers: int | None = None
+    """Cases predicted at once. Default: one per GPU; without GPUs one per CPU, as long as each has 4 GB of memory."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,11 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     store = config.store or environment_default("STORE")
     if store is None:
         raise InputError("wanted --store PATH_OR_URL, got none, and BRATS_STORE is not set")
-    open_store(store)
-    checkpoint = find_checkpoint(config.checkpoint)  # what is wrong is said before Ray starts
+    checkpoint = find_checkpoint(config.checkpoint)
+    cases_of(store, config.split, checkpoint.uri)  # what is wrong is said before Ray starts
     console = open_console()
     with ray_running():
-        scan = scan_thresholds(config.checkpoint, store, config.split, console)
+        scan = scan_thresholds(checkpoint.uri, store, config.split, console, workers=config.workers)
     output = write_scan(scan, config.output or f"{checkpoint.uri}/scored-{config.split}")
     print_scan(scan, console)
     console.print(f"{output}/thresholds.json and thresholds.png", soft_wrap=True, highlight=False)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import ray
 import torch
 from rich.console import Console
 
@@ -15,11 +16,12 @@ from ray_jobs.cohort import cache_folder
 from ray_jobs.console import tracked
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.spread import spread
-from ray_jobs.trained import find_checkpoint, open_trained, read_config
+from ray_jobs.trained import find_checkpoint, open_trained, read_config, read_store_digest
 from ray_jobs.validation import curves_of
 from storage import REGIONS, DecodedCaseCache, InputError, open_store, split_cohort
 
 Split = Literal["train", "validation", "test", "all"]
+BYTES_OF_A_WORKER = 4e9  # a network without a GPU, over a whole case: the preset brats3d peaks at 3.1 GB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,9 +99,12 @@ class ThresholdScan:
         }
 
 
-def scan_thresholds(checkpoint: str, store_uri: str, split: Split, console: Console) -> ThresholdScan:
+def scan_thresholds(
+    checkpoint: str, store_uri: str, split: Split, console: Console, *, workers: int | None
+) -> ThresholdScan:
     """Predict every case of the split once, over the cluster, and count. Bad cases are named and left out.
 
+    `workers` predict at once; None stands for one per GPU or, where there are none, as many as there is room for.
     Raises InputError where no case can be scored.
     """
     found = find_checkpoint(checkpoint)
@@ -107,12 +112,14 @@ def scan_thresholds(checkpoint: str, store_uri: str, split: Split, console: Cons
     refuse_hidden_folder(store.uri, "store")
     refuse_hidden_folder(found.uri, "checkpoint")
     case_ids = cases_of(store_uri, split, checkpoint)
-    workers, use_gpu = choose_workers(None, gpu=None)
+    some, use_gpu = choose_workers(workers, gpu=None)
+    if workers is None and not use_gpu:
+        some = max(some, most_on_cpus())
     make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
     merged = ThresholdCounts(num_regions=len(REGIONS))
     passes: dict[str, int] = {}
     bad: dict[str, str] = {}
-    outcomes = spread(make, case_ids, workers=workers, use_gpu=use_gpu)
+    outcomes = spread(make, case_ids, workers=some, use_gpu=use_gpu)
     for outcome in tracked(outcomes, console, "predicting each case once", total=len(case_ids)):
         if outcome.result is None:
             bad[outcome.item] = outcome.error or ""
@@ -127,12 +134,32 @@ def scan_thresholds(checkpoint: str, store_uri: str, split: Split, console: Cons
     )
 
 
+def most_on_cpus() -> int:
+    """Return how many workers the cluster has CPUs and memory for, at this moment."""
+    resources = ray.cluster_resources()
+    return int(min(resources.get("CPU", 0), resources.get("memory", 0) // BYTES_OF_A_WORKER))
+
+
 def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
-    """Return the labelled cases of the split that the run of the checkpoint made. Raises InputError for none."""
+    """Return the labelled cases of the split that the run of the checkpoint made.
+
+    Raises InputError for none, and for a part of a store that is not the run's: dealt out anew, it may hold cases that
+    the run trained on.
+    """
     assert split in get_args(Split)
-    splits = split_cohort(open_store(store_uri), read_config(find_checkpoint(checkpoint)).splits)
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    case_ids = tuple(sorted(sum(parts.values(), ()))) if split == "all" else parts[split]
+    found, store = find_checkpoint(checkpoint), open_store(store_uri)
+    if split == "all":
+        case_ids = tuple(info.case_id for info in store.infos() if info.labelled)
+    else:
+        trained_on = read_store_digest(found)
+        if store.digest != trained_on:
+            raise InputError(
+                f"--split {split} wanted the store that {found.uri} was trained on (digest {trained_on[:8]}), "
+                f"{store.uri} is another or has changed since ({store.digest[:8]}), so that its parts may be others: "
+                "give that store, or --split all"
+            )
+        splits = split_cohort(store, read_config(found).splits)
+        case_ids = {"train": splits.train, "validation": splits.validation, "test": splits.test}[split]
     if not case_ids:
         raise InputError(f"--split {split}: that part has no case in {store_uri}")
     return case_ids

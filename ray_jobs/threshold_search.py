@@ -28,7 +28,7 @@ def run_threshold_search(search: SearchConfig, console: Console) -> tuple[dict[s
     folder = RunFolder(search.training.runs, name)
     if folder.read(RESULTS) is not None:
         raise InputError(f"search {name} in {folder.runs} is finished: give another --name")
-    scan = scan_thresholds(search.checkpoint, store.uri, search.split, console)
+    scan = scan_thresholds(search.checkpoint, store.uri, search.split, console, workers=search.training.workers)
     thresholds = grid_of(search.threshold_steps, scan.counts)
     with console.status(f"{len(thresholds)} trials"):
         rows = run_trials(scan.counts, thresholds, folder)

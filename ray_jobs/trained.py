@@ -82,6 +82,11 @@ def read_config(checkpoint: Checkpoint) -> TrainConfig:
     return decode_config(values)
 
 
+def read_store_digest(checkpoint: Checkpoint) -> str:
+    """Return the digest of the store that the checkpoint's run trained on, as it was then."""
+    return str(json.loads(checkpoint.read(CONFIG))["store_digest"])
+
+
 def read_thresholds(checkpoint: Checkpoint) -> dict[str, float] | None:
     """Return the thresholds that are saved with the checkpoint, None where it was not validated."""
     return checkpoint.thresholds() if checkpoint.has(THRESHOLDS) else None

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from ray_jobs.config import TrainConfig
 from ray_jobs.run import TrainPlan
 from ray_jobs.session import LocalSession
+from ray_jobs.threshold_scan import Split, cases_of, most_on_cpus
 from ray_jobs.train_loop import train
 from ray_jobs.trained import open_trained
 from ray_jobs.validation import CaseEvaluator, ThresholdCurves
-from storage import REGIONS, DecodedCaseCache, open_store
+from storage import REGIONS, CohortStore, DecodedCaseCache, InputError, open_store
 
 MakePlan = Callable[[TrainConfig], TrainPlan]
 CPU = torch.device("cpu")
@@ -45,7 +47,8 @@ def count_calls(plan: TrainPlan, checkpoint: str, case_ids: Sequence[str], folde
 
 def test_one_pass_gives_what_the_training_found(run: tuple[TrainPlan, str], tmp_path: Path, command) -> None:
     plan, checkpoint = run
-    done = command("threshold.py", "--checkpoint", checkpoint, "--store", plan.store, "--output", str(tmp_path / "o"))
+    arguments = ["--checkpoint", checkpoint, "--store", plan.store, "--output", str(tmp_path / "o"), "--workers", "1"]
+    done = command("threshold.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "o" / "thresholds.json").read_text())
     trained = json.loads((Path(checkpoint) / "thresholds.json").read_text())
@@ -84,10 +87,37 @@ def test_trials_over_thresholds_find_the_same_to_their_step(
     assert found["best"]["shared"]["iou"] == pytest.approx(on_grid_TR.mean(axis=1).max(), abs=1e-6)
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_parts_of_another_store_than_the_runs_are_refused(
+    split: Split, phantom_store: CohortStore, make_checkpoint: Callable[..., str]
+) -> None:
+    run = make_checkpoint("of-another-store", seed=0)
+    with pytest.raises(InputError, match=f"--split {split} wanted the store that .* or --split all"):
+        cases_of(phantom_store.uri, split, run)
+
+
+def test_of_another_store_only_all_cases_are_scored(
+    phantom_store: CohortStore, make_checkpoint: Callable[..., str], command
+) -> None:
+    run = make_checkpoint("of-another-store", seed=0)
+    for script, more in (("threshold.py", []), ("tune.py", ["--search", "threshold"])):
+        done = command(script, *more, "--checkpoint", run, "--store", phantom_store.uri, "--split", "test")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--split all" in done.stderr, done.stderr
+    assert cases_of(phantom_store.uri, "all", run) == phantom_store.case_ids
+
+
+def test_as_many_workers_as_there_are_cpus_with_memory_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpus, gigabytes, most in ((16, 100, 16), (16, 30, 7), (0, 0, 0)):
+        resources = {"CPU": cpus, "memory": gigabytes * 1e9}
+        monkeypatch.setattr(ray, "cluster_resources", lambda resources=resources: resources)
+        assert most_on_cpus() == most
+
+
 def test_what_is_missing_is_one_line(tmp_path: Path, command, phantom_store) -> None:
     for arguments, says in (
         (["--checkpoint", str(tmp_path)], "--store"),
         (["--checkpoint", str(tmp_path), "--store", phantom_store.uri], "wanted a checkpoint"),
+        (["--checkpoint", str(tmp_path), "--store", phantom_store.uri, "--workers", "0"], "--workers must be"),
     ):
         done = command("threshold.py", *arguments)
         assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
