@@ -26,11 +26,11 @@ def test_another_configuration_under_the_same_name_is_refused_with_the_differenc
 
 def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").touch()  # where the run's folder has to be
-    with pytest.raises(InputError, match="cannot write config.json to .*one: .*; make room or get permission there"):
+    with pytest.raises(InputError, match=r"cannot write config\.json to .*one: .*; make room or get permission there"):
         RunFolder(str(tmp_path), "one").claim({"epochs": 3})
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read: config.json: "):
+    with pytest.raises(InputError, match=r"cannot be read: config\.json: "):
         RunFolder(str(tmp_path), "two").claim({"epochs": 3})
 
 
