@@ -59,7 +59,7 @@ class EndToEndBenchmark:
     precision: PrecisionName = "auto"
     steps: int = 30
     sleeping_step: tuple[float, ...] = ()
-    ready_batches: tuple[int, ...] = (2,)
+    ready_batches: tuple[int, ...] = (TrainConfig.ready_batches,)
     json: Path | None = None
 
 

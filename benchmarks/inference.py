@@ -34,11 +34,11 @@ from storage import InputError
 class InferenceBenchmark:
     """Time sliding-window inference of one random volume, ours and MONAI's turn about."""
 
-    preset: str = "tiny"
+    preset: str = "strided"
     """A 3-D U-Net by its name in models.UNET_PRESETS."""
-    volume: tuple[int, int, int] = (96, 120, 96)
-    """Voxels along D, H, W; a brain-cropped BraTS case has about 140 x 170 x 140."""
-    window: tuple[int, int, int] = (48, 48, 48)
+    volume: tuple[int, int, int] = (140, 170, 140)
+    """Voxels along D, H, W: about those of a brain-cropped BraTS case."""
+    window: tuple[int, int, int] = (96, 96, 96)
     overlap: float = 0.5
     batch: int = 2
     """Windows predicted at once."""

@@ -1,14 +1,45 @@
-"""Where the commands print."""
+"""Where the commands print, and how they show that long work goes on."""
 
+import datetime
 import os
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 WIDTH_OF_A_LOG = 160
+SECONDS_BETWEEN_LINES = 30.0  # of a log; training adds one at an epoch's end
+
+Item = TypeVar("Item")
 
 
 def open_console() -> Console:
     """Return a console as wide as the terminal; in a log, such as a submitted job's, wide enough to break no line."""
     is_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=WIDTH_OF_A_LOG if is_log else None)
+
+
+def tracked(items: Iterable[Item], console: Console, title: str, *, total: int, done: int = 0) -> Iterator[Item]:
+    """Yield the items, showing how many of `total` are done and how long the rest takes.
+
+    A bar on a terminal; in a log, where a bar shows nothing until its end, a line now and then.
+    """
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=done)
+            for item in items:
+                yield item
+                bar.advance(task)
+        return
+    started = said = time.monotonic()
+    for index, item in enumerate(items, start=1):
+        yield item
+        now, rest = time.monotonic(), total - done - index
+        if now - said >= SECONDS_BETWEEN_LINES or not rest:
+            left = datetime.timedelta(seconds=round(rest * (now - started) / index))
+            console.print(f"{title}  {total - rest}/{total}  {left} left", highlight=False)
+            said = now

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ray_jobs.console import tracked
 from ray_jobs.ray_start import refuse_hidden_folder, refuse_hidden_source
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.case import Case, CaseSearch
@@ -167,13 +167,7 @@ class _Workers:
             self._start()
         if ray.is_initialized() and self._source is not None:
             refuse_hidden_source(self._source)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task(title, total=len(items))
-            results: dict[int, Result] = {}
-            for index, result in _run_all(function, items):
-                results[index] = result
-                bar.advance(task)
+        results = dict(tracked(_run_all(function, items), self.console, title, total=len(items)))
         return [results[index] for index in range(len(items))]
 
 

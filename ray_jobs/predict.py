@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models import OverlapRule, RegionRules
 from ray_jobs.case_scores import encode_csv, mean_of_records, print_means
 from ray_jobs.checkpoint import MODEL, Checkpoint
 from ray_jobs.command import parse
-from ray_jobs.console import open_console
+from ray_jobs.console import open_console, tracked
 from ray_jobs.exit_status import run_command
 from ray_jobs.label_choice import told_convention
 from ray_jobs.prediction import InferenceConfig, MakePredictor, PredictionPlan
@@ -48,8 +47,8 @@ class PredictConfig:
     """Checkpoint folders, or runs' folders for their best one: paths or s3:// URLs. Several are averaged."""
     input: str
     """Folder with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
-    output: Path
-    """Folder for the segmentations, scores, figures and the report."""
+    output: str
+    """Folder for the segmentations, scores, figures and the report: a path or an s3:// URL."""
     thresholds: tuple[float, float, float] | None = None
     """Probabilities from which WT, TC and ET count. Default: the checkpoint's (of several, their mean)."""
     overlap_rule: OverlapRule = "inner"
@@ -92,12 +91,12 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(arguments, PredictConfig, seldom=SELDOM)
     checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
     thresholds = choose_thresholds(config, checkpoints)
-    output = config.output.expanduser().resolve()
-    if "://" not in config.input:
-        refuse_overlap(output, Path(config.input).expanduser().resolve())
+    folder = PredictionFolder(config.output)
+    if folder.folder is not None and "://" not in config.input:
+        refuse_overlap(folder.folder.resolve(), Path(config.input).expanduser().resolve())
     console = open_console()
     with ray_running():
-        return _predict(config, checkpoints, thresholds, PredictionFolder(output), console)
+        return _predict(config, checkpoints, thresholds, folder, console)
 
 
 def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[float, ...]:
@@ -148,40 +147,45 @@ def _predict(
         probabilities=config.probabilities,
         figures=config.figures,
     )
-    identity = describe_prediction(plan, checkpoints, cohort)
+    identity = describe_prediction(plan, checkpoints, cohort, config.modalities)
     folder.claim(identity)
     made_by = {**identity, "git_commit": git_commit()}
-    records = {case_id: folder.record(case_id, source) for case_id, source in cohort.sources.items()}
-    todo = [case_id for case_id, record in records.items() if record is None]
-    device = "GPU" if use_gpu else "CPU"
-    console.print(f"{len(todo)} of {len(records)} cases to do, {min(workers, len(todo)) or workers} at once, {device}")
-    refused = {refusal.case_id: str(refusal) for refusal in cohort.refused}
-    for reason in refused.values():
-        _say_refused(reason, console)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total, records = len(cohort.sources), folder.finished(cohort.sources)
+    todo = [case_id for case_id in cohort.sources if case_id not in records]
+    how = (
+        f"{min(workers, len(todo)) or workers} at once, {'GPU' if use_gpu else 'CPU'}, labels as {plan.convention.name}"
+    )
+    console.print(f"{len(todo)} of {total} cases to do, {how}")
+    refused: dict[str, str] = {}
+
+    def refuse(case_id: str, reason: str) -> None:
+        refused[case_id] = reason
+        folder.discard(case_id)
+        console.print(f"refused {reason}", markup=False, style="yellow", soft_wrap=True)
+
+    for refusal in cohort.refused:
+        refuse(refusal.case_id, str(refusal))
     make = MakePredictor(plan=plan, use_gpu=use_gpu)
-    with (
-        Progress(*columns, console=console) as bar,
-        closing(spread(make, todo, workers=workers, use_gpu=use_gpu)) as outcomes,
-    ):
-        task = bar.add_task("predicting", total=len(records), completed=len(records) - len(todo))
-        for outcome in outcomes:
+    with closing(spread(make, todo, workers=workers, use_gpu=use_gpu)) as outcomes:
+        for outcome in tracked(outcomes, console, "predicting", total=total, done=total - len(todo)):
             case_id, predicted = outcome.item, outcome.result
             if predicted is None:
-                refused[case_id] = reason = name_case(case_id, outcome.error or "")
-                _say_refused(reason, bar.console)
+                refuse(case_id, name_case(case_id, outcome.error or ""))
             else:
                 about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
                 records[case_id] = folder.finish(predicted.files, about)
-            bar.advance(task)
-    return _conclude(folder, [record for record in records.values() if record], refused, identity, console)
+    done = [records[case_id] for case_id in cohort.sources if case_id in records]
+    return _conclude(folder, done, refused, identity, console)
 
 
-def describe_prediction(plan: PredictionPlan, checkpoints: Sequence[Checkpoint], cohort: Cohort) -> dict[str, Any]:
+def describe_prediction(
+    plan: PredictionPlan, checkpoints: Sequence[Checkpoint], cohort: Cohort, modalities: Sequence[str]
+) -> dict[str, Any]:
     """Return, as JSON, all that decides what is written: another value of it wants another output folder."""
     digests = [hashlib.sha256(checkpoint.read(MODEL)).hexdigest() for checkpoint in checkpoints]
     described = {
         "input": cohort.uri,
+        "modalities": list(modalities),
         "checkpoints": {
             checkpoint.uri: {"weights_sha256": digest} for checkpoint, digest in zip(checkpoints, digests, strict=True)
         },
@@ -203,10 +207,6 @@ def name_case(case_id: str, reason: str) -> str:
     return reason if reason.startswith(case_id) else f"{case_id}: {reason}"
 
 
-def _say_refused(reason: str, console: Console) -> None:
-    console.print(f"refused {reason}", markup=False, style="yellow", soft_wrap=True)
-
-
 def _conclude(
     folder: PredictionFolder,
     records: list[dict[str, Any]],
@@ -214,16 +214,16 @@ def _conclude(
     identity: Mapping[str, Any],
     console: Console,
 ) -> int:
-    if not records:
-        console.print("no case could be segmented; the reasons are above", style="red")
-        return REFUSED
     metrics = {"settings": identity, "refused": refused, "mean": mean_of_records(records), "cases": records}
     folder.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
     folder.write(TABLE, encode_csv(records))
-    folder.write(REPORT, build_report(folder.path.name, records, refused, identity, read=folder.read))
+    folder.write(REPORT, build_report(folder.uri.rsplit("/", 1)[-1], records, refused, identity, read=folder.read))
+    if not records:
+        console.print("no case could be segmented; the reasons are above", style="red")
+        return REFUSED
     print_means(records, console, title=f"{len(records)} cases segmented, {len(refused)} refused")
     for what, name in {"segmentations": "", "scores": TABLE, "report": REPORT}.items():
-        console.print(f"{what:<13} {folder.path / name}", soft_wrap=True, highlight=False)
+        console.print(f"{what:<13} {folder.uri}/{name}", soft_wrap=True, highlight=False)
     return REFUSED if refused else 0
 
 

@@ -84,9 +84,18 @@ class CasePredictor:
             network.evaluator(dataclasses.replace(network.config.validation, **told)) for network in networks
         ]
 
-    @torch.inference_mode()
     def predict(self, case_id: str) -> PredictedCase:
-        """Predict, write and score the case. Raises InputError for one that cannot be read."""
+        """Predict, write and score the case. Raises InputError for one that cannot be read or is too large."""
+        try:
+            return self._predict(case_id)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            said = (str(error).splitlines() or ["no memory left"])[0]
+            raise InputError(
+                f"{case_id} is too large for this machine ({said}); give --inference.window-batch 1, or fewer --workers"
+            ) from error
+
+    @torch.inference_mode()
+    def _predict(self, case_id: str) -> PredictedCase:
         plan, clock = self._plan, _Clock()
         held = plan.source.read(case_id)
         clock.lap("reading")

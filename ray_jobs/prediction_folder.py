@@ -6,21 +6,26 @@ A case with a record from the same input is done; what a killed run left of anot
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.run_folder import CONFIG, differences
 from storage import InputError
+from storage.objects import Objects, parse_uri
 
 RECORD = "{case_id}_seg.json"
 
 
 class PredictionFolder:
-    """The folder at `path`. Nothing is written before `claim`."""
+    """The folder at a path (`folder`, None elsewhere) or an s3:// URL. Nothing is made before `claim`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, uri: str | Path) -> None:
+        self.uri, self.folder = parse_uri(uri)
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects(self.uri, create=True)
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Take the folder for predictions made as `identity` says, which is JSON.
@@ -29,28 +34,37 @@ class PredictionFolder:
         """
         before = self._read(CONFIG)
         if before is None:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise InputError(f"wanted a new, empty or own folder as --output, found other files at {self.path}")
+            if not self._objects.is_empty():
+                raise InputError(f"wanted a new, empty or own folder as --output, found other files at {self.uri}")
             self.write(CONFIG, _encode(identity))
             return
         changes = sorted(differences(before, dict(identity)))
         if changes:
             raise InputError(
-                f"the predictions in {self.path} were made otherwise ({'; '.join(changes[:6])}): "
+                f"the predictions in {self.uri} were made otherwise ({'; '.join(changes[:6])}): "
                 "give another --output, or the same values to go on"
             )
 
-    def record(self, case_id: str, source: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the record of a finished case; None where it is not, or was made from other files than `source`."""
-        record = self._read(RECORD.format(case_id=case_id))
-        if record is None or record["source"] != json.loads(json.dumps(source)):
-            return None
-        return record if all((self.path / name).is_file() for name in record["files"]) else None
+    def finished(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the records of finished cases by id, of those in `sources`: all files there, made from the same."""
+        there = set(self._objects.keys())
+        records = {
+            case_id: self._read(RECORD.format(case_id=case_id))
+            for case_id in sources
+            if RECORD.format(case_id=case_id) in there
+        }
+        return {
+            case_id: record
+            for case_id, record in records.items()
+            if record is not None
+            and record["source"] == json.loads(json.dumps(sources[case_id]))
+            and there.issuperset(record["files"])
+        }
 
     def finish(self, files: Mapping[str, bytes], record: Mapping[str, Any]) -> dict[str, Any]:
         """Write a case's files, then its record with their names; return the record as it will be read again."""
         place = RECORD.format(case_id=record["case_id"])
-        (self.path / place).unlink(missing_ok=True)  # first, so that it never speaks of files that are half replaced
+        self._objects.delete(place)  # first, so that it never speaks of files that are half replaced
         for name, content in files.items():
             self.write(name, content)
         whole = _encode({**record, "files": sorted(files)})
@@ -58,33 +72,33 @@ class PredictionFolder:
         decoded: dict[str, Any] = json.loads(whole)
         return decoded
 
+    def discard(self, case_id: str) -> None:
+        """Remove what an earlier run made of a case that is now refused."""
+        place = RECORD.format(case_id=case_id)
+        record = self._read(place)
+        if record is not None:
+            for name in (place, *record["files"]):
+                self._objects.delete(name)
+
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all; raises InputError where the disk does not take it."""
-        path = self.path / name
-        part = path.with_name(f".part-{path.name}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            part.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise InputError(
-                f"cannot write {path}: {error.strerror or error}; free space or name another --output, "
-                "what is finished is kept"
-            ) from None
+        """Write a file whole or not at all; raises InputError where the disk or bucket does not take it."""
+        self._objects.put(name, content)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file that a record names."""
-        return (self.path / name).read_bytes()
+        """Return the bytes of a file that a record names; raises InputError where it went meanwhile."""
+        content = self._objects.get(name)
+        if content is None:
+            raise InputError(f"{name} was removed from {self.uri} meanwhile; run the same command again")
+        return content
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        encoded = self._objects.get(name)
+        if encoded is None:
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {self.path / name}: {error}; name another --output, or remove it") from None
+        try:
+            content: dict[str, Any] = json.loads(encoded)
+        except ValueError as error:
+            raise InputError(f"cannot read {self.uri}/{name}: {error}; name another --output, or remove it") from None
         return content
 
 

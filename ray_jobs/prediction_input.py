@@ -13,7 +13,7 @@ from storage.cohort import choose_convention
 from storage.detection import read_label_values
 from storage.held_case import hold_source, hold_stored
 from storage.index import ROOT_KEY
-from storage.labels import LabelConvention
+from storage.labels import BRATS_124, LabelConvention
 from storage.objects import Objects
 
 ReadCase = Callable[[str], HeldCase]
@@ -65,8 +65,9 @@ def open_cohort(
 ) -> Cohort:
     """Look at the store or folder at `place`; Ray must run.
 
-    `told` is what the labels of a folder mean; where no case has a label, `instead` will do as well. Raises InputError
-    where nothing can be predicted, where the labels' meaning cannot be told, and for a place some node does not see.
+    `told` is what the labels of a folder mean. Where no case has a label, `instead` will do as well, then what the
+    names say, then BraTS' first convention. Raises InputError where nothing can be predicted, where the meaning of
+    labels cannot be told, and for a place some node does not see.
     """
     if "://" in place or Objects(place).get(ROOT_KEY) is not None:
         return _open_store(place, modalities)
@@ -85,7 +86,8 @@ def open_cohort(
     if told is None and search.convention is None:
         outcomes = spread(_label_reader, labelled, workers=workers, use_gpu=False)
         values = {outcome.item.case_id: outcome.result for outcome in outcomes}
-    convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=None)
+    usual = None if labelled else BRATS_124
+    convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=usual)
     cases = {case.case_id: case for case in search.cases}
     return Cohort(
         uri=str(folder),

@@ -11,8 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from ray_jobs.console import SECONDS_BETWEEN_LINES
+
 SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_BETWEEN_LINES = 30.0  # of a log; an epoch's end has one as well
 
 
 class Board:

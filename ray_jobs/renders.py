@@ -22,8 +22,8 @@ _FINER = 2  # drawn at twice the size, then averaged: smooth rims
 _GREY = (0.88, 0.88, 0.86)
 _BACKGROUND = (0.0, 0.0, 0.0)
 # Opacity of what looks at the viewer, and what is added towards the rims.
-_SHELL_OPACITY = (0.2, 0.65)
-_OPACITY = {"WT": (0.33, 0.45), "TC": (1.0, 0.0), "ET": (0.62, 0.35)}
+_SHELL_OPACITY = (0.1, 0.65)
+_OPACITY = {"WT": (0.11, 0.6), "TC": (1.0, 0.0), "ET": (0.16, 0.8)}
 _BRAIN_STEP_MM = 1.8
 
 

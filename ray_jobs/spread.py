@@ -33,10 +33,13 @@ class Worker:
     """An actor: `make` builds what does the work, here, where the device is."""
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
-        self._work = make()
+        self._make = make
+        self._work: Callable[[Any], Any] | None = None
 
     def do(self, item: Any) -> tuple[Any, str | None]:
         """Return the result and no error, or no result and the item's error."""
+        if self._work is None:
+            self._work = self._make()  # not when the actor starts: what fails there looks like a lost node
         try:
             return self._work(item), None
         except (InputError, CaseReadError) as error:
@@ -49,6 +52,7 @@ def spread(
     """Yield the outcome of each item as it is done, in any order; `make` must be picklable.
 
     Runs at most `workers` actors of one CPU each, and a GPU where `use_gpu` says so. Closing the iterator ends them.
+    Raises the InputError of a `make` that cannot work.
     """
     actor = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(Worker)
     waiting, tries = deque(range(len(items))), Counter[int]()
@@ -77,6 +81,10 @@ def spread(
                     yield Outcome(item=items[index], error=f"its worker died {TRIES} times: {_last_line(lost)}")
                 start(actor.remote(make))
                 continue
+            except ray.exceptions.RayTaskError as failed:
+                if isinstance(failed.cause, InputError):
+                    raise failed.cause from None  # its one line, without the worker's stack trace
+                raise
             yield Outcome(item=items[index], result=result, error=error)
             start(worker)
     finally:

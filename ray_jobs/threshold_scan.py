@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from dali_pipelines import VolumeLoader
 from models import ThresholdCounts
 from models.thresholds import RegionScores
 from ray_jobs.cohort import cache_folder
+from ray_jobs.console import tracked
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.spread import spread
 from ray_jobs.trained import find_checkpoint, open_trained, read_config
@@ -113,7 +113,7 @@ def scan_thresholds(checkpoint: str, store_uri: str, split: Split, console: Cons
     passes: dict[str, int] = {}
     bad: dict[str, str] = {}
     outcomes = spread(make, case_ids, workers=workers, use_gpu=use_gpu)
-    for outcome in track(outcomes, total=len(case_ids), description="predicting each case once", console=console):
+    for outcome in tracked(outcomes, console, "predicting each case once", total=len(case_ids)):
         if outcome.result is None:
             bad[outcome.item] = outcome.error or ""
             console.print(f"left out {outcome.item}: {outcome.error}", markup=False, style="yellow", soft_wrap=True)

@@ -18,7 +18,7 @@ from ray_jobs.parallel import RankWatch
 from ray_jobs.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.saver import Saver
 from ray_jobs.session import Progress, RaySession, Session, from_every_rank
-from ray_jobs.validation import Evaluation, evaluate
+from ray_jobs.validation import CaseImage, Evaluation, evaluate
 from storage import InputError
 
 FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
@@ -68,6 +68,9 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
                 validate(run, session, monitor, saver, metrics)
         with run.clock.aside("checkpoints"):
             saver.wait()
+        failure, *_ = from_every_rank(saver.failure, session)  # rank 0's, which writes
+        if failure is not None:
+            return {"failed": failure}
         watch.at("the last scoring")
         return finish(run, session, monitor, saver.store)
 
@@ -112,6 +115,8 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
     metrics = {**metrics, **scored.metrics}
     run.history.append(metrics)
     name = save(run, session, monitor, saver, scored=scored)
+    if run.plan.may_end_at_a_report:
+        saver.wait()
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
     session.publish()
 
@@ -183,9 +188,7 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     validation = score(run, session, splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True)
     test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
     with run.clock.aside("figures"):
-        for image in (*validation.images, *(test.images if test else ())):
-            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
-    session.publish()
+        draw_cases((*validation.images, *(test.images if test else ())), thresholds, session, monitor)
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
     return {
@@ -198,6 +201,18 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         "throughput": monitor.throughput() | {"precision": run.precision.name},
         "time": {"seconds": seconds, "bound_by": advice.verdict, "advice": advice.sentence},
     }
+
+
+def draw_cases(
+    images: Sequence[CaseImage], thresholds: Mapping[str, float], session: Session, monitor: Monitor
+) -> None:
+    """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
+    try:
+        for image in images:
+            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
+    except OSError as error:
+        monitor.tell(f"cross-sections are missing: {error}")
+    session.publish()
 
 
 def describe_setting(run: Run, session: Session) -> Setting:

@@ -47,7 +47,7 @@ class Objects:
             if create and (self.folder.is_dir() or not self.folder.exists()):
                 self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.is_dir():
-                raise InputError(f"wanted a store at {self.uri}, found {_what_is(self.folder)}; check the path")
+                raise InputError(f"wanted a folder at {self.uri}, found {_what_is(self.folder)}; check the path")
             self._backend = LocalStore(prefix=self.folder)
 
     def get(self, key: str) -> bytes | None:
@@ -93,10 +93,11 @@ class Objects:
                 for batch in obstore.list(self._backend, prefix=f"{key}/"):
                     obstore.delete(self._backend, [meta["path"] for meta in batch])
 
-    def keys(self, folder: str) -> list[str]:
-        """Keys of all objects below `folder`, sorted."""
+    def keys(self, folder: str = "") -> list[str]:
+        """Keys of all objects below `folder`, or of all there are, sorted."""
+        prefix = f"{folder}/" if folder else None
         with explained(self.uri):
-            return sorted(meta["path"] for batch in obstore.list(self._backend, prefix=f"{folder}/") for meta in batch)
+            return sorted(meta["path"] for batch in obstore.list(self._backend, prefix=prefix) for meta in batch)
 
     def folders(self, key: str) -> list[str]:
         """Names of the folders directly below `key`, sorted."""
@@ -179,6 +180,8 @@ def _explain_object_store(uri: str, error: BaseError) -> str:
         return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
     if "ermission denied" in text:
         return f"no permission at {uri}; give this user read and write permission"
+    if not uri.startswith("s3://"):
+        return f"cannot use {uri}: {_first_line(error)}"
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "the default endpoint")
     return f"cannot reach {uri} through {endpoint}: {_first_line(error)}; check the endpoint and the network"
 

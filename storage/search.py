@@ -43,7 +43,7 @@ def find_cases(
     """Every case below `root`, at any depth.
 
     `modalities` are those a case must have. `names` replaces the BraTS file names: it maps each modality, and "label",
-    to the end of its file's name without extension (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
+    to the end of its file's name (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
     `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `root` is not a folder or
     holds no NIfTI file.
     """
@@ -132,7 +132,8 @@ def _cases_of_folder(
 
 def _parse_told(path: Path, names: Mapping[str, str]) -> ParsedName | None:
     stem = nifti_stem(path)
-    for role, name in names.items():
+    for role, told in names.items():
+        name = nifti_stem(Path(told)).lstrip("-_")  # people also give the end as it stands: _flair.nii.gz
         if stem.lower() == name.lower():
             return ParsedName(case_id=None, role=role, naming=Naming.TOLD)
         if stem.lower().endswith(name.lower()) and stem[-len(name) - 1] in "-_":

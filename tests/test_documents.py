@@ -1,10 +1,11 @@
 """Every command in the documents is one that the real parsers take; every link leads somewhere."""
 
+import argparse
 import importlib
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -80,25 +81,34 @@ def check(words: list[str]) -> None:
 
 def check_python(words: list[str]) -> None:
     if words[0] == "-m":
-        assert importlib.util.find_spec(words[1]) is not None
+        name, arguments = words[1], words[2:]
+        assert importlib.util.find_spec(name) is not None
+        if arguments and (ROOT / name.split(".")[0]).is_dir():  # not Python's own
+            check_main(importlib.import_module(name), arguments)
         return
     script = Path(words[0])
     assert (ROOT / script).is_file()
     if script == Path("ray_jobs/benchmark.py"):
         check_benchmark(words[1:])
-    elif script.parts[0] == "ray_jobs":
-        check_main(importlib.import_module(f"ray_jobs.{script.stem}"), words[1:])
+    else:
+        check_main(importlib.import_module(".".join(script.with_suffix("").parts)), words[1:])
 
 
 def check_main(module: Any, arguments: list[str]) -> None:
     """Run the command up to where its command line is parsed."""
-    real = tyro.cli
 
-    def parse(*positional: Any, **named: Any) -> None:
-        real(*positional, **named)
-        raise ParsedError
+    def stop_after(real: Callable[..., Any]) -> Callable[..., None]:
+        def parse(*positional: Any, **named: Any) -> None:
+            real(*positional, **named)
+            raise ParsedError
 
-    with patch("tyro.cli", parse), pytest.raises((ParsedError, SystemExit)) as ended:
+        return parse
+
+    with (
+        patch("tyro.cli", stop_after(tyro.cli)),
+        patch("argparse.ArgumentParser.parse_args", stop_after(argparse.ArgumentParser.parse_args)),
+        pytest.raises((ParsedError, SystemExit)) as ended,
+    ):
         module.main(arguments)
     assert ended.type is ParsedError or ended.value.code == 0  # --help ends there
 

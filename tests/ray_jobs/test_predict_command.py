@@ -120,6 +120,11 @@ def test_a_mended_case_and_a_changed_one_are_done_again(
     after = files_of(output)
     assert after[f"{ONE}_seg.nii.gz"] == before[f"{ONE}_seg.nii.gz"]
     assert after[f"{TWO}_seg.nii.gz"] > before[f"{TWO}_seg.nii.gz"]
+    (source / TWO / f"{TWO}_flair.nii.gz").write_bytes(b"")  # damaged since
+    assert run(*arguments)[0] == 3
+    assert not [name for name in files_of(output) if TWO in name]  # nobody takes the old one for this one's
+    with pytest.raises(InputError, match=r"modalities"):
+        run(*arguments, "--modalities", "t1", "flair", "t1ce", "t2")
     assert set(np.unique(labels_of(output / f"{ONE}_seg.nii.gz"))) <= {0, 1, 2, 3}
 
 
@@ -139,6 +144,33 @@ def test_a_store_is_predicted_with_fixed_thresholds(
     assert (head == 1).sum() == info.brain_voxels and set(np.unique(head)) == {1, 2}  # no ET at 1, WT everywhere at 0
     assert BRATS_124.name == json.loads((tmp_path / "out" / "config.json").read_text())["write_convention"]
     assert (tmp_path / "out" / "report.html").read_text().count("<tbody") == 1 + len(phantom_store.case_ids)
+
+
+def test_files_of_ones_own_names_without_labels_need_no_word_on_labels(
+    run: Run, make_checkpoint: MakeCheckpoint, phantom_source: Path, tmp_path: Path
+) -> None:
+    endings = {scan: f"_{scan}_scan.nii.gz" for scan in ("flair", "t1", "t1ce", "t2")}
+    for scan, ending in endings.items():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        shutil.copy(phantom_source / ONE / f"{ONE}_{scan}.nii.gz", tmp_path / "mine" / f"anna{ending}")
+    names = [word for pair in endings.items() for word in pair]
+    arguments = ["--input", str(tmp_path / "mine"), "--names", *names, "--output", str(tmp_path / "out")]
+    status, printed = run(*arguments, "--no-figures", "--checkpoint", make_checkpoint("a", seed=1))
+    assert status == 0 and "labels as brats-124" in printed
+    assert set(np.unique(labels_of(tmp_path / "out" / "anna_seg.nii.gz"))) <= {0, 1, 2, 4}
+
+
+def test_where_no_case_can_be_segmented_that_is_written_too(
+    run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(source / ONE)
+    shutil.rmtree(source / TWO)
+    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), "--label-convention", "brats-124"]
+    status, printed = run(*arguments, "--checkpoint", make_checkpoint("a", seed=1))
+    assert status == 3 and "no case could be segmented" in printed
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["cases"] == [] and list(metrics["refused"]) == [THREE]
+    assert THREE in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

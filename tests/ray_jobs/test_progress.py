@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ray_jobs import progress
-from ray_jobs.console import WIDTH_OF_A_LOG, open_console
+from ray_jobs import console, progress
+from ray_jobs.console import WIDTH_OF_A_LOG, open_console, tracked
 from ray_jobs.progress import Bar, Lines, News
 
 
@@ -52,6 +52,26 @@ def test_a_log_gets_a_line_an_epoch_or_half_a_minute(monkeypatch: pytest.MonkeyP
     assert len(written) == 5
     assert written[-1].startswith("training, epoch 2 of 2, 55%:  loss 0.500  4.0 patches/s")
     assert written[-1].endswith(" left")
+
+
+def test_items_in_a_log_get_a_line_now_and_then_and_a_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    log = io.StringIO()
+    for _ in tracked(range(8), Console(file=log, width=WIDTH_OF_A_LOG), "predicting", total=10, done=2):
+        now[0] += 12.0
+    assert log.getvalue().splitlines() == [
+        "predicting  5/10  0:01:00 left",
+        "predicting  8/10  0:00:24 left",
+        "predicting  10/10  0:00:00 left",
+    ]
+
+
+def test_items_on_a_terminal_get_a_bar() -> None:
+    terminal = io.StringIO()
+    shown = Console(file=terminal, force_terminal=True, width=WIDTH_OF_A_LOG)
+    assert list(tracked("ab", shown, "predicting", total=3, done=1)) == ["a", "b"]
+    assert "predicting" in terminal.getvalue() and "3/3" in terminal.getvalue()
 
 
 def test_a_terminal_gets_a_bar() -> None:

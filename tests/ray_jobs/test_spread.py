@@ -60,6 +60,21 @@ def test_a_bad_item_is_named_and_a_lost_worker_replaced(tmp_path: Path) -> None:
     assert done[7].result == 14
 
 
+class Unable(Doubler):
+    """Cannot make its workers: a checkpoint that is cut short, say."""
+
+    def __call__(self) -> Callable[[int], int]:
+        with (self.folder / "made").open("a") as file:
+            file.write("x")
+        raise InputError("the weights are cut short")
+
+
+def test_what_no_worker_can_do_without_ends_the_work_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the weights are cut short"):
+        by_item(spread(Unable(tmp_path), [1, 2, 3], workers=1, use_gpu=False))
+    assert (tmp_path / "made").read_text() == "x"
+
+
 def test_a_mistake_in_the_work_is_no_bad_item(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError, match="a mistake in the work itself"):
         by_item(spread(Doubler(tmp_path), [6], workers=1, use_gpu=False))

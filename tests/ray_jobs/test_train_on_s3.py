@@ -1,4 +1,4 @@
-"""Training from a store on S3 into a run folder on S3, against a real S3 endpoint on loopback."""
+"""Training from a store on S3 into a run folder on S3, then predictions there, against a real endpoint on loopback."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -58,6 +58,17 @@ def test_store_run_and_resume_on_s3(
     again = command("train.py", *arguments, *small_arguments, environment=environment)
     assert again.returncode == 0, again.stderr
     assert "is finished" in again.stdout
+
+    places = ["--input", f"s3://{BUCKET}/phantom.zarr", "--output", f"s3://{BUCKET}/predictions/far"]
+    arguments = ["--checkpoint", f"s3://{BUCKET}/runs/far", *places, "--no-figures"]
+    done = command("predict.py", *arguments, environment=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    listed = client().list_objects_v2(Bucket=BUCKET, Prefix="predictions/far/")["Contents"]
+    names = [item["Key"].removeprefix("predictions/far/") for item in listed]
+    assert {"config.json", "metrics.csv", "metrics.json", "report.html"} < set(names)
+    assert sum(name.endswith("_seg.nii.gz") for name in names) == 6
+    again = command("predict.py", *arguments, environment=environment)
+    assert again.returncode == 0 and "0 of 6 cases to do" in again.stdout
 
 
 def test_a_bucket_that_is_not_there_is_one_line(environment: dict[str, str], tmp_path: Path, command) -> None:
