@@ -109,7 +109,6 @@ class RaySession:
         # On a local disk the event files are written where they stay, so TensorBoard follows them as they grow.
         self._remote = "://" in folder
         self.artifacts = Path(tempfile.mkdtemp(prefix="brats-artifacts-")) if self._remote else Path(folder)
-        self.artifacts.mkdir(parents=True, exist_ok=True)
 
     def report(self, metrics: Mapping[str, float | str]) -> None:
         self._ray.train.report(dict(metrics))

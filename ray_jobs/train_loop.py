@@ -12,6 +12,7 @@ from ray_jobs.advice import Setting, advise
 from ray_jobs.agreement import Wish
 from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.figures import save_cross_section
+from ray_jobs.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.monitoring import Monitor
 from ray_jobs.parallel import RankWatch
 from ray_jobs.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
@@ -25,7 +26,18 @@ FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
 
 def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
-    return train(config["plan"], RaySession(config["folder"], config["board"]))
+    session = RaySession(config["folder"], config["board"])
+    hidden = find_hidden(config["seen"], session)
+    return {"failed": hidden} if hidden is not None else train(config["plan"], session)
+
+
+def find_hidden(seen: Sequence[SeenFile], session: Session) -> str | None:
+    """Say which of the driver's local paths some rank does not see, on every rank alike; None where there is none."""
+    for file in seen:
+        found = from_every_rank(not file.is_hidden(), session)
+        if not all(found):
+            return describe_hidden(file.name, found, places="workers")
+    return None
 
 
 def train(plan: TrainPlan, session: Session) -> dict[str, Any]:

@@ -48,9 +48,9 @@ def find_commands() -> Iterator[tuple[str, str]]:
 
 
 def split_shell(line: str) -> list[str]:
-    """Return the commands of a line, without comments."""
+    """Return the commands of a line, without comments and without what puts one in the background."""
     words = shlex.split(line, comments=True, posix=False)
-    return [part.strip() for part in " ".join(words).removesuffix("&").split(" && ")]
+    return [part.strip() for part in " ".join(words).removesuffix(" < /dev/null &").split(" && ")]
 
 
 COMMANDS = sorted(set(find_commands()))
