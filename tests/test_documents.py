@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def check_python(words: list[str]) -> None:
     if script == Path("ray_jobs/benchmark.py"):
         check_benchmark(words[1:])
     else:
-        check_main(importlib.import_module(".".join(script.with_suffix("").parts)), words[1:])
+        with patch("sys.path", [str(ROOT / script.parent), *sys.path]):  # as Python does for a script
+            module = importlib.import_module(".".join(script.with_suffix("").parts))
+        check_main(module, words[1:])
 
 
 def check_main(module: Any, arguments: list[str]) -> None:
