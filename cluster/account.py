@@ -3,10 +3,10 @@
 Run again, each command does only what is missing. It uses the credentials that the AWS tools use.
 """
 
-import contextlib
 import ipaddress
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,20 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
 
-import boto3
 import tyro
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aws_account import PROJECT, Account, say, there_already
+from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
 from ray_jobs.exit_status import run_command
-from ray_jobs.ray_start import make_token
 from storage import InputError
 
 HERE = Path(__file__).parent
-PROJECT = "brats-ray"
+# The role of the nodes' instance profiles, and what it may do: one policy of each kind for every cluster.
 POLICIES = {f"{PROJECT}-head": ("storage", "scaling"), f"{PROJECT}-worker": ("storage",)}
-IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-NO_IMAGE = "ami-00000000000000000"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,60 +65,14 @@ class Remove(Command):
     """Also the baked images and their snapshots."""
 
 
-class Account:
-    """The account as seen from the region of a cluster file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        try:
-            cluster = yaml.safe_load(file.read_text())
-            self.cluster, self.region = cluster["cluster_name"], cluster["provider"]["region"]
-            self.key_file = Path(cluster["auth"]["ssh_private_key"]).expanduser()
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise InputError(f"wanted a cluster file such as cluster/aws.yaml, {file}: {error!r}") from error
-        session = boto3.session.Session(region_name=self.region)
-        self.ec2, self.iam, self.s3 = (session.client(name) for name in ("ec2", "iam", "s3"))
-        self.ssm, self.sts = session.client("ssm"), session.client("sts")
-
-    def write(self, pattern: str, value: str) -> None:
-        """Put `value` wherever `pattern` matches in the cluster file, which keeps its comments."""
-        text, count = re.subn(pattern, value, self.file.read_text())
-        if not count:
-            raise InputError(f"wanted a place for {value} in {self.file}, found none: write it there yourself")
-        self.file.write_text(text)
-        say(f"{self.file.name}: {value}")
-
-    def instances(self) -> list[dict[str, Any]]:
-        """The cluster's instances that are not ended."""
-        states = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
-        tag = {"Name": "tag:ray-cluster-name", "Values": [self.cluster]}
-        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=[states, tag])
-        return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
-
-    def images(self) -> list[dict[str, Any]]:
-        """The images that were baked of this cluster."""
-        tag = {"Name": "tag:brats-ray-cluster", "Values": [self.cluster]}
-        return list(self.ec2.describe_images(Owners=["self"], Filters=[tag])["Images"])
-
-
-def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
-@contextlib.contextmanager
-def there_already(*codes: str) -> Any:
-    """What is there already is left as it is."""
-    try:
-        yield
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in codes:
-            raise
-
-
 def create(config: Create) -> None:
     """Make everything, in an order in which each step finds what it needs."""
     network = read_network(config.ssh_from)
     account = Account(config.file)
+    if strays := [zone for zone in account.zones if not zone.startswith(account.region)]:
+        raise InputError(
+            f"wanted zones of {account.region} in {config.file}, found {', '.join(strays)}: change those too"
+        )
     make_bucket(account, config.bucket)
     make_roles(account, config.bucket)
     make_security_group(account, network)
@@ -130,9 +81,9 @@ def create(config: Create) -> None:
     with there_already("InvalidInput", "EntityAlreadyExists"):
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
     make_token()
-    (Path.home() / ".ray" / "auth_token").chmod(0o600)  # one that Ray itself made is open to all to read
+    account.write(r"(?<=REGION=)[a-z0-9-]+", account.region)
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
-    if NO_IMAGE in config.file.read_text():  # one that was written here, or baked, stays
+    if not has_image(account):  # one that was written here, or baked, stays
         look_up_image(account)
 
 
@@ -178,13 +129,18 @@ def make_roles(account: Account, bucket: str) -> None:
         for policy in policies:
             text = (HERE / "iam" / f"{policy}.json").read_text()
             text = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], text)
-            account.iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=text)
+            account.iam.put_role_policy(RoleName=role, PolicyName=policy + suffix(account), PolicyDocument=text)
         with there_already("EntityAlreadyExists"):
             account.iam.create_instance_profile(InstanceProfileName=role)
         if not account.iam.get_instance_profile(InstanceProfileName=role)["InstanceProfile"]["Roles"]:
             account.iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
         account.iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=role)
         say(f"role and instance profile {role}: {' and '.join(policies)}")
+
+
+def suffix(account: Account) -> str:
+    """What tells a cluster's policies from those of another, which has the same roles."""
+    return f"-{account.cluster}-{account.region}"
 
 
 def make_security_group(account: Account, network: str) -> None:
@@ -217,35 +173,39 @@ def make_key(account: Account) -> None:
             f"key pair {PROJECT} is there but {account.key_file} is not: copy the file here, or delete the pair "
             f"(aws ec2 delete-key-pair --region {account.region} --key-name {PROJECT}) and run this again"
         )
-    if not there:
-        account.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        account.key_file.unlink(missing_ok=True)
-        material = account.ec2.create_key_pair(KeyName=PROJECT)["KeyMaterial"]
-        with os.fdopen(os.open(account.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(material)
+    if not there and account.key_file.exists():  # that of a cluster in another region
+        account.ec2.import_key_pair(KeyName=PROJECT, PublicKeyMaterial=read_public_half(account.key_file))
+    elif not there:
+        write_secret(account.key_file, account.ec2.create_key_pair(KeyName=PROJECT)["KeyMaterial"])
     say(f"key pair {PROJECT}: {account.key_file}")
 
 
-def look_up_image(account: Account) -> None:
-    """Write today's AMI, by its id: a name would change under a running cluster."""
-    account.write(r"\bami-\w+", account.ssm.get_parameter(Name=IMAGE_PARAMETER)["Parameter"]["Value"])
+def read_public_half(key: Path) -> bytes:
+    """Raises InputError for what is no private key, or one with a passphrase."""
+    done = subprocess.run(["ssh-keygen", "-y", "-P", "", "-f", key], capture_output=True)
+    if done.returncode:
+        raise InputError(
+            f"wanted a private key without passphrase in {key}, ssh-keygen says: {done.stderr.decode().strip()}; "
+            "move the file away, or name another one in the cluster file"
+        )
+    return done.stdout
 
 
-def bake(config: Bake) -> None:
-    """Clean the head, make an image of it, wait for it."""
-    account = Account(config.file)
-    heads = [item for item in account.instances() if {"Key": "ray-node-type", "Value": "head"} in item["Tags"]]
-    if len(heads) != 1 or heads[0]["State"]["Name"] != "running":
-        raise InputError(f"wanted a running head of {account.cluster}, found {len(heads)}: ray up {config.file}")
-    forget = [sys.executable, "-m", "ray.scripts.scripts", "exec", str(config.file)]
-    subprocess.run([*forget, "bash ~/brats-stream/cluster/node/forget.sh"], check=True)
-    head = heads[0]["InstanceId"]
-    tags = [{"ResourceType": "image", "Tags": [{"Key": "brats-ray-cluster", "Value": account.cluster}]}]
-    image = account.ec2.create_image(InstanceId=head, Name=f"{PROJECT}-{head}", TagSpecifications=tags)["ImageId"]
-    say(f"image {image}: waiting for it, some minutes")
-    account.ec2.get_waiter("image_available").wait(ImageIds=[image], WaiterConfig={"Delay": 15, "MaxAttempts": 120})
-    account.write(r"\bami-\w+", image)
-    say(f"next: ray down {config.file}; clusters start from this image from now on")
+def make_token() -> None:
+    """The token that aws.yaml gives to every node: a file, whatever else this user's environment says of tokens."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists():
+        token.chmod(0o600)  # one that Ray itself made is open to all to read
+    else:
+        write_secret(token, secrets.token_hex(32))
+    say(f"token: {token}")
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write a new file that only this user can ever have read."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
 
 
 def remove(config: Remove) -> None:
@@ -254,27 +214,42 @@ def remove(config: Remove) -> None:
     if account.instances():
         running = ", ".join(item["InstanceId"] for item in account.instances())
         raise InputError(f"cluster {account.cluster} still has instances ({running}): ray down {config.file} first")
-    for image in account.images() if config.images else []:
-        account.ec2.deregister_image(ImageId=image["ImageId"])
-        for disk in image["BlockDeviceMappings"]:
-            if "SnapshotId" in disk.get("Ebs", {}):
-                account.ec2.delete_snapshot(SnapshotId=disk["Ebs"]["SnapshotId"])
-        say(f"image {image['ImageId']}: removed with its snapshots")
-    for group in security_groups(account):
-        account.ec2.delete_security_group(GroupId=group["GroupId"])
-    account.ec2.delete_key_pair(KeyName=PROJECT)
-    account.key_file.unlink(missing_ok=True)
+    for image in baked_images(account) if config.images else []:
+        remove_image(account, image)
+    left = remove_roles(account)
+    if not any(name.endswith(f"-{account.region}") for name in left):
+        for group in security_groups(account):
+            account.ec2.delete_security_group(GroupId=group["GroupId"])
+        account.ec2.delete_key_pair(KeyName=PROJECT)
+    if not left:
+        account.key_file.unlink(missing_ok=True)
+    images = ", ".join(image["ImageId"] for image in baked_images(account))
+    baked = f" and the baked images {images}" if images else ""
+    gone = "security group, key pair, roles"
+    if left:
+        gone = f"what {account.cluster} alone used. Others use the roles: {', '.join(sorted(left))}"
+    say(f"removed: {gone}. Still there and paid for: the bucket{baked}")
+
+
+def remove_roles(account: Account) -> set[str]:
+    """Remove the cluster's policies, and roles where no other cluster has any; return the names of the others'."""
+    others: set[str] = set()
     for role, policies in POLICIES.items():
         profile, named = {"InstanceProfileName": role}, {"RoleName": role}
-        steps = [(account.iam.remove_role_from_instance_profile, profile | named)]
-        steps += [(account.iam.delete_instance_profile, profile)]
-        steps += [(account.iam.delete_role_policy, named | {"PolicyName": policy}) for policy in policies]
-        for step, what in (*steps, (account.iam.delete_role, named)):
+        for policy in policies:
             with there_already("NoSuchEntity"):  # or rather gone already
+                account.iam.delete_role_policy(**named, PolicyName=policy + suffix(account))
+        with there_already("NoSuchEntity"):
+            left = account.iam.list_role_policies(**named)["PolicyNames"]
+            others.update(left)
+            if left:
+                continue
+        steps = [(account.iam.remove_role_from_instance_profile, profile | named)]
+        steps += [(account.iam.delete_instance_profile, profile), (account.iam.delete_role, named)]
+        for step, what in steps:
+            with there_already("NoSuchEntity"):
                 step(**what)
-    images = ", ".join(image["ImageId"] for image in account.images())
-    baked = f" and the baked images {images}" if images else ""
-    say(f"removed: security group, key pair, roles. Still there and paid for: the bucket{baked}")
+    return others
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -282,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
     commands: dict[str, tuple[type[Command], Callable[[Any], None]]] = {
         "create": (Create, create),
         "image": (Image, lambda config: look_up_image(Account(config.file))),
-        "bake": (Bake, bake),
+        "bake": (Bake, lambda config: bake_image(Account(config.file))),
         "remove": (Remove, remove),
     }
     kinds: Any = Union[*(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in commands.items())]

@@ -129,6 +129,7 @@ NOT_PART_OF_A_RUN = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
     *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches"),
 )
+COMPRESSION = "gradient_compression"  # the one thing of `parallel` that the result depends on
 
 
 def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:
@@ -160,12 +161,20 @@ def home_folder() -> Path:
 def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
     part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
+    part["parallel"] = {COMPRESSION: config.parallel.gradient_compression}
     return {"store_digest": store_digest, **json.loads(json.dumps(part))}
+
+
+def describe_start(config: TrainConfig) -> dict[str, Any]:
+    """Return the rest of the configuration, which may be another at the next start, as JSON."""
+    rest = {key: value for key, value in dataclasses.asdict(config).items() if key in NOT_PART_OF_A_RUN}
+    described: dict[str, Any] = json.loads(json.dumps(rest, default=str))
+    return described
 
 
 def decode_config(values: Mapping[str, Any]) -> TrainConfig:
     """The inverse of `run_identity`; what is no part of a run gets its default. Raises InputError for unknown names."""
-    own = {key: value for key, value in values.items() if key not in ("store_digest", "regions")}
+    own = {key: value for key, value in values.items() if key not in ("store_digest", "regions", "made_with")}
     decoded: TrainConfig = _decode(TrainConfig, own, "")
     return decoded
 

@@ -6,10 +6,12 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from ray_jobs.hidden_paths import look_below
 from ray_jobs.run import TrainPlan
-from ray_jobs.run_folder import RunFolder
+from ray_jobs.run_folder import CONFIG, RunFolder
 from ray_jobs.train_loop import train_loop_per_worker
 from storage import InputError
+from storage.index import ROOT_KEY
 
 SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about ten seconds
 
@@ -25,11 +27,15 @@ def fit(
 ) -> dict[str, Any]:
     """Run the training loop on `workers` processes, or on as many of a range as there are, and return its result.
 
-    Lost workers are started again, and go on from the newest checkpoint in the run folder.
+    Lost workers are started again, and go on from the newest checkpoint in the run folder. A run that must not go on
+    returns why as `failed`: to start its workers again would not help.
     """
+    # Cases may be added to a store while it is trained on; what a run is never changes.
+    seen = look_below(plan.store, "store", ROOT_KEY, fixed=False)
+    seen += look_below(folder.uri, "run folder", CONFIG, fixed=True)
     trainer = TorchTrainer(
         train_loop_per_worker,
-        train_loop_config={"plan": plan, "folder": folder.uri, "board": board},
+        train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=plan.config.parallel.timeout),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES

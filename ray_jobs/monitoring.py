@@ -40,7 +40,7 @@ class Monitor:
 
     def __init__(self, session: Session, loader: PatchLoader, clock: StepClock, *, epochs: int) -> None:
         self._session, self._loader, self._clock, self._epochs = session, loader, clock, epochs
-        self._events = EventFile(session.artifacts if session.rank == 0 else None)
+        self._events = EventFile(session.artifacts if session.rank == 0 else None, self.tell)
         self._pending: list[_StepNote] = []
         self._losses: list[float] = []  # of this rank, of the epoch's steps in this start of the run
         self._losses_before: list[float] = []  # of all ranks, of the epoch's steps in earlier starts

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from ray_jobs.hidden_paths import SHARE_IT, describe_hidden
 from storage import InputError
 
 # Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
@@ -101,7 +102,10 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
 
 
 def refuse_hidden_folder(folder: str, what: str) -> None:
-    """Raise InputError where some node does not see the local path `folder`, which need not exist yet."""
+    """Raise InputError where some node does not see the local path `folder`, which need not exist yet.
+
+    Of the nodes there are: a cluster that starts from zero has none but the head, and training looks again (fit.py).
+    """
     if "://" in folder or _node_count() < 2:
         return
     place = next(parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir())
@@ -109,7 +113,7 @@ def refuse_hidden_folder(folder: str, what: str) -> None:
     marker = place / f".seen-by-all-nodes-{secrets.token_hex(8)}"
     marker.touch()
     try:
-        _refuse_unless_seen(marker, f"{what} {folder}", "give an s3:// URL or a folder that all nodes share")
+        _refuse_unless_seen(marker, f"{what} {folder}", SHARE_IT)
     finally:
         marker.unlink()
 
@@ -132,7 +136,7 @@ def _refuse_unless_seen(path: Path, name: str, remedy: str) -> None:
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(path) for node in nodes])
     if not all(found):
-        raise InputError(f"{name} is a local path that {found.count(False)} of {len(nodes)} nodes cannot see; {remedy}")
+        raise InputError(describe_hidden(name, found, remedy=remedy))
 
 
 def _exists(path: Path) -> bool:

@@ -13,7 +13,7 @@ from models import OptimiserStep, Precision, WeightAverage, build_loss, build_un
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoint_store import CheckpointStore
-from ray_jobs.config import TrainConfig, run_identity
+from ray_jobs.config import TrainConfig, describe_start, run_identity
 from ray_jobs.early_stopping import EarlyStopping
 from ray_jobs.monitoring import Monitor
 from ray_jobs.optimiser import Schedule, build_optimiser
@@ -33,6 +33,7 @@ class TrainPlan:
     store: str
     splits: Splits
     cache: Path
+    may_end_at_a_report: bool = False  # a trial, which Tune ends when it hears of a score that is too low
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,9 @@ def save(
             # Copies: the average takes the weights' place below.
             weights = {name: value.clone() for name, value in run.model.state_dict().items()}
             state |= {"weights": weights, "average": run.average.state_dict()}
-        config = run_identity(run.plan.config, run.cache.store.digest) | {"regions": list(REGIONS)}
+        made_with = describe_start(run.plan.config) | {"precision": run.precision.name, "workers": session.world_size}
+        config = run_identity(run.plan.config, run.cache.store.digest)
+        config |= {"regions": list(REGIONS), "made_with": made_with}
         with weights_to_keep(run):
             if scored is None:
                 return encode_checkpoint(run.model, state=state, config=config)

@@ -32,10 +32,7 @@ class RunFolder:
 
         Raises InputError, naming what differs, where the folder belongs to a run with another configuration or store.
         """
-        try:
-            before = self.read(CONFIG)
-        except OSError as error:
-            raise InputError(f"--runs {self.runs} cannot be read: {error}") from error
+        before = self.read(CONFIG)
         if before is None:
             self.write(CONFIG, identity)
             return None
@@ -52,12 +49,15 @@ class RunFolder:
         self.write(SUMMARY, summary)
 
     def read(self, file: str) -> dict[str, Any] | None:
-        """Return what JSON `file` says, None where there is none."""
+        """Return what JSON `file` says, None where there is none. Raises InputError where it cannot be read."""
         path = f"{self._path}/{file}"
-        if self._filesystem.get_file_info(path).type != pyarrow.fs.FileType.File:
-            return None
-        with self._filesystem.open_input_stream(path) as stream:
-            content: dict[str, Any] = json.loads(stream.read())
+        try:
+            if self._filesystem.get_file_info(path).type != pyarrow.fs.FileType.File:
+                return None
+            with self._filesystem.open_input_stream(path) as stream:
+                content: dict[str, Any] = json.loads(stream.read())
+        except (OSError, ValueError) as error:
+            raise InputError(f"--runs {self.runs} cannot be read: {file}: {error}") from error
         return content
 
     def write(self, file: str, content: Mapping[str, Any]) -> None:
@@ -65,12 +65,18 @@ class RunFolder:
         self.put(file, (json.dumps(content, indent=2) + "\n").encode())
 
     def put(self, file: str, content: bytes) -> None:
-        """Write `file`, whole or not at all."""
-        self._filesystem.create_dir(self._path)
+        """Write `file`, whole or not at all; raises InputError where it cannot be."""
         path = f"{self._path}/{file}"
-        with self._filesystem.open_output_stream(f"{path}.part") as stream:
-            stream.write(content)
-        self._filesystem.move(f"{path}.part", path)
+        try:
+            self._filesystem.create_dir(self._path)
+            with self._filesystem.open_output_stream(f"{path}.part") as stream:
+                stream.write(content)
+            self._filesystem.move(f"{path}.part", path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {file} to {self.uri}: {error}; make room or get permission there, then the same command "
+                "goes on"
+            ) from error
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

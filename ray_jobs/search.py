@@ -172,7 +172,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
         # A name that a restarted trial has again: it goes on from its own checkpoint.
         own = RunFolder(trials, tune.get_context().get_trial_id())
         own.claim(run_identity(config, digest))
-        own_plan = dataclasses.replace(plan, config=config)
+        own_plan = dataclasses.replace(plan, config=config, may_end_at_a_report=True)
         result = fit(own_plan, own, workers=sizes, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
         if "failed" in result:
             raise InputError(result["failed"])

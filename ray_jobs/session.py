@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ray_jobs.live_metrics import LiveMetrics
+from storage import InputError
 from storage.objects import Objects
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Session(Protocol):
         """Record an epoch's metrics. Every rank must call it."""
 
     def publish(self) -> None:
-        """Bring `artifacts` to the run folder."""
+        """Bring `artifacts` to the run folder; where it cannot be reached tell so, and try again the next time."""
 
     def tell(self, progress: Progress) -> None:
         """Tell whoever watches. Never waits."""
@@ -108,16 +109,19 @@ class RaySession:
         # On a local disk the event files are written where they stay, so TensorBoard follows them as they grow.
         self._remote = "://" in folder
         self.artifacts = Path(tempfile.mkdtemp(prefix="brats-artifacts-")) if self._remote else Path(folder)
-        self.artifacts.mkdir(parents=True, exist_ok=True)
 
     def report(self, metrics: Mapping[str, float | str]) -> None:
         self._ray.train.report(dict(metrics))
 
     def publish(self) -> None:
-        if self._remote:
-            run = Objects(self.folder)
+        if not self._remote:
+            return
+        run = Objects(self.folder)
+        try:
             for file in self.artifacts.iterdir():
                 run.put(file.name, file.read_bytes())
+        except InputError as error:  # they still lie here
+            self.tell(Progress(stage="note", message=f"events and figures are brought over later: {error}"))
 
     def tell(self, progress: Progress) -> None:
         if self._board is not None:

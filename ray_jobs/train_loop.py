@@ -12,12 +12,13 @@ from ray_jobs.advice import Setting, advise
 from ray_jobs.agreement import Wish
 from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.figures import save_cross_section
+from ray_jobs.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.monitoring import Monitor
 from ray_jobs.parallel import RankWatch
 from ray_jobs.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.saver import Saver
 from ray_jobs.session import Progress, RaySession, Session, from_every_rank
-from ray_jobs.validation import Evaluation, evaluate
+from ray_jobs.validation import CaseImage, Evaluation, evaluate
 from storage import InputError
 
 FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
@@ -25,7 +26,18 @@ FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
 
 def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
-    return train(config["plan"], RaySession(config["folder"], config["board"]))
+    session = RaySession(config["folder"], config["board"])
+    hidden = find_hidden(config["seen"], session)
+    return {"failed": hidden} if hidden is not None else train(config["plan"], session)
+
+
+def find_hidden(seen: Sequence[SeenFile], session: Session) -> str | None:
+    """Say which of the driver's local paths some rank does not see, on every rank alike; None where there is none."""
+    for file in seen:
+        found = from_every_rank(not file.is_hidden(), session)
+        if not all(found):
+            return describe_hidden(file.name, found, places="workers")
+    return None
 
 
 def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
@@ -56,6 +68,9 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
                 validate(run, session, monitor, saver, metrics)
         with run.clock.aside("checkpoints"):
             saver.wait()
+        failure, *_ = from_every_rank(saver.failure, session)  # rank 0's, which writes
+        if failure is not None:
+            return {"failed": failure}
         watch.at("the last scoring")
         return finish(run, session, monitor, saver.store)
 
@@ -100,6 +115,8 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
     metrics = {**metrics, **scored.metrics}
     run.history.append(metrics)
     name = save(run, session, monitor, saver, scored=scored)
+    if run.plan.may_end_at_a_report:
+        saver.wait()
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
     session.publish()
 
@@ -171,9 +188,7 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     validation = score(run, session, splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True)
     test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
     with run.clock.aside("figures"):
-        for image in (*validation.images, *(test.images if test else ())):
-            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
-    session.publish()
+        draw_cases((*validation.images, *(test.images if test else ())), thresholds, session, monitor)
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
     return {
@@ -186,6 +201,18 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         "throughput": monitor.throughput() | {"precision": run.precision.name},
         "time": {"seconds": seconds, "bound_by": advice.verdict, "advice": advice.sentence},
     }
+
+
+def draw_cases(
+    images: Sequence[CaseImage], thresholds: Mapping[str, float], session: Session, monitor: Monitor
+) -> None:
+    """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
+    try:
+        for image in images:
+            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
+    except OSError as error:
+        monitor.tell(f"cross-sections are missing: {error}")
+    session.publish()
 
 
 def describe_setting(run: Run, session: Session) -> Setting:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def find_commands() -> Iterator[tuple[str, str]]:
 
 
 def split_shell(line: str) -> list[str]:
-    """Return the commands of a line, without comments."""
+    """Return the commands of a line, without comments and without what puts one in the background."""
     words = shlex.split(line, comments=True, posix=False)
-    return [part.strip() for part in " ".join(words).removesuffix("&").split(" && ")]
+    return [part.strip() for part in " ".join(words).removesuffix(" < /dev/null &").split(" && ")]
 
 
 COMMANDS = sorted(set(find_commands()))
@@ -91,7 +92,9 @@ def check_python(words: list[str]) -> None:
     if script == Path("ray_jobs/benchmark.py"):
         check_benchmark(words[1:])
     else:
-        check_main(importlib.import_module(".".join(script.with_suffix("").parts)), words[1:])
+        with patch("sys.path", [str(ROOT / script.parent), *sys.path]):  # as Python does for a script
+            module = importlib.import_module(".".join(script.with_suffix("").parts))
+        check_main(module, words[1:])
 
 
 def check_main(module: Any, arguments: list[str]) -> None:

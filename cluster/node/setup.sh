@@ -48,6 +48,13 @@ find_python() {
     fail "wanted Python 3.11 or 3.12, found $(python3 --version 2>&1 || true)"
 }
 
+# A new machine may have no package lists, and its own first update, whose lock `apt-get update` does not wait for.
+install_venv() {
+    local waited=0 apt=(sudo DEBIAN_FRONTEND=noninteractive apt-get --option DPkg::Lock::Timeout=300 --quiet --quiet)
+    until "${apt[@]}" update || ((waited++ >= 30)); do sleep 10; done
+    "${apt[@]}" install --yes python3-venv
+}
+
 # Built once: the mark holds what it was built from, and is written last.
 build_environment() {
     local wanted python
@@ -55,7 +62,7 @@ build_environment() {
     [ "$(cat "$venv/.built" 2> /dev/null)" != "$wanted" ] || return 0
     python=$(find_python)
     rm --force "$venv/.built"
-    "$python" -m venv "$venv" || { sudo apt-get --option DPkg::Lock::Timeout=300 install --quiet --quiet --yes python3-venv && "$python" -m venv "$venv"; }
+    "$python" -m venv "$venv" || { install_venv && "$python" -m venv "$venv"; }
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
         --constraint "$project/constraints.txt" --editable "$project[aws]"
     echo "$wanted" > "$venv/.built"

@@ -11,6 +11,7 @@ import torch
 from benchmarks.end_to_end import EndToEndBenchmark, make_plan, run, training_config
 from benchmarks.feed import open_loader, replay, share, waits_of
 from dali_pipelines import PatchLoader
+from ray_jobs.config import TrainConfig
 from ray_jobs.session import LocalSession
 from storage import InputError, convert_case, create_store, find_cases
 
@@ -55,6 +56,14 @@ def test_the_feed_of_a_sleeping_step_has_a_row_for_each_case(store_uri: str, tmp
     rows = rows_of(tmp_path, store=store_uri, steps=4, sleeping_step=(1.0, 1.5), ready_batches=(1, 3))
     assert [(row["ready batches"], row["step / loader"]) for row in rows] == [(1, 1.0), (1, 1.5), (3, 1.0), (3, 1.5)]
     assert all(float(row["waits, replayed"].removesuffix("%")) >= 0 for row in rows)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_step_as_long_as_the_loader_waits_under_two_percent_of_its_time(store_uri: str, tmp_path: Path) -> None:
+    """By what the real loader's batches cost the CPU, through training's queue: other work there adds nothing."""
+    rows = rows_of(tmp_path, store=store_uri, steps=24, sleeping_step=(1.0, 1.5))
+    assert [row["ready batches"] for row in rows] == [TrainConfig.ready_batches] * 2
+    assert all(float(row["waits, replayed"].removesuffix("%")) < 2 for row in rows)
 
 
 @pytest.mark.usefixtures("threads")

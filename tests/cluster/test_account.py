@@ -1,6 +1,6 @@
 """account.py against moto: what it makes, that it makes it once, what it refuses, and that all of it goes again."""
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -24,24 +24,29 @@ CLUSTER = Path(__file__).parents[2] / "cluster"
 REGION = "us-west-2"
 IMAGE = "ami-0123456789abcdef0"
 Account = Callable[..., int]
+SCALING = "scaling-brats-us-west-2"
 CREATE = ("create", "--bucket", "somebodys-brats", "--ssh-from", "203.0.113.7/32")
 
 
-@pytest.fixture(scope="module")
-def module() -> ModuleType:
-    """account.py, which is a script beside the packages."""
-    spec = importlib.util.spec_from_file_location("cluster_account", CLUSTER / "account.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules["cluster_account"] = loaded  # dataclasses look their module up
-    spec.loader.exec_module(loaded)
-    return loaded
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """account.py, which is a script: its folder is first on the path."""
+    monkeypatch.syspath_prepend(CLUSTER)
+    return importlib.import_module("account")
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return Path(shutil.copy(CLUSTER / "aws.yaml", tmp_path))
+
+
+def publish_image(region: str, image: str) -> None:
+    name = importlib.import_module("machine_image").IMAGE_PARAMETER
+    parameter = Parameter(
+        account_id=DEFAULT_ACCOUNT_ID, name=name, value=image, parameter_type="String", description="",
+        allowed_pattern=None, keyid=None, last_modified_date=time.time(), version=1, data_type="text",
+    )  # fmt: skip
+    ssm_backends[DEFAULT_ACCOUNT_ID][region]._parameters[name].append(parameter)  # moto lets nobody write below /aws
 
 
 @pytest.fixture
@@ -51,15 +56,10 @@ def account(amazon: None, module: ModuleType, file: Path, tmp_path: Path, monkey
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    name = module.IMAGE_PARAMETER
-    parameter = Parameter(
-        account_id=DEFAULT_ACCOUNT_ID, name=name, value=IMAGE, parameter_type="String", description="",
-        allowed_pattern=None, keyid=None, last_modified_date=time.time(), version=1, data_type="text",
-    )  # fmt: skip
-    ssm_backends[DEFAULT_ACCOUNT_ID][REGION]._parameters[name].append(parameter)  # moto lets nobody write below /aws
+    publish_image(REGION, IMAGE)
 
-    def run(*arguments: str) -> int:
-        status: int = module.main([*arguments, "--file", str(file)])
+    def run(*arguments: str, of: Path = file) -> int:
+        status: int = module.main([*arguments, "--file", str(of)])
         return status
 
     return run
@@ -76,6 +76,10 @@ def groups() -> list[dict[str, Any]]:
     )
 
 
+def policies(role: str) -> list[str]:
+    return sorted(boto3.client("iam").list_role_policies(RoleName=role)["PolicyNames"])
+
+
 def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path: Path) -> None:
     before = yaml.safe_load(file.read_text())
     (tmp_path / ".ray").mkdir()
@@ -89,6 +93,7 @@ def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path
     assert "s3://somebodys-brats/runs" in after["setup_commands"][0]
     assert after.keys() == before.keys()
     assert file.read_text().count("#") == (CLUSTER / "aws.yaml").read_text().count("#")  # the comments are still there
+    assert file.read_text().count("/latest/ami-id") == 1
     (group,) = groups()
     for kind in after["available_node_types"].values():
         assert kind["node_config"]["SecurityGroupIds"] == [group["GroupId"]]
@@ -110,12 +115,12 @@ def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path
 def test_policies_are_of_this_account_and_bucket(account: Account) -> None:
     account(*CREATE)
     iam = boto3.client("iam")
-    assert iam.list_role_policies(RoleName="brats-ray-worker")["PolicyNames"] == ["storage"]
-    assert sorted(iam.list_role_policies(RoleName="brats-ray-head")["PolicyNames"]) == ["scaling", "storage"]
-    for role, name in (("brats-ray-head", "scaling"), ("brats-ray-worker", "storage")):
+    assert policies("brats-ray-worker") == ["storage-brats-us-west-2"]
+    assert policies("brats-ray-head") == ["scaling-brats-us-west-2", "storage-brats-us-west-2"]
+    for role, name in (("brats-ray-head", SCALING), ("brats-ray-worker", "storage-brats-us-west-2")):
         text = json.dumps(iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"])
         assert not {"BUCKET", "ACCOUNT", "REGION", "CLUSTER"} & set(text.replace("/", " ").replace(":", " ").split())
-        assert (DEFAULT_ACCOUNT_ID if name == "scaling" else "arn:aws:s3:::somebodys-brats/*") in text
+        assert (DEFAULT_ACCOUNT_ID if name == SCALING else "arn:aws:s3:::somebodys-brats/*") in text
 
 
 def test_the_bucket_is_closed(account: Account) -> None:
@@ -158,39 +163,137 @@ def start_head(file: Path) -> str:
     return name
 
 
-def test_bake_makes_an_image_of_the_cleaned_head_the_default(
-    account: Account, module: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account(*CREATE)
-    ran: list[Sequence[str]] = []
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """What `ray exec` was asked to do on the head, which is not there."""
+    commands: list[Sequence[str]] = []
     plain = subprocess.run
 
     def run(command: Sequence[str], **rest: Any) -> Any:
         if "exec" in command:
-            ran.append(command)
+            commands.append(command)
             return subprocess.CompletedProcess(command, 0)
         return plain(command, **rest)
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def image_of(file: Path) -> str:
+    kinds = yaml.safe_load(file.read_text())["available_node_types"].values()
+    (image,) = {kind["node_config"]["ImageId"] for kind in kinds}
+    return str(image)
+
+
+def own_images() -> list[dict[str, Any]]:
+    return list(boto3.client("ec2", region_name=REGION).describe_images(Owners=["self"])["Images"])
+
+
+def test_bake_makes_an_image_of_the_cleaned_head_the_default(
+    account: Account, file: Path, ran: list[Sequence[str]]
+) -> None:
+    account(*CREATE)
     with pytest.raises(InputError, match="ray up"):
         account("bake")
     head = start_head(file)
     assert account("bake") == 0
     (command,) = ran
     assert command[-1] == "bash ~/brats-stream/cluster/node/forget.sh"
-    ec2 = boto3.client("ec2", region_name=REGION)
-    (image,) = ec2.describe_images(Owners=["self"])["Images"]
-    for kind in yaml.safe_load(file.read_text())["available_node_types"].values():
-        assert kind["node_config"]["ImageId"] == image["ImageId"]
+    (image,) = own_images()
+    assert image_of(file) == image["ImageId"]
+    assert file.read_text().count("/latest/ami-id") == 1
     account(*CREATE)  # which keeps it
-    assert image["ImageId"] in file.read_text()
+    assert image_of(file) == image["ImageId"]
     with pytest.raises(InputError, match=head):
         account("remove")
-    ec2.terminate_instances(InstanceIds=[head])
+    boto3.client("ec2", region_name=REGION).terminate_instances(InstanceIds=[head])
     assert account("remove", "--images") == 0
-    assert ec2.describe_images(Owners=["self"])["Images"] == []
-    assert account("image") == 0
-    assert IMAGE in file.read_text()
+    assert own_images() == []
+    assert image_of(file) == "ami-00000000000000000"
+    account(*CREATE)
+    assert image_of(file) == IMAGE
+
+
+def test_bake_again_takes_the_image_that_is_there(
+    account: Account, module: ModuleType, file: Path, ran: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a wait that was cut off; with other pins a head gives another image."""
+    account(*CREATE)
+    start_head(file)
+    account("bake")
+    account("image")
+    assert account("bake") == 0
+    (image,) = own_images()
+    assert image_of(file) == image["ImageId"]
+    assert len(ran) == 1
+    monkeypatch.setattr(importlib.import_module("machine_image"), "digest_of_pins", lambda: "0" * 8)
+    assert account("bake") == 0
+    assert len(own_images()) == 2
+    assert image_of(file) != image["ImageId"]
+
+
+def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Path) -> None:
+    account(*CREATE)
+    text = file.read_text().replace("region: us-west-2", "region: eu-west-1")
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"wanted zones of eu-west-1 .* found us-west-2a, us-west-2b, us-west-2c"):
+        account(*CREATE)
+    for zone in "abc":
+        text = text.replace(f"us-west-2{zone}", f"eu-west-1{zone}")
+    file.write_text(text)
+    publish_image("eu-west-1", "ami-0fedcba9876543210")
+    key = Path.home() / ".ssh" / "brats-ray.pem"
+    before = key.read_text()
+    assert account(*CREATE) == 0
+    command = yaml.safe_load(file.read_text())["setup_commands"][0]
+    assert "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1" in command
+    assert image_of(file) == "ami-0fedcba9876543210"
+    assert key.read_text() == before  # the first region's cluster still opens with it
+    (pair,) = boto3.client("ec2", region_name="eu-west-1").describe_key_pairs()["KeyPairs"]
+    assert pair["KeyName"] == "brats-ray"
+    assert policies("brats-ray-head")[:2] == ["scaling-brats-eu-west-1", SCALING]
+
+
+def test_a_key_file_that_is_no_key_is_said(account: Account, tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "brats-ray.pem").write_text("something else")
+    with pytest.raises(InputError, match="wanted a private key without passphrase"):
+        account(*CREATE)
+    assert (tmp_path / ".ssh" / "brats-ray.pem").read_text() == "something else"
+
+
+def test_two_clusters_of_one_account_leave_each_other_alone(account: Account, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text().replace("cluster_name: brats\n", "cluster_name: second\n"))
+    account(*CREATE)
+    account("create", "--bucket", "another-bucket", "--ssh-from", "203.0.113.7/32", of=other)
+    iam = boto3.client("iam")
+    for name in ("brats", "second"):
+        document = iam.get_role_policy(RoleName="brats-ray-head", PolicyName=f"scaling-{name}-us-west-2")
+        assert f'"aws:ResourceTag/ray-cluster-name": "{name}"' in json.dumps(document["PolicyDocument"])
+    assert account("remove", of=other) == 0
+    assert policies("brats-ray-head") == [SCALING, "storage-brats-us-west-2"]
+    assert len(iam.list_instance_profiles()["InstanceProfiles"]) == 2
+    assert len(groups()) == 1
+    assert (tmp_path / ".ssh" / "brats-ray.pem").exists()
+    assert account("remove") == 0
+    assert iam.list_instance_profiles()["InstanceProfiles"] == []
+    assert groups() == []
+    assert not (tmp_path / ".ssh" / "brats-ray.pem").exists()
+
+
+def test_the_token_is_written_whatever_the_environment_says(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aws.yaml carries the file to every node."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert account(*CREATE) == 0
+    token = tmp_path / ".ray" / "auth_token"
+    assert mode(token) == "600"
+    assert len(token.read_text()) == 64
 
 
 def test_remove_leaves_the_bucket_alone(account: Account, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,30 @@ def test_the_environment_is_built_anew_where_the_pins_changed(
         assert not (home / "venv" / ".built").exists()
 
 
+def test_a_python_without_venv_gets_it_from_lists_that_are_brought_first(
+    home: Path, tmp_path: Path, script: Script
+) -> None:
+    (home / "venv" / ".built").unlink()
+    calls, tried = tmp_path / "calls", tmp_path / "tried"
+    stand_in(tmp_path, "python3.12", f'[ "$1" = -c ] || [ -e {tried} ] || {{ touch {tried}; exit 1; }}')
+    stand_in(tmp_path, "sudo", 'exec env "$@"')
+    locked = tmp_path / "locked"
+    locked.touch()
+    stand_in(tmp_path, "apt-get", f'rm {locked} 2> /dev/null && exit 100; echo "$DEBIAN_FRONTEND $@" >> {calls}')
+    stand_in(tmp_path, "sleep", "exit 0")
+    pip = home / "venv" / "bin" / "python"
+    pip.write_text("#!/bin/bash\n")
+    pip.chmod(0o755)
+    done = script("setup.sh")
+    assert done.returncode == 0, done.stderr
+    update, install = calls.read_text().splitlines()
+    assert update.startswith("noninteractive ")
+    assert update.endswith(" update")
+    assert install.endswith(" install --yes python3-venv")
+    assert all("DPkg::Lock::Timeout=300" in call for call in (update, install))
+    assert (home / "venv" / ".built").exists()
+
+
 def test_another_python_is_refused(home: Path, tmp_path: Path, script: Script) -> None:
     (home / "venv" / ".built").unlink()
     for name in ("python3.12", "python3.11", "python3"):

@@ -14,8 +14,9 @@ import storage.objects
 from ray_jobs.checkpoint_store import CheckpointConfig, CheckpointStore
 from ray_jobs.config import TrainConfig
 from ray_jobs.run import TrainPlan
-from ray_jobs.session import LocalSession, Progress
+from ray_jobs.session import LocalSession, Progress, RaySession
 from ray_jobs.train_loop import train
+from storage.objects import Objects
 
 BUCKET = "runs"
 
@@ -67,23 +68,29 @@ def wait_for_checkpoint(folder: str, position: tuple[int, int]) -> None:
 
 
 class Outage(LocalSession):
-    """A session whose run folder lies on S3, which is away during the steps of the second epoch, of three each."""
+    """A session whose run folder lies on S3, away from before step `gone` until step `back`, of three an epoch.
 
-    def __init__(self, scratch: Path, endpoint: Endpoint) -> None:
+    It publishes as a Ray worker does.
+    """
+
+    publish = RaySession.publish
+
+    def __init__(self, scratch: Path, endpoint: Endpoint, *, gone: int = 4, back: int = 7) -> None:
         super().__init__(scratch, torch.device("cpu"))
         self.folder = f"s3://{BUCKET}/{scratch.parent.name}"  # the endpoint outlives a test
         self.told: list[str] = []
-        self._endpoint, self._steps = endpoint, 0
+        self._endpoint, self._steps, self._gone, self._back = endpoint, 0, gone, back
+        self._remote = True
 
     def tell(self, progress: Progress) -> None:
         self.told.append(progress.message)
 
     def stop_asked(self) -> bool:
         self._steps += 1
-        if self._steps == 4:
-            wait_for_checkpoint(self.folder, (1, 0))  # it is written in the background
+        if self._steps == self._gone:
+            wait_for_checkpoint(self.folder, (self._gone // 3, 0))  # it is written in the background
             self._endpoint.stop()
-        if self._steps == 7:
+        if self._steps == self._back:
             self._endpoint.start()
         return False
 
@@ -91,10 +98,10 @@ class Outage(LocalSession):
 @pytest.fixture
 def make(
     small_config: TrainConfig, make_plan: Callable[[TrainConfig], TrainPlan], tmp_path: Path, endpoint: Endpoint
-) -> Callable[[CheckpointConfig], tuple[TrainPlan, Outage]]:
-    def make(checkpoints: CheckpointConfig) -> tuple[TrainPlan, Outage]:
+) -> Callable[..., tuple[TrainPlan, Outage]]:
+    def make(checkpoints: CheckpointConfig, **when: int) -> tuple[TrainPlan, Outage]:
         plan = make_plan(dataclasses.replace(small_config, epochs=3, checkpoints=checkpoints))
-        return plan, Outage(tmp_path / "scratch", endpoint)
+        return plan, Outage(tmp_path / "scratch", endpoint, **when)
 
     return make
 
@@ -105,7 +112,20 @@ def test_the_run_goes_on_without_the_checkpoints_of_the_outage(make) -> None:
     lost = [line for line in session.told if "could not be written" in line]
     assert any("checkpoint_epoch_0001_step_000002" in line and "cannot reach s3://runs/" in line for line in lost)
     assert all("the run goes on" in line for line in lost)
+    assert any(line.startswith("events and figures are brought over later") for line in session.told)
     assert [figures["epoch"] for figures in result["history"]] == [1, 2, 3]
+    assert CheckpointStore(session.folder).newest().position == (3, 0)
+    brought = {key.rsplit("/", 1)[-1].split(".")[0] for key in Objects(session.folder).keys("")}
+    assert "events" in brought and any(name.startswith("cross_section_") for name in brought)
+
+
+def test_the_last_checkpoint_counts_as_well(make, endpoint: Endpoint) -> None:
+    plan, session = make(CheckpointConfig(on_failure="stop"), gone=7, back=100)
+    result = train(plan, session)
+    assert "checkpoint_epoch_0003 could not be written" in result["failed"]
+    endpoint.start()
+    assert CheckpointStore(session.folder).newest().position == (2, 0)
+    assert "validation" in train(plan, session)
     assert CheckpointStore(session.folder).newest().position == (3, 0)
 
 

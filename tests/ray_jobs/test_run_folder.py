@@ -24,6 +24,16 @@ def test_another_configuration_under_the_same_name_is_refused_with_the_differenc
         RunFolder(str(tmp_path), "one").claim({"optimiser": {"rate": 0.2}, "epochs": 3})
 
 
+def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "one").touch()  # where the run's folder has to be
+    with pytest.raises(InputError, match=r"cannot write config\.json to .*one: .*; make room or get permission there"):
+        RunFolder(str(tmp_path), "one").claim({"epochs": 3})
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"cannot be read: config\.json: "):
+        RunFolder(str(tmp_path), "two").claim({"epochs": 3})
+
+
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
 def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="--name"):

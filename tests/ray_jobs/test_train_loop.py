@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dali_pipelines import CaseReadError
 from ray_jobs import run as run_module
+from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.config import TrainConfig
 from ray_jobs.presets import preset
 from ray_jobs.run import TrainPlan
@@ -39,6 +40,18 @@ class StoppedSession(LocalSession):
         return self._left <= 0
 
 
+class ReportingSession(LocalSession):
+    """Notes which checkpoint was there at each report."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, torch.device("cpu"))
+        self.saved: list[tuple[int, int] | None] = []
+
+    def report(self, metrics: Mapping[str, float | str]) -> None:
+        newest = CheckpointStore(self.folder).newest()
+        self.saved.append(None if newest is None else newest.position)
+
+
 def tensors(state_file: Path) -> dict[str, torch.Tensor]:
     """All tensors of a saved state by their place in it."""
     found: dict[str, torch.Tensor] = {}
@@ -52,6 +65,22 @@ def tensors(state_file: Path) -> dict[str, torch.Tensor]:
 
     walk(torch.load(state_file, weights_only=True), "")
     return found
+
+
+def test_what_a_trial_reports_is_saved_before(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune may end a trial at any report: its checkpoint must not still be on its way then."""
+    real = CheckpointStore.save
+
+    def save_slowly(*arguments: object) -> None:
+        time.sleep(0.5)
+        real(*arguments)
+
+    monkeypatch.setattr(CheckpointStore, "save", save_slowly)
+    plan, session = make_plan(small_config), ReportingSession(tmp_path / "run")
+    train(dataclasses.replace(plan, may_end_at_a_report=True), session)
+    assert session.saved == [(1, 0), (2, 0)]
 
 
 def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:

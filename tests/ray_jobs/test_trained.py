@@ -41,6 +41,7 @@ def test_every_presets_configuration_survives_its_json(name: str) -> None:
     config = preset(name)
     stored = json.loads(json.dumps(run_identity(config, "digest")))
     assert run_identity(decode_config(stored), "digest") == stored
+    assert decode_config({**stored, "made_with": {"cache_gb": 50.0}}) == decode_config(stored)
     assert decode_config(stored).model == config.model
 
 

@@ -32,9 +32,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 class Filling(LocalSession):
     """A session whose disk is full during the steps of the second epoch, of three each."""
 
-    def __init__(self, scratch: Path, disk: Path) -> None:
-        super().__init__(scratch, torch.device("cpu"))
-        self.folder = str(disk / "run")
+    def __init__(self, disk: Path) -> None:
+        super().__init__(disk / "run", torch.device("cpu"))
         self.told: list[str] = []
         self._filler, self._steps = disk / "filler", 0
 
@@ -69,13 +68,14 @@ def test_a_full_disk_costs_its_checkpoint_and_nothing_else(
         model=dataclasses.replace(demo.model, widths=(4, 8), deep_supervision=0),
         validation=dataclasses.replace(demo.validation, overlap=0.0, window_batch=16),
     )
-    session = Filling(tmp_path / "scratch", small_disk)
+    session = Filling(small_disk)
     splits = assign_splits(open_store(store).infos())
     result = train(TrainPlan(config=config, store=store, splits=splits, cache=tmp_path / "cache"), session)
 
     lost = [line for line in session.told if "could not be written" in line]
     assert lost
     assert all("checkpoint_epoch_0002 could not be written" in line and "is full" in line for line in lost)
+    assert len([line for line in session.told if line.startswith("no more events for TensorBoard")]) == 1
     kept = CheckpointStore(session.folder).records()
     assert [record.position for record in kept if record.epoch == 2] == []
     assert kept[-1].position == (3, 0)

@@ -125,15 +125,15 @@ class Cluster:
         stdout, stderr = process.communicate(timeout=400)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
-    def wait_for_two_nodes(self) -> None:
-        """Return when both hosts have joined."""
+    def wait_for_nodes(self, number: int) -> None:
+        """Return when as many hosts are in the cluster."""
         count = "import ray; ray.init(logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
         for _ in range(12):
             stdout, stderr = self.begin("-c", count).communicate(timeout=120)
-            if stdout.strip().endswith("2"):
+            if stdout.strip() == str(number):
                 return
             time.sleep(2)
-        raise AssertionError(f"the second host did not join: {stdout} {stderr[-500:]}")
+        raise AssertionError(f"{number} hosts: found {stdout} {stderr[-500:]}")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Cluster]
             cluster.start(1)
             time.sleep(8)  # the second host joins a head that listens
             cluster.start(2)
-            cluster.wait_for_two_nodes()
+            cluster.wait_for_nodes(2)
             yield cluster
         finally:
             cluster.stop()
@@ -186,6 +186,31 @@ def test_a_folder_that_one_host_does_not_see_is_refused(
     assert "cannot see" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (runs / "runs" / "hidden").exists()
+
+
+@pytest.mark.parametrize("hidden", ["store", "run folder"])
+def test_a_folder_that_a_host_which_comes_later_does_not_see_is_refused(
+    hidden: str, cluster: Cluster, folders: tuple[Path, Path]
+) -> None:
+    """As on a cluster that starts from zero: the run is decided, and waits, while there is only the head."""
+    shared, private = folders
+    store, runs = (private, shared) if hidden == "store" else (shared, private)
+    cluster.lose(2)
+    cluster.wait_for_nodes(1)
+    places = ["--store", str(store / "phantom.zarr"), "--runs", str(runs / "runs"), "--name", f"later-{hidden[:3]}"]
+    process = cluster.begin(str(ROOT / "ray_jobs" / "train.py"), *places, "--workers", "2", *SMALL)
+    assert process.stdout is not None
+    assert "2 workers" in process.stdout.readline()
+    cluster.start(2)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 2, stdout[-2000:] + stderr[-2000:]
+    said = stderr.strip().splitlines()[-1]
+    assert said.startswith(f"error: {hidden} ")
+    assert said.endswith(
+        "is a local path that 1 of 2 workers cannot see; give an s3:// URL or a folder that all nodes share"
+    )
+    assert "Traceback" not in stderr
+    cluster.wait_for_nodes(2)
 
 
 def test_a_host_that_dies_is_replaced_and_training_goes_on(cluster: Cluster, folders: tuple[Path, Path]) -> None:

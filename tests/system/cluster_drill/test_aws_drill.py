@@ -59,6 +59,18 @@ def test_nobody_comes_in_without_the_token(world: Any) -> None:
 
 
 @pytest.mark.usefixtures("tunnel")
+def test_a_folder_of_the_head_is_refused_by_workers_that_come_for_the_run(world: Any) -> None:
+    assert world.instances("worker") == []
+    check_that_a_folder_of_the_head_is_refused(world)
+
+
+def check_that_a_folder_of_the_head_is_refused(world: Any) -> None:
+    done = world.ray("job", "submit", "--", "python", "ray_jobs/train.py", "--runs", "/home/ubuntu/runs", *SMALL)
+    assert done.returncode != 0
+    assert "cannot see; give an s3:// URL" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.usefixtures("tunnel")
 def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
     """`ray job submit -- python ray_jobs/train.py` trains on two spot workers that the autoscaler starts for it."""
     job = world.begin("train", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py")
@@ -134,9 +146,7 @@ def test_a_job_from_the_users_folder_runs_to_its_end(world: Any) -> None:
 
 @pytest.mark.usefixtures("tunnel")
 def test_a_folder_of_one_node_is_refused(world: Any) -> None:
-    done = world.ray("job", "submit", "--", "python", "ray_jobs/train.py", "--runs", "/home/ubuntu/runs", *SMALL)
-    assert done.returncode != 0
-    assert "cannot see; give an s3:// URL" in done.stdout
+    check_that_a_folder_of_the_head_is_refused(world)
 
 
 @pytest.mark.usefixtures("tunnel")

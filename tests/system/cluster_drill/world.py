@@ -158,6 +158,7 @@ class Command:
 
     def __init__(self, command: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
         self.log = log
+        # Nothing to read from, as the README's `ray dashboard … < /dev/null &` has: ssh would want the terminal.
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL

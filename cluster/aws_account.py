@@ -1,0 +1,61 @@
+"""The AWS account as seen from the region of a cluster file, which is also written here."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+from botocore.exceptions import ClientError
+
+from storage import InputError
+
+PROJECT = "brats-ray"
+
+
+class Account:
+    """What a cluster file says, clients for its region, and what is there of its cluster."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            cluster = yaml.safe_load(file.read_text())
+            self.cluster, self.region = cluster["cluster_name"], cluster["provider"]["region"]
+            self.zones = cluster["provider"]["availability_zone"].split(",")
+            self.key_file = Path(cluster["auth"]["ssh_private_key"]).expanduser()
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"wanted a cluster file such as cluster/aws.yaml, {file}: {error!r}") from error
+        session = boto3.session.Session(region_name=self.region)
+        self.ec2, self.iam, self.s3 = (session.client(name) for name in ("ec2", "iam", "s3"))
+        self.ssm, self.sts = session.client("ssm"), session.client("sts")
+
+    def write(self, pattern: str, value: str) -> None:
+        """Put `value` wherever `pattern` matches in the cluster file, which keeps its comments."""
+        text, count = re.subn(pattern, value, self.file.read_text())
+        if not count:
+            raise InputError(f"wanted a place for {value} in {self.file}, found none: write it there yourself")
+        self.file.write_text(text)
+        say(f"{self.file.name}: {value}")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """The cluster's instances that are not ended."""
+        states = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
+        tag = {"Name": "tag:ray-cluster-name", "Values": [self.cluster]}
+        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=[states, tag])
+        return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def there_already(*codes: str) -> Iterator[None]:
+    """What is there already is left as it is."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in codes:
+            raise
