@@ -43,7 +43,7 @@ class RememberingASHA(ASHAScheduler):
         if TIME in result and METRIC in result:
             self._reports.append((trial.trial_id, int(result[TIME]), float(result[METRIC])))
             # Unwritten they do no harm now; a search that is cut off then compares with fewer trials.
-            with contextlib.suppress(OSError, InputError):
+            with contextlib.suppress(InputError):
                 RunFolder(self._runs, self._name).write(REPORTS, {"reports": self._reports})
         return decision
 
