@@ -43,7 +43,7 @@ CLAIMS = (
         heading="End to end, and how long a step waits for data",
         text="On two cores loader and network share the CPU, so the first table's wait is theirs together. The second "
         "lets a step sleep for a multiple of the loader's time per batch instead, as a GPU would keep busy: waits by "
-        "the clock of a shared machine, and replayed from what each batch cost the CPU. Training holds 8 batches ready.",
+        "the clock of a shared machine, and replayed from what each batch cost the CPU. Training has 8 ready.",
         records=("end-to-end", "feed"),
     ),
     Claim(
