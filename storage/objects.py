@@ -47,7 +47,8 @@ class Objects:
             if create and (self.folder.is_dir() or not self.folder.exists()):
                 self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.is_dir():
-                raise InputError(f"wanted a folder at {self.uri}, found {_what_is(self.folder)}; check the path")
+                wanted = "folder" if create else "store"
+                raise InputError(f"wanted a {wanted} at {self.uri}, found {_what_is(self.folder)}; check the path")
             self._backend = LocalStore(prefix=self.folder)
 
     def get(self, key: str) -> bytes | None:

@@ -150,7 +150,7 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
         (["--store", "x", "--source", "nowhere"], "found nothing at"),
         (["--store", "x", "--source", ".", "--label-convention", "oops"], "wanted --label-convention brats-124"),
         (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
-        (["--store", "x", "--verify"], "wanted a folder at"),
+        (["--store", "x", "--verify"], "wanted a store at"),
         (["--store", "gs://x", "--source", "."], "s3:// URL"),
         (["--store", "x", "--source", ".", "--subjects", "none.csv"], "wanted a CSV"),
     ],

@@ -182,6 +182,7 @@ for step in clock.batches(range(4)):
     with clock.part("backward"):
         loss.backward()
 print(clock.time_spent()["communication"], clock.seconds["backward"])
+dist.destroy_process_group()  # or gloo's threads may end the process with an abort
 """
 
 
