@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ from ray_jobs.session import Session
 from ray_jobs.step_clock import StepClock
 from ray_jobs.validation import CaseEvaluator, Evaluation
 from storage import REGIONS, DecodedCaseCache, Splits, open_store
+
+Seen = TypeVar("Seen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,8 +66,6 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     config = plan.config
     torch.manual_seed(config.sampling.seed)
     torch.set_num_threads(session.cpu_threads)
-    if session.device.type == "cuda":
-        torch.cuda.set_device(session.device)  # collectives of plain objects go through the current device
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
     precision = choose_precision(session.device, config.precision)
     execution = config.execution.settled(session.device, precision)
@@ -191,7 +192,7 @@ def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore
     monitor.tell(f"going on from {record.name}, world size {session.world_size}")
 
 
-def same_on_every_rank(look: Callable[[], CheckpointRecord | None], session: Session) -> CheckpointRecord | None:
+def same_on_every_rank(look: Callable[[], Seen | None], session: Session) -> Seen | None:
     """Return what rank 0 sees: the ranks may look at a moment when the folder changes."""
     seen = [look() if session.rank == 0 else None]
     if session.world_size > 1:

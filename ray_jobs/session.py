@@ -67,6 +67,7 @@ class LocalSession:
 
     def __init__(self, folder: Path, device: torch.device, *, rank: int = 0, world_size: int = 1) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
+        make_current(device)
         self.cpu_threads = share_of_cores(world_size)
         self.folder, self.artifacts = str(folder), folder
         self.metrics: LiveMetrics | None = None
@@ -100,6 +101,7 @@ class RaySession:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        make_current(self.device)
         self.cpu_threads = share_of_cores(context.get_local_world_size())
         self.metrics: LiveMetrics | None = LiveMetrics(context.get_experiment_name(), self.rank)
         self.folder = folder
@@ -146,6 +148,12 @@ def from_every_rank(value: T, session: Session) -> list[T]:
     everyone: list[Any] = [None] * session.world_size
     torch.distributed.all_gather_object(everyone, value)
     return everyone
+
+
+def make_current(device: torch.device) -> None:
+    """Make a GPU the process's own before ranks meet: collectives of plain objects go through the current one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def share_of_cores(ranks: int) -> int:

@@ -67,6 +67,15 @@ def tensors(state_file: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def test_a_rank_on_a_gpu_computes_there_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first collective of plain objects, which comes before the network, would find all ranks on GPU 0."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    LocalSession(tmp_path / "cpu", torch.device("cpu"))
+    LocalSession(tmp_path / "gpu", torch.device("cuda:1"))
+    assert current == [torch.device("cuda:1")]
+
+
 def test_what_a_trial_reports_is_saved_before(
     small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
