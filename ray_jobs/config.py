@@ -129,7 +129,6 @@ NOT_PART_OF_A_RUN = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
     *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches"),
 )
-COMPRESSION = "gradient_compression"  # the one thing of `parallel` that the result depends on
 
 
 def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:
@@ -161,7 +160,7 @@ def home_folder() -> Path:
 def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
     part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
-    part["parallel"] = {COMPRESSION: config.parallel.gradient_compression}
+    part["parallel"] = {"gradient_compression": config.parallel.gradient_compression}  # all that the result depends on
     return {"store_digest": store_digest, **json.loads(json.dumps(part))}
 
 

@@ -48,18 +48,14 @@ class PredictionFolder:
     def finished(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the records of finished cases by id, of those in `sources`: all files there, made from the same."""
         there = set(self._objects.keys())
-        records = {
-            case_id: self._read(RECORD.format(case_id=case_id))
-            for case_id in sources
-            if RECORD.format(case_id=case_id) in there
-        }
-        return {
-            case_id: record
-            for case_id, record in records.items()
-            if record is not None
-            and record["source"] == json.loads(json.dumps(sources[case_id]))
-            and there.issuperset(record["files"])
-        }
+        places = {place: case_id for case_id in sources if (place := RECORD.format(case_id=case_id)) in there}
+        records = {}
+        for (place, case_id), encoded in zip(places.items(), self._objects.get_many(list(places)), strict=True):
+            record = self._decode(place, encoded)
+            same = record is not None and record["source"] == json.loads(json.dumps(sources[case_id]))
+            if record is not None and same and there.issuperset(record["files"]):
+                records[case_id] = record
+        return records
 
     def finish(self, files: Mapping[str, bytes], record: Mapping[str, Any]) -> dict[str, Any]:
         """Write a case's files, then its record with their names; return the record as it will be read again."""
@@ -92,7 +88,9 @@ class PredictionFolder:
         return content
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        encoded = self._objects.get(name)
+        return self._decode(name, self._objects.get(name))
+
+    def _decode(self, name: str, encoded: bytes | None) -> dict[str, Any] | None:
         if encoded is None:
             return None
         try:

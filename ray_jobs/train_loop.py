@@ -68,7 +68,7 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
                 validate(run, session, monitor, saver, metrics)
         with run.clock.aside("checkpoints"):
             saver.wait()
-        failure, *_ = from_every_rank(saver.failure, session)  # rank 0's, which writes
+        failure = same_on_every_rank(lambda: saver.failure, session)
         if failure is not None:
             return {"failed": failure}
         watch.at("the last scoring")
@@ -189,6 +189,7 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
     with run.clock.aside("figures"):
         draw_cases((*validation.images, *(test.images if test else ())), thresholds, session, monitor)
+    session.publish()
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
     return {
@@ -212,7 +213,6 @@ def draw_cases(
             save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
     except OSError as error:
         monitor.tell(f"cross-sections are missing: {error}")
-    session.publish()
 
 
 def describe_setting(run: Run, session: Session) -> Setting:
