@@ -122,7 +122,8 @@ class DecodedCaseCache:
                         crc = google_crc32c.extend(crc, data)
                         file.write(data)
                 file.write(crc.to_bytes(_CRC_BYTES, "little"))
-            partial.rename(path)
+            with self._locked("folder.lock"):  # whoever makes room must not meet it between its two names
+                partial.rename(path)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _explain(error, self.folder) from error
@@ -159,14 +160,19 @@ class DecodedCaseCache:
     def _make_room(self, size: int) -> bool:
         """Evict until `size` bytes fit; False where the files that others are filling leave no room yet."""
         self._sweep_partials()
-        files = [entry for entry in os.scandir(self.folder) if entry.name.endswith((_SUFFIX, _PARTIAL))]
-        used = sum(entry.stat().st_size for entry in files)
-        ages = sorted((entry.stat().st_mtime_ns, entry.path) for entry in files if entry.name.endswith(_SUFFIX))
-        for _, victim in ages:
+        files = []  # when last used, bytes, file
+        for path in list(self.folder.iterdir()):
+            if path.suffix in (_SUFFIX, _PARTIAL):
+                with suppress(FileNotFoundError):  # found damaged, or given up, by another process since it was listed
+                    state = path.stat()
+                    files.append((state.st_mtime_ns, state.st_size, path))
+        used = sum(file_bytes for _, file_bytes, _ in files)
+        for _, file_bytes, path in sorted(files):
             if used + size <= self.max_bytes:
                 break
-            used -= Path(victim).stat().st_size
-            Path(victim).unlink()
+            if path.suffix == _SUFFIX:
+                path.unlink(missing_ok=True)
+                used -= file_bytes
         return used + size <= self.max_bytes
 
     def _sweep_partials(self) -> None:

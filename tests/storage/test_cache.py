@@ -1,10 +1,13 @@
 """The node's cache: filled once, shared, bounded, and never wrong."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -146,9 +149,8 @@ def test_a_killed_process_leaves_no_wrong_bytes(small_store: CohortStore, tmp_pa
     assert files_of(cache, ".partial") == []
 
 
-def read_all(
-    uri: str, folder: Path, max_bytes: int, seed: int, results: "multiprocessing.Queue[tuple[int, bool]]"
-) -> None:
+def read_all(uri: str, folder: Path, max_bytes: int, seed: int) -> tuple[int, bool]:
+    """Read 12 times in another process: how often a case was streamed, and whether voxels and bound were right."""
     store = open_store(uri)
     cache = DecodedCaseCache(store, folder, max_bytes=max_bytes)
     random = np.random.default_rng(seed)
@@ -156,34 +158,49 @@ def read_all(
     for case_id in random.choice(store.case_ids, 12):
         mean = float(cache.read_case(case_id).image_MDHW.mean())
         good = good and mean == float(store.read_case(case_id).image_MDHW.mean())
-        used = sum(path.stat().st_size for path in _existing(cache.folder))
-        good = good and used <= max_bytes
-    results.put((cache.misses, good))
+        good = good and _used_bytes(cache.folder) <= max_bytes
+    return cache.misses, good
 
 
-def _existing(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix in (".case", ".partial") and path.exists()]
+def _used_bytes(folder: Path) -> int:
+    """What was listed at one moment and is still there: others evict and rename meanwhile, so never too much."""
+    used = 0
+    for path in list(folder.iterdir()):
+        if path.suffix in (".case", ".partial"):
+            with suppress(FileNotFoundError):
+                used += path.stat().st_size
+    return used
 
 
 @pytest.mark.parametrize(("room", "misses"), [(4, 4), (2, None)])
 def test_several_processes_share_one_folder(
     small_store: CohortStore, tmp_path: Path, room: int, misses: int | None
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[tuple[int, bool]] = context.Queue()
     max_bytes = room * one_case_bytes(small_store)
-    processes = [
-        context.Process(target=read_all, args=(small_store.uri, tmp_path / "cache", max_bytes, seed, results))
-        for seed in range(2)
-    ]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+        reads = [processes.submit(read_all, small_store.uri, tmp_path / "cache", max_bytes, seed) for seed in range(2)]
+        found = [read.result(timeout=120) for read in reads]
     assert all(good for _, good in found)
     if misses is not None:  # with room for all, each case is streamed once by one of them
         assert sum(count for count, _ in found) == misses
+
+
+def test_a_file_changes_its_name_only_under_the_folders_lock(
+    small_store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever counts the folder's bytes to make room would otherwise miss the file between its two names."""
+    cache = DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=PLENTY)
+    rename, renamed = Path.rename, []
+
+    def watched(path: Path, target: Path) -> Path:
+        with (cache.folder / "folder.lock").open("ab") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        renamed.append(target)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    cache.read_case(small_store.case_ids[0])
+    assert renamed == files_of(cache)
 
 
 def test_a_full_disk_is_said_in_one_line(
