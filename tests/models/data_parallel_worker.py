@@ -4,6 +4,7 @@ Runs one forward and backward pass of each loss on a fixed batch: first alone on
 under DDP over gloo. Saves losses and gradients of both.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -52,3 +53,7 @@ def main(rank: int, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(
+        0
+    )  # a thread of gloo that wants the interpreter while it is taken down would end the process with an abort
