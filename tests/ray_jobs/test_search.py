@@ -197,9 +197,12 @@ def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes] | No
 def is_growing(folder: Path) -> bool:
     """Whether anything is still written there: the killed driver's workers take a moment to end."""
 
-    def look() -> dict[Path, int]:
-        return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+    def look() -> dict[Path, int] | None:
+        try:
+            return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+        except FileNotFoundError:  # deleted while it was looked at: somebody is at work
+            return None
 
     before = look()
     time.sleep(3)
-    return look() != before
+    return before is None or look() != before

@@ -133,11 +133,13 @@ def test_host_times_on_the_cpu() -> None:
     with clock.aside("validation"):
         time.sleep(0.03)
     assert len(clock.collect()) == 2
+    before = time.perf_counter()
     spent = clock.time_spent()
+    after = time.perf_counter()
     assert spent["forward"] >= 0.04
     assert spent["validation"] >= 0.03
     assert spent["backward"] == 0
-    assert sum(spent.values()) == pytest.approx(time.perf_counter() - clock.started, abs=0.02)
+    assert before - 1e-6 <= clock.started + sum(spent.values()) <= after + 1e-6
 
 
 def test_one_gradient_is_followed_after_the_first_pass() -> None:
