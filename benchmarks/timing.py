@@ -13,8 +13,8 @@ class Cost:
     wall_ms: float
 
     def to_json(self) -> dict[str, float]:
-        """The two figures, to a hundredth of a millisecond."""
-        return {name: round(value, 2) for name, value in asdict(self).items()}
+        """The two figures, to three significant digits."""
+        return {name: float(f"{value:.3g}") for name, value in asdict(self).items()}
 
 
 def measure(work: Callable[[], object], *, patches: int, rounds: int = 1) -> Cost:

@@ -79,8 +79,7 @@ class DecodedCaseCache:
                 self.hits += 1
                 return arrays
             self.misses += 1
-            self._fill(path, info)
-            arrays = self._find(path, info)
+            arrays = self._fill(path, info)
         if arrays is None:
             raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
         return arrays
@@ -99,8 +98,7 @@ class DecodedCaseCache:
         mapped = self._mapped.get(info.case_id)
         if mapped is None or mapped.inode != state.st_ino:
             arrays = _map(path, info)
-            if arrays is None:
-                path.unlink(missing_ok=True)
+            if arrays is None:  # evicted this moment, or damaged: then _fill puts a sound file in its place
                 return None
             mapped = self._mapped[info.case_id] = _Mapped(inode=state.st_ino, arrays=arrays)
         # Eviction goes by this time, since many disks are mounted without access times. Another process may have
@@ -109,7 +107,7 @@ class DecodedCaseCache:
             os.utime(path)
         return mapped.arrays
 
-    def _fill(self, path: Path, info: CaseInfo) -> None:
+    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays | None:
         partial = self._reserve(path, _file_bytes(info))
         try:
             # read_case compares the decoded voxels with the digests of the case's record.
@@ -124,6 +122,7 @@ class DecodedCaseCache:
                 file.write(crc.to_bytes(_CRC_BYTES, "little"))
             with self._locked("folder.lock"):  # whoever makes room must not meet it between its two names
                 partial.rename(path)
+                return self._find(path, info)  # nor evict it before it is mapped
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _explain(error, self.folder) from error

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,9 @@ def test_a_patch_is_read_once_and_only_so_far_ahead(make_cache: Callable[..., An
     with open_loader(cache, sampling=FEW, ready_batches=1, read_threads=2) as loader:
         batches = iter(loader)
         next(batches)
+        deadline = time.monotonic() + 60
+        while len(cache.reads) < 4 and time.monotonic() < deadline:  # the readers go on by themselves
+            time.sleep(0.001)
     # One batch handed out, one ready, one being computed, two samples ahead of it and two more on the way.
     assert 4 <= len(cache.reads) <= 10
     cache.reads.clear()
