@@ -5,6 +5,7 @@ Ray Train's own bookkeeping lags behind by a report when a worker dies; here a c
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 
 from ray_jobs.checkpoint import RECORD, Checkpoint, CheckpointRecord
@@ -45,7 +46,12 @@ class CheckpointStore:
 
     def records(self) -> list[CheckpointRecord]:
         """All whole checkpoints, earliest first."""
-        found = self._run.get_many([f"{name}/{RECORD}" for name in self._names()])
+        names = self._names()
+        while True:  # what another process saved or deleted while this one read is looked at again
+            found = self._run.get_many([f"{name}/{RECORD}" for name in names])
+            before, names = names, self._names()
+            if names == before:
+                break
         return sorted((CheckpointRecord.decode(raw) for raw in found if raw), key=lambda record: record.position)
 
     def newest(self) -> CheckpointRecord | None:
@@ -72,11 +78,12 @@ class CheckpointStore:
         except InputError:
             self._delete(record.name)
             raise
-        records = self.records()
-        kept = {each.name for each in (*by_score(records)[: self._keep_best], *records[-1:])}
-        for name in self._names():
-            if name not in kept:  # those that a killed writer left unfinished too
-                self._delete(name)
+        with suppress(InputError):  # it is whole; what cannot be looked at now goes with a later checkpoint
+            records = self.records()
+            kept = {each.name for each in (*by_score(records)[: self._keep_best], *records[-1:])}
+            for name in self._names():
+                if name not in kept:  # those that a killed writer left unfinished too
+                    self._delete(name)
 
     def _names(self) -> list[str]:
         return [name for name in self._run.folders("") if name.startswith("checkpoint_")]

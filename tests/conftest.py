@@ -83,7 +83,9 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
         "NO_COLOR": "1",
         **more,
     }
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as sockets:  # socket paths may not be long
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as sockets:  # socket paths may not be long
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2"]
         command += [
             "--port",

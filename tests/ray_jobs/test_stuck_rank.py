@@ -18,6 +18,13 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 240
 
 
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # ended since it was listed
+        return ""
+
+
 def test_a_worker_that_is_stopped_is_replaced(
     tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str]
 ) -> None:
@@ -46,7 +53,7 @@ def test_a_worker_that_is_stopped_is_replaced(
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if "RayTrainWorker" in child.name()]
+        workers = [child for child in children if "RayTrainWorker" in name_of(child)]
         assert len(workers) == 2
         workers[1].send_signal(signal.SIGSTOP)
         assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()

@@ -2,13 +2,15 @@
 
 import dataclasses
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
+from ray_jobs.checkpoint import CheckpointRecord
 from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.conversion import convert_cohort
 from ray_jobs.presets import preset
@@ -32,8 +34,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 class Filling(LocalSession):
     """A session whose disk is full during the steps of the second epoch, of three each."""
 
-    def __init__(self, disk: Path) -> None:
+    def __init__(self, disk: Path, second_was_tried: threading.Event) -> None:
         super().__init__(disk / "run", torch.device("cpu"))
+        self._second_was_tried = second_was_tried
         self.told: list[str] = []
         self._filler, self._steps = disk / "filler", 0
 
@@ -50,13 +53,30 @@ class Filling(LocalSession):
             with self._filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
                 while True:
                     file.write(bytes(4096))
-        if self._steps == 7:
+        if self._steps == 7:  # the checkpoint of the second epoch is written in the background too
+            assert self._second_was_tried.wait(120)
             self._filler.unlink()
         return False
 
 
+@pytest.fixture
+def second_was_tried(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the checkpoint of the second epoch has been written, or not."""
+    tried, save = threading.Event(), CheckpointStore.save
+
+    def noted(self: CheckpointStore, which: CheckpointRecord, files: Mapping[str, bytes]) -> None:
+        try:
+            save(self, which, files)
+        finally:
+            if which.epoch == 2:
+                tried.set()
+
+    monkeypatch.setattr(CheckpointStore, "save", noted)
+    return tried
+
+
 def test_a_full_disk_costs_its_checkpoint_and_nothing_else(
-    small_disk: Path, phantom_source: Path, tmp_path: Path
+    small_disk: Path, second_was_tried: threading.Event, phantom_source: Path, tmp_path: Path
 ) -> None:
     store = str(tmp_path / "phantom.zarr")
     convert_cohort(phantom_source, store)
@@ -68,7 +88,7 @@ def test_a_full_disk_costs_its_checkpoint_and_nothing_else(
         model=dataclasses.replace(demo.model, widths=(4, 8), deep_supervision=0),
         validation=dataclasses.replace(demo.validation, overlap=0.0, window_batch=16),
     )
-    session = Filling(small_disk)
+    session = Filling(small_disk, second_was_tried)
     splits = assign_splits(open_store(store).infos())
     result = train(TrainPlan(config=config, store=store, splits=splits, cache=tmp_path / "cache"), session)
 

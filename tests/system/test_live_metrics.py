@@ -138,7 +138,7 @@ def watch(
     while training.poll() is None:
         time.sleep(2)
         for panel in list(waiting):
-            if found := prometheus.values(waiting[panel]):
+            if (found := prometheus.values(waiting[panel])) and all(map(math.isfinite, found)):
                 seen[panel] = found
                 del waiting[panel]
         if not runs and ("Loss", "A") in seen:

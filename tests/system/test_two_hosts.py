@@ -139,7 +139,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Cluster]:
     """A cluster on both hosts."""
-    with tempfile.TemporaryDirectory(prefix="rh-", dir="/tmp") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rh-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         cluster = Cluster(network, *folders, Path(scratch))
         try:
             cluster.start(1)
