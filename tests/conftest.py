@@ -83,9 +83,8 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
         "NO_COLOR": "1",
         **more,
     }
-    with tempfile.TemporaryDirectory(
-        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
-    ) as sockets:  # socket paths may not be long
+    # Socket paths may not be long; a file that Ray's dashboard writes while it ends may keep the folder.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2"]
         command += [
             "--port",

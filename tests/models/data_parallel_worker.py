@@ -54,6 +54,4 @@ def main(rank: int, folder: Path) -> None:
 if __name__ == "__main__":
     main(int(sys.argv[1]), Path(sys.argv[2]))
     sys.stdout.flush()
-    os._exit(
-        0
-    )  # a thread of gloo that wants the interpreter while it is taken down would end the process with an abort
+    os._exit(0)  # while the interpreter is taken down, a thread of gloo that wants it would abort the process

@@ -116,6 +116,4 @@ def befall(job: str, rank: int, step: int, *, timeout: int) -> None:
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
     sys.stdout.flush()
-    os._exit(
-        0
-    )  # a thread of gloo that wants the interpreter while it is taken down would end the process with an abort
+    os._exit(0)  # while the interpreter is taken down, a thread of gloo that wants it would abort the process
