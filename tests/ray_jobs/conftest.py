@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -229,3 +231,18 @@ def losses_by_step() -> Callable[[Path], dict[int, set[float]]]:
         return found
 
     return read
+
+
+@pytest.fixture
+def training_workers() -> Callable[[int], list[psutil.Process]]:
+    """Return the training workers that a command, by its pid, has on this machine."""
+
+    def find(pid: int) -> list[psutil.Process]:
+        workers = []
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # ended since it was listed
+                if "RayTrainWorker" in child.name():
+                    workers.append(child)
+        return workers
+
+    return find

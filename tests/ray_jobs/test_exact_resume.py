@@ -68,7 +68,10 @@ def end(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.timeout(1500)  # four whole runs; each wait in them has a limit of its own
 def test_kills_change_nothing(
-    start: Callable[[str], subprocess.Popen[str]], losses_by_step: LossesByStep, tmp_path: Path
+    start: Callable[[str], subprocess.Popen[str]],
+    training_workers: Callable[[int], list[psutil.Process]],
+    losses_by_step: LossesByStep,
+    tmp_path: Path,
 ) -> None:
     alone, killed = tmp_path / "runs" / "alone", tmp_path / "runs" / "killed"
     process = start("alone")
@@ -80,10 +83,8 @@ def test_kills_change_nothing(
 
     process = start("killed")
     wait_for_step(killed, 0, steps[0], process)
-    workers = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in child.name()
-    ]
-    assert len(workers) == 2, [child.name() for child in psutil.Process(process.pid).children(recursive=True)]
+    workers = training_workers(process.pid)
+    assert len(workers) == 2
     chance.choice(workers).send_signal(signal.SIGKILL)  # Ray starts both again, and they go on
 
     wait_for_step(killed, 0, steps[1] + 5, process)  # later than where the first start was

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,15 +18,11 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 240
 
 
-def name_of(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.NoSuchProcess:  # ended since it was listed
-        return ""
-
-
 def test_a_worker_that_is_stopped_is_replaced(
-    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str]
+    tmp_path: Path,
+    phantom_store: CohortStore,
+    small_arguments: Sequence[str],
+    training_workers: Callable[[int], list[psutil.Process]],
 ) -> None:
     (tmp_path / "home").mkdir()
     variables = {
@@ -52,8 +48,7 @@ def test_a_worker_that_is_stopped_is_replaced(
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.05)
-        children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if "RayTrainWorker" in name_of(child)]
+        workers = training_workers(process.pid)
         assert len(workers) == 2
         workers[1].send_signal(signal.SIGSTOP)
         assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()
