@@ -33,8 +33,17 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
     else:
         make_token()
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
-        runtime_env = {"env_vars": {"RAY_ADDRESS": choose_address()}}
-        ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, runtime_env=runtime_env, **quiet)
+        # Ray Train's own helpers must know the address. What frees the resources of a trial that was stopped asks for
+        # "the" cluster on this machine, and gives up where two commands run: the next trial then waits for ever.
+        port = find_free_port()
+        runtime_env = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
+        os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # read by the head that starts here, and by no later one
+        try:
+            ray.init(
+                address="local", resources=resources, dashboard_host=DASHBOARD_HOST, runtime_env=runtime_env, **quiet
+            )
+        finally:
+            del os.environ["RAY_GCS_SERVER_PORT"]
     hush_process_count()
     try:
         yield
@@ -42,17 +51,17 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         ray.shutdown()
 
 
-def choose_address() -> str:
-    """Choose where the private cluster's head will listen, and return it: Ray Train's own helpers must know.
+def find_free_port() -> int:
+    """Find a port that nobody listens on.
 
-    What frees the resources of a trial that was stopped asks for "the" cluster on this machine, and gives up where
-    there are two of them (two commands at once): the next trial then waits for ever.
+    It lies between the ports of Ray's workers (10002 to 19999) and those that Linux deals out to whoever asks for any
+    (from 32768): nobody is likely to get it before it is bound.
     """
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        port = listener.getsockname()[1]
-    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
-    return f"{ray.util.get_node_ip_address()}:{port}"
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            return port
 
 
 def hush_process_count() -> None:

@@ -55,8 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     log.info("watching node %s of the cluster at %s", node.node_id, node.address)
 
     def drain_this_node(seconds_left: float, reason: str) -> None:
-        # Found anew: Ray may have been started again since.
-        drain(find_node(config.address, config.node_id), seconds_left=seconds_left, message=reason)
+        begun = time.monotonic()
+        node = find_node(config.address, config.node_id)  # anew: Ray may have been started again since
+        left = max(0.0, seconds_left - (time.monotonic() - begun))
+        drain(node, seconds_left=left, message=reason)
 
     watch(config, drain_this_node)
     return 0

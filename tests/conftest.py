@@ -4,13 +4,12 @@ import dataclasses
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,9 @@ class Head:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Find a port on loopback that nobody has."""
+    """Find a port that nobody has."""
+    from ray_jobs.ray_start import find_free_port
+
     return find_free_port
 
 
@@ -70,6 +71,8 @@ def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
 
 @contextmanager
 def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
+    from ray_jobs.ray_start import find_free_port
+
     dashboard = find_free_port()
     home = tmp_path / "home"
     home.mkdir()
@@ -119,18 +122,13 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
                 process.wait()
 
 
-def find_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def wait_for_agent(address: str, environment: dict[str, str], process: subprocess.Popen[bytes]) -> None:
     """Wait until the head takes jobs: its dashboard answers some seconds before that."""
     for _ in range(40):
         assert process.poll() is None, "the head ended early; see head.log"
         probe = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--", "true"]
-        if subprocess.run(probe, env=environment, capture_output=True, timeout=120).returncode == 0:
-            return
+        with suppress(subprocess.TimeoutExpired):  # submitted before the agent could take it: it hears of no end
+            if subprocess.run(probe, env=environment, capture_output=True, timeout=60).returncode == 0:
+                return
         time.sleep(2)
     raise AssertionError("the head took no job")

@@ -10,6 +10,7 @@ import pickle
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -114,6 +115,11 @@ def befall(job: str, rank: int, step: int, *, timeout: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    status = 0
+    try:
+        main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    except Exception:
+        traceback.print_exc()
+        status = 1
     sys.stdout.flush()
-    os._exit(0)  # while the interpreter is taken down, a thread of gloo that wants it would abort the process
+    os._exit(status)  # while the interpreter is taken down, a thread of gloo that wants it would abort the process

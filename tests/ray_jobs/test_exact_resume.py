@@ -79,7 +79,7 @@ def test_kills_change_nothing(
     assert process.returncode == 0, output
 
     chance = random.Random()
-    steps = [*sorted(chance.sample(range(4, STEPS // 2), 2)), chance.randrange(4, STEPS // 4)]
+    steps = [*sorted(chance.sample(range(4, STEPS // 2), 2)), chance.randrange(4, STEPS // 6)]
 
     process = start("killed")
     wait_for_step(killed, 0, steps[0], process)

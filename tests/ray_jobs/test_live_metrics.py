@@ -67,11 +67,12 @@ def test_a_figure_is_shown_again_and_again_at_its_last_value(make: Any, sent: Se
     metrics.show({"loss": 1.0})
     settled = threading.Event()
     for _ in range(500):
-        if settled.wait(0.01) or len(sent) > 5:
+        if settled.wait(0.01) or [value for _, value, _ in sent].count(1.0) > 4:
             break
-    assert [value for _, value, _ in sent[:2]] == [2.0, 1.0]
-    assert len(sent) > 5
-    assert {value for _, value, _ in sent[2:]} == {1.0}
+    values = [value for _, value, _ in sent]  # the first may have been repeated before the second was shown
+    assert values[0] == 2.0
+    assert values.count(1.0) > 4
+    assert values == sorted(values, reverse=True)
     metrics.close()
     so_far = len(sent)
     assert not settled.wait(0.05)

@@ -9,8 +9,13 @@ import pytest
 from ray_jobs.metadata_service import INSTANCE_ACTION, TOKEN, Interruption, MetadataError, MetadataService
 
 
+def patient(fake: Any) -> MetadataService:
+    """A service that is waited for, however busy this machine is."""
+    return MetadataService(fake.url, timeout=60)
+
+
 def test_one_token_serves_all_questions_and_nothing_is_said_while_all_is_well(fake_metadata: Any) -> None:
-    service = MetadataService(fake_metadata.url)
+    service = patient(fake_metadata)
     for _ in range(3):
         assert service.interruption() is None
         assert not service.rebalance_recommended()
@@ -20,7 +25,7 @@ def test_one_token_serves_all_questions_and_nothing_is_said_while_all_is_well(fa
 
 
 def test_a_token_that_expired_is_renewed_at_once(fake_metadata: Any) -> None:
-    service = MetadataService(fake_metadata.url)
+    service = patient(fake_metadata)
     assert service.interruption() is None
     fake_metadata.expire_token()
     fake_metadata.give_notice('{"action": "terminate", "time": "2026-11-24T08:22:00Z"}')
@@ -37,7 +42,7 @@ def test_time_left_counts_down_to_nothing() -> None:
 def test_a_notice_without_a_time_counts_as_one_of_two_minutes(fake_metadata: Any) -> None:
     for body in ('{"action": "terminate"}', '{"action": "terminate", "time": "soon"}'):
         fake_metadata.give_notice(body)
-        notice = MetadataService(fake_metadata.url).interruption()
+        notice = patient(fake_metadata).interruption()
         assert notice is not None
         assert 115 < notice.seconds_left() <= 120
 
@@ -46,19 +51,19 @@ def test_a_notice_without_a_time_counts_as_one_of_two_minutes(fake_metadata: Any
 def test_an_answer_that_is_no_notice_is_an_error_and_not_a_notice(body: str, fake_metadata: Any) -> None:
     fake_metadata.give_notice(body)
     with pytest.raises(MetadataError, match="wanted an interruption notice as JSON"):
-        MetadataService(fake_metadata.url).interruption()
+        patient(fake_metadata).interruption()
 
 
 def test_a_refused_or_failing_service_is_an_error_with_its_status(fake_metadata: Any) -> None:
     fake_metadata.answers[INSTANCE_ACTION] = (503, "")
-    service = MetadataService(fake_metadata.url)
+    service = patient(fake_metadata)
     with pytest.raises(MetadataError, match=r"spot/instance-action answered 503"):
         service.interruption()
     fake_metadata.answers.clear()
     assert service.interruption() is None
     fake_metadata.token_status = 403
     with pytest.raises(MetadataError, match=r"api/token answered 403"):
-        MetadataService(fake_metadata.url).interruption()
+        patient(fake_metadata).interruption()
 
 
 def test_nobody_there_is_an_error_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch, fake_metadata: Any) -> None:

@@ -24,7 +24,7 @@ from ray_jobs.train_loop import train_step
 from storage import InputError
 
 WORKER = Path(__file__).with_name("rank_worker.py")
-TIMEOUT = 4
+TIMEOUT = 8
 DAWDLE_SECONDS = 0.3  # rank_worker.py's
 
 MakePlan = Callable[[TrainConfig], TrainPlan]

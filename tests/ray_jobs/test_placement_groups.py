@@ -26,7 +26,7 @@ def test_a_group_is_leaked_when_its_job_runs_no_more(monkeypatch: pytest.MonkeyP
         patch.setattr(leaked_groups, "list_jobs", lambda address, limit: [])  # as if it had ended
         (leaked,) = find_leaked_groups()
     assert leaked.resources == {"CPU": 1}
-    assert ray.available_resources()["CPU"] == free - 1
+    wait_for_cpus(free - 1)
     leaked.remove()
     wait_for_cpus(free)
     assert find_leaked_groups() == []

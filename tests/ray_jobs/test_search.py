@@ -115,10 +115,13 @@ def test_a_killed_search_goes_on_where_it_was(
     arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments]
     # This seed's rates are a middling, a good and a poor one, so ASHA lets the second go on and stops the third.
     arguments += ["--epochs", "6", "--max-concurrent", "1", "--trials", "3", "--search-seed", "1"]
-    search = tmp_path / "runs" / "search"
+    search, home = tmp_path / "runs" / "search", tmp_path / "home"
+    home.mkdir()
     script = [sys.executable, str(ROOT / "ray_jobs" / "tune.py"), *arguments]
     with (tmp_path / "log").open("w") as log:
-        first = subprocess.Popen(script, cwd=tmp_path, stdout=log, stderr=log)
+        # Tune writes down what it knows every ten seconds, which is a trial here.
+        variables = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1"}
+        first = subprocess.Popen(script, cwd=tmp_path, env=variables, stdout=log, stderr=log)
     try:
         # One trial through, the other in the middle.
         wait_until(lambda: "epoch 2 of 6" in (tmp_path / "log").read_text().partition("finished")[2], first, tmp_path)

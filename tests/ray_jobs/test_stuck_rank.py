@@ -35,7 +35,7 @@ def test_a_worker_that_is_stopped_is_replaced(
     }
     arguments = [
         *("--store", phantom_store.uri, *small_arguments, "--workers", "2", "--max-failures", "1", "--name", "stuck"),
-        *("--epochs", "1", "--sampling.patches-per-epoch", "120", "--checkpoints.every-steps", "4"),
+        *("--epochs", "1", "--sampling.patches-per-epoch", "600", "--checkpoints.every-steps", "4"),
         *("--parallel.timeout", "15"),
     ]
     log = tmp_path / "log"

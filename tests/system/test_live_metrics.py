@@ -13,6 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ class Prometheus:
 
     def __init__(self, address: str) -> None:
         self.address = address
+
+    def wait(self) -> None:
+        """Return when it takes questions."""
+        for _ in range(120):
+            with suppress(OSError), urllib.request.urlopen(f"{self.address}/-/ready"):
+                return
+            time.sleep(0.5)
+        raise AssertionError("prometheus did not start; see prometheus.log")
 
     def ask(self, path: str, **parameters: str) -> Any:
         with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}") as answer:
@@ -71,7 +80,9 @@ def start_prometheus(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[C
             servers.append(
                 subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log, cwd=tmp_path)
             )
-        return Prometheus(f"http://{address}")
+        prometheus = Prometheus(f"http://{address}")
+        prometheus.wait()
+        return prometheus
 
     yield start
     for server in servers:

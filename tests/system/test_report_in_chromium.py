@@ -57,6 +57,7 @@ class Page:
     async def open(self, url: str) -> None:
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.ask(f"{domain}.enable")
+        self.loaded = False  # about:blank may have been heard of
         await self.ask("Page.navigate", url=url)
         while not self.loaded:
             self._hear(await self._socket.receive_json(timeout=60))

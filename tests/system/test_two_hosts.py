@@ -143,7 +143,7 @@ def cluster(network: list[str], folders: tuple[Path, Path]) -> Iterator[Cluster]
         cluster = Cluster(network, *folders, Path(scratch))
         try:
             cluster.start(1)
-            time.sleep(8)  # the second host joins a head that listens
+            cluster.wait_for_nodes(1)  # the second host joins a head that listens
             cluster.start(2)
             cluster.wait_for_nodes(2)
             yield cluster
