@@ -36,10 +36,11 @@ class Agreement:
         self._pending = torch.distributed.all_reduce(self._flags, torch.distributed.ReduceOp.MAX, async_op=True)
         return answer
 
-    def forget(self) -> None:
-        """Finish what is under way and drop it: nothing of one epoch is acted on in the next."""
-        self._answer()
+    def finish(self) -> Wish:
+        """Wait for what any rank wished in the last step: there is no step after it to hear of it in time."""
+        answer = self._answer()
         self._flags = self._pending = None
+        return answer
 
     def _answer(self) -> Wish:
         if self._pending is None or self._flags is None:

@@ -17,7 +17,7 @@ BEST = "best"  # where a search keeps a copy of its best checkpoint
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When state is saved, besides after each validation, and how much is kept."""
+    """When state is saved, besides after each validation and each epoch of a minute or more, and how much is kept."""
 
     every_steps: int | None = None
     """Steps between checkpoints within an epoch. Default: by the clock alone."""

@@ -13,6 +13,7 @@ from ray_jobs.session import Session
 
 SECONDS_BETWEEN_LOOKS = 5.0  # for notices: a spot instance gets two minutes
 SECONDS_ON_NOTICE = 15.0  # between checkpoints when a node is about to go
+SECONDS_WORTH_SAVING = 60.0  # of training, before a validation, which may take long and looks for no notices
 
 
 class Saver:
@@ -41,9 +42,14 @@ class Saver:
         self.wait()
         self._pool.shutdown()
 
-    def after_step(self, step: int) -> Wish:
-        """Return what is to be done after step `step` of the epoch, the same on every rank. Every rank must call it."""
-        agreed = self._agreement.exchange(self._own_wish())
+    def after_step(self, step: int, *, last: bool = False) -> Wish:
+        """Return what is to be done after step `step` of the epoch, the same on every rank. Every rank must call it.
+
+        last: no step of this epoch follows, but often a validation.
+        """
+        agreed = self._agreement.exchange(self._own_wish(last=last))
+        if last:
+            agreed |= self._agreement.finish()
         if agreed & Wish.LOOK_FOR_NOTICES and not self._on_notice and self._session.node_is_going():
             self._on_notice = True
             self._tell("a node is about to be taken away: saving now, and often from here on")
@@ -54,10 +60,6 @@ class Saver:
         if agreed & Wish.STOP:
             agreed |= Wish.CHECKPOINT
         return agreed
-
-    def after_epoch(self) -> None:
-        """Drop what was agreed on in the epoch's last step."""
-        self._agreement.forget()
 
     def save(self, record: CheckpointRecord, encode: Callable[[], Mapping[str, bytes]]) -> None:
         """Start writing a checkpoint; waits only while an earlier one is still being written."""
@@ -84,7 +86,7 @@ class Saver:
             else:
                 self._tell(f"{failure}, the run goes on")
 
-    def _own_wish(self) -> Wish:
+    def _own_wish(self, *, last: bool) -> Wish:
         wish = Wish.NOTHING
         if self._session.rank > 0:
             return wish
@@ -94,7 +96,8 @@ class Saver:
         if self._session.stop_asked() or self.failure is not None:
             wish |= Wish.STOP
         # Where writing takes longer than the time between checkpoints, training does not wait for it.
-        if now - self._saved_at >= self._pause() and self._writing is None:
+        pause = min(self._pause(), SECONDS_WORTH_SAVING) if last else self._pause()
+        if now - self._saved_at >= pause and self._writing is None:
             self._saved_at = now  # wished for once: the answer comes a step later
             wish |= Wish.CHECKPOINT
         if now - self._looked_at >= SECONDS_BETWEEN_LOOKS:

@@ -93,12 +93,11 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
         step = train_step(run, batch)
         monitor.after_step(step, run.schedule.learning_rate)
         monitor.name_bad_cases({each.case_id: each.error for each in batch.replacements}, "others take its place")
-        agreed = saver.after_step(run.loader.step)
+        agreed = saver.after_step(run.loader.step, last=run.loader.step == run.loader.steps_per_epoch)
         if agreed & Wish.CHECKPOINT:
             save(run, session, monitor, saver)
         if agreed & Wish.STOP:
             return f"after step {run.loader.step} of epoch {run.loader.epoch + 1}"
-    saver.after_epoch()
     return None
 
 

@@ -18,9 +18,9 @@ def exchange(
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(wishes))
     agreement = Agreement(len(wishes), CPU)
     heard = [agreement.exchange(wish) for wish in wishes[rank]]
-    agreement.forget()
+    heard.append(agreement.finish())
     heard.append(agreement.exchange(Wish.NOTHING))
-    agreement.forget()
+    heard.append(agreement.finish())
     distributed.destroy_process_group()
     answers.put((rank, [int(wish) for wish in heard]))
 
@@ -44,6 +44,6 @@ def test_ranks_hear_the_same_at_the_same_step(tmp_path: Path) -> None:
     heard = dict(answers.get(timeout=240) for _ in ranks)
     for rank in ranks:
         rank.join()
-    # The last wish, of the epoch's last step, is dropped by `forget`.
     later = [Wish.NOTHING, Wish.NOTHING, Wish.CHECKPOINT, Wish.STOP, Wish.LOOK_FOR_NOTICES | Wish.CHECKPOINT]
-    assert heard[0] == heard[1] == [int(wish) for wish in (*later, Wish.NOTHING)]
+    # The last wish, of the epoch's last step, is heard at once, and never again.
+    assert heard[0] == heard[1] == [int(wish) for wish in (*later, Wish.STOP, Wish.NOTHING, Wish.NOTHING)]

@@ -111,6 +111,17 @@ def test_checkpoints_are_due_by_steps_and_by_the_clock(tmp_path: Path, clock: Ca
         assert not saver.after_step(8) & Wish.CHECKPOINT
 
 
+def test_before_a_validation_a_minute_of_training_is_saved(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    with Saver(Told(tmp_path), CheckpointConfig(), print) as saver:
+        clock(59)
+        assert not saver.after_step(3, last=True) & Wish.CHECKPOINT
+        clock(2)
+        assert not saver.after_step(1) & Wish.CHECKPOINT
+        assert saver.after_step(2, last=True) & Wish.CHECKPOINT
+        saver.save(record(1, 2), lambda: FILES)
+        assert not saver.after_step(3, last=True) & Wish.CHECKPOINT
+
+
 def test_a_notice_means_a_checkpoint_now_and_often(tmp_path: Path, clock: Callable[[float], None]) -> None:
     session, told = Told(tmp_path), list[str]()
     with Saver(session, CheckpointConfig(), told.append) as saver:

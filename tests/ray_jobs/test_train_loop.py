@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dali_pipelines import CaseReadError
 from ray_jobs import run as run_module
+from ray_jobs import saver, train_loop
 from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.config import TrainConfig
 from ray_jobs.presets import preset
@@ -181,6 +182,26 @@ def test_a_run_stopped_in_mid_epoch_equals_one_left_alone(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     name = f"{last}/model.safetensors"
     assert (folder / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_a_run_that_dies_in_a_validation_repeats_no_step(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver, "SECONDS_WORTH_SAVING", 0.0)
+    plan = make_plan(small_config)
+    alone = train(plan, LocalSession(tmp_path / "alone", torch.device("cpu")))
+
+    def die(*_: object, **__: object) -> None:
+        raise RuntimeError("the node is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "evaluate", die)
+        with pytest.raises(RuntimeError, match="the node is gone"):
+            train(plan, LocalSession(tmp_path / "died", torch.device("cpu")))
+    newest = CheckpointStore(str(tmp_path / "died")).newest()
+    assert newest is not None and newest.position == (0, 3)  # the epoch's last step
+    resumed = train(plan, LocalSession(tmp_path / "died", torch.device("cpu")))
+    assert resumed["validation"] == alone["validation"]
 
 
 def test_patience_ends_a_run_that_no_longer_improves(
