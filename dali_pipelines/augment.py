@@ -49,7 +49,7 @@ def zoom_image(image: Node, start: Node, end: Node, size: tuple[int, ...], spati
 
 
 def zoom_label(label: Node, start: Node, end: Node, size: tuple[int, ...], spatial: str) -> Node:
-    """The image's map, on labels (1, D, H, W): nearest neighbour."""
+    """The image's map, on labels (1, D, H, W): nearest neighbour. Rows must reach as far as the box: needed_box."""
     return _zoom(label, start, end, size, spatial, types.INTERP_NN)
 
 

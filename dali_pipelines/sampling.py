@@ -145,7 +145,8 @@ class PatchSampler:
             centre = np.array(origin) + self._patch / 2
             if voxel is not None:
                 centre = self._centre_showing(geometry.linear, centre, voxel)
-            start, stop = needed_box(geometry.linear, centre, self._patch, np.array(shape, float))
+            whole = not geometry.rotates
+            start, stop = needed_box(geometry.linear, centre, self._patch, np.array(shape, float), whole_rows=whole)
             if dimensions == 2:
                 start[0], stop[0] = origin[0], origin[0] + 1  # the neighbouring slices have no weight
             box = shown_box(geometry.linear, centre, self._patch, start)

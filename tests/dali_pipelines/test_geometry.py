@@ -1,5 +1,6 @@
 """Where voxels come from: the drawn map, the block that is read for it, and the graph, against scipy on whole cases."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,8 @@ from dali_pipelines.sampling import PatchSampler
 from dali_pipelines.source import SampleReader
 
 SHAPES: dict[int, tuple[int, ...]] = {3: (10, 14, 12), 2: (14, 12)}
-# Larger than a case along z: what lies outside is zero.
-TALL = (26, 14, 12)
+# Larger than a case along z, or in all axes: what lies outside is zero.
+TALL, LARGE = (26, 14, 12), (34, 38, 44)
 UNCHANGED = (np.ones(4, np.float32), np.zeros(4, np.float32))
 
 
@@ -76,7 +77,9 @@ def places_in_case(plan: PatchPlan, size: tuple[int, ...]) -> np.ndarray:
     return mirrored + origin
 
 
-@pytest.mark.parametrize("size", [SHAPES[3], SHAPES[2], TALL], ids=["patch", "slice", "tall"])
+@pytest.mark.parametrize(
+    "size", [SHAPES[3], SHAPES[2], TALL, LARGE, LARGE[1:]], ids=["patch", "slice", "tall", "large", "large slice"]
+)
 def test_patches_show_the_case_where_the_plan_says(make_cache: Callable[..., Any], size: tuple[int, ...]) -> None:
     cache = make_cache(3)
     kinds = set()
@@ -97,6 +100,17 @@ def test_patches_show_the_case_where_the_plan_says(make_cache: Callable[..., Any
         np.testing.assert_array_equal(regions.reshape(nearest.shape)[:, sure], nearest[:, sure])
         assert sure.mean() > 0.5
     assert kinds == {(True, False), (False, True), (False, False)}
+
+
+@pytest.mark.parametrize("size", [LARGE, LARGE[1:]], ids=["patch", "slice"])
+def test_a_zoom_by_one_changes_nothing(make_cache: Callable[..., Any], size: tuple[int, ...]) -> None:
+    """DALI copies rows where an axis keeps its scale, by another way than where it does not."""
+    zoomed = dataclasses.replace(geometry_alone(rotate=0, scale=1), scale_range=(1.0, 1.0))
+    cache = make_cache(2)
+    left_alone = run(cache, geometry_alone(rotate=0, scale=0), size, samples=8)
+    for (_, image, regions), (_, as_read, masks) in zip(run(cache, zoomed, size, samples=8), left_alone, strict=True):
+        np.testing.assert_array_equal(regions, masks)
+        np.testing.assert_allclose(image, as_read, atol=0.05)
 
 
 def pick(mask: np.ndarray, index: np.ndarray) -> np.ndarray:
