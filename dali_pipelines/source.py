@@ -80,9 +80,7 @@ class SampleReader:
                 image, label, buffer = self._read_block(plan)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                # A full disk or a cache too small is nobody's bad case: other cases would fare no better.
-                mendable = isinstance(error, InputError) and not isinstance(error, CorruptStoreError)
-                if self.on_bad_case == "raise" or mendable:
+                if self.on_bad_case == "raise" or not is_of_the_case(error):
                     raise CaseReadError(_describe(case_id, epoch, index, reason)) from error
                 replacements.append(
                     Replacement(epoch=epoch, index=index, attempt=attempt, case_id=case_id, error=reason)
@@ -113,6 +111,11 @@ class SampleReader:
         if self.dimensions == 2:
             image, label = image[:, 0], label[:, 0]
         return image, label, buffer
+
+
+def is_of_the_case(error: Exception) -> bool:
+    """Whether other cases may fare better: a full disk or a cache too small is nobody's bad case."""
+    return isinstance(error, CorruptStoreError) or not isinstance(error, InputError)
 
 
 def stored_dtype(infos: Sequence[CaseInfo]) -> type[np.int16] | type[np.float32]:

@@ -19,7 +19,7 @@ from dali_pipelines.augmentation import NONE
 from dali_pipelines.devices import parse_device
 from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.source import CaseReadError, OnBadCase, stored_dtype
+from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
 
 
@@ -34,10 +34,11 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class BadVolume:
-    """A case that could not be read."""
+    """A case that could not be read; `is_of_the_case`: others may fare better."""
 
     case_id: str
     error: CaseReadError
+    is_of_the_case: bool
 
 
 def build_volume_pipeline(config: GraphConfig) -> Any:
@@ -55,7 +56,8 @@ def build_volume_pipeline(config: GraphConfig) -> Any:
 class VolumeLoader:
     """Iterate over whole cases, in the order given; each iteration starts afresh.
 
-    A case that cannot be read raises CaseReadError, or with on_bad_case="skip" is left out and named in `bad_cases`.
+    A case that cannot be read raises CaseReadError, or with on_bad_case="skip" is left out and named in `bad_cases`;
+    a full disk is not a bad case and raises.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class VolumeLoader:
                 volume = feed.next()
                 if isinstance(volume, Volume):
                     yield volume
-                elif self._on_bad_case == "raise":
+                elif self._on_bad_case == "raise" or not volume.is_of_the_case:
                     raise volume.error
                 else:
                     self.bad_cases[volume.case_id] = str(volume.error)
@@ -129,7 +131,7 @@ def _compute_volumes(
                 f"case {info.case_id} could not be read: {type(error).__name__}: {error}; verify the store"
             )
             failure.__cause__ = error
-            yield BadVolume(case_id=info.case_id, error=failure)
+            yield BadVolume(case_id=info.case_id, error=failure, is_of_the_case=is_of_the_case(error))
             continue
         image = np.ascontiguousarray(arrays.image_MDHW, dtype)
         label = arrays.label_DHW

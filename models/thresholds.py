@@ -126,12 +126,18 @@ class ThresholdCounts:
         return iou_NRT.mean(0).T, dice_NRT.mean(0).T
 
     def best_per_region(self, *, pooled: bool = False) -> RegionScores:
-        """For each region the threshold with the highest IoU; of equals, the one nearest 0.5."""
+        """For each region the threshold with the highest IoU; of equals, the one nearest 0.5.
+
+        Never 0, which predicts the whole scan whatever the network says: a region that is never found would get it.
+        """
         iou_TR, dice_TR = self.curves(pooled=pooled)
         return self._scores([self._argmax(iou_TR[:, region]) for region in range(self.num_regions)], iou_TR, dice_TR)
 
     def best_shared(self, *, pooled: bool = False) -> RegionScores:
-        """The one threshold with the highest IoU averaged over the regions; of equals, the one nearest 0.5."""
+        """The one threshold with the highest IoU averaged over the regions; of equals, the one nearest 0.5.
+
+        Never 0, as above.
+        """
         iou_TR, dice_TR = self.curves(pooled=pooled)
         return self._scores([self._argmax(iou_TR.mean(1))] * self.num_regions, iou_TR, dice_TR)
 
@@ -189,8 +195,9 @@ class ThresholdCounts:
 
     def _argmax(self, score_T: Tensor) -> int:
         # Equal scores may differ in the last bit, by where torch's vectorised sum put them.
-        best_T = score_T >= score_T.max() - 1e-12
+        best_T = score_T >= score_T[1:].max() - 1e-12
         distance_T = (self.thresholds.double() - 0.5).abs()
+        distance_T[0] = torch.inf
         return int(torch.where(best_T, distance_T, torch.inf).argmin())
 
     def _scores(self, indices: Sequence[int], iou_TR: Tensor, dice_TR: Tensor) -> RegionScores:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from storage import InputError
-from storage.labels import CONVENTIONS, LabelConvention
+from storage.labels import CONVENTIONS, EDEMA, ENHANCING, NECROTIC_CORE, STORED_LABEL_NAMES, LabelConvention
 
 
 def told_convention(
@@ -26,3 +26,14 @@ def told_convention(
     if name not in CONVENTIONS:
         raise InputError(f"wanted {flag} {', '.join(CONVENTIONS)}, got {name}")
     return CONVENTIONS[name]
+
+
+def refuse_incomplete(convention: LabelConvention) -> None:
+    """Raise InputError for a convention in which not every segmentation can be written."""
+    missing = {NECROTIC_CORE, EDEMA, ENHANCING} - set(convention.stored_by_source.values())
+    if missing:
+        names = ", ".join(f"{STORED_LABEL_NAMES[label]} ({label})" for label in sorted(missing))
+        raise InputError(
+            f"segmentations are to be written as {convention.name}, which has no value for {names}: "
+            "give one in --label-map, or another --write-convention"
+        )

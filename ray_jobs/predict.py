@@ -22,7 +22,7 @@ from ray_jobs.checkpoint import MODEL, Checkpoint
 from ray_jobs.command import parse
 from ray_jobs.console import open_console, tracked
 from ray_jobs.exit_status import run_command
-from ray_jobs.label_choice import told_convention
+from ray_jobs.label_choice import refuse_incomplete, told_convention
 from ray_jobs.prediction import InferenceConfig, MakePredictor, PredictionPlan
 from ray_jobs.prediction_folder import PredictionFolder, refuse_overlap
 from ray_jobs.prediction_input import Cohort, open_cohort
@@ -137,13 +137,15 @@ def _predict(
     cohort = open_cohort(
         config.input, modalities=config.modalities, names=config.names, told=told, instead=written, workers=workers
     )
+    convention = written or cohort.source.convention
+    refuse_incomplete(convention)
     rules = RegionRules(thresholds=thresholds, overlap=config.overlap_rule, smallest_mm3=config.smallest_mm3)
     plan = PredictionPlan(
         checkpoints=tuple(checkpoint.uri for checkpoint in checkpoints),
         source=cohort.source,
         rules=rules,
         inference=config.inference,
-        convention=written or cohort.source.convention,
+        convention=convention,
         probabilities=config.probabilities,
         figures=config.figures,
     )

@@ -32,7 +32,7 @@ SECTIONS, RENDER = "figures/{case_id}_sections.png", "figures/{case_id}_3d.png"
 class InferenceConfig:
     """How whole cases go through the networks. What is not given is as the network was validated."""
 
-    mirror: bool = False
+    mirror: bool | None = None
     """Average the predictions of all mirror images: eight times the work in 3-D, four in 2-D."""
     overlap: float | None = None
     """Share of a window that its neighbour covers too."""

@@ -20,7 +20,7 @@ from ray_jobs.monitoring import Monitor
 from ray_jobs.optimiser import Schedule, build_optimiser
 from ray_jobs.parallel import distribute
 from ray_jobs.saver import Saver
-from ray_jobs.session import Session
+from ray_jobs.session import Session, from_every_rank
 from ray_jobs.step_clock import StepClock
 from ray_jobs.validation import CaseEvaluator, Evaluation
 from storage import REGIONS, DecodedCaseCache, Splits, open_store
@@ -67,7 +67,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     torch.manual_seed(config.sampling.seed)
     torch.set_num_threads(session.cpu_threads)
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
-    precision = choose_precision(session.device, config.precision)
+    precision = same_precision(choose_precision(session.device, config.precision), session)
     execution = config.execution.settled(session.device, precision)
     loader = PatchLoader(
         cache,
@@ -115,6 +115,17 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
         clock=clock,
     )
+
+
+def same_precision(own: Precision, session: Session) -> Precision:
+    """Return what all ranks compute in, where each would choose its `own`: "auto" on nodes with other GPUs.
+
+    Gradients that one rank scales, for float16's sake, and another does not cannot be averaged.
+    """
+    names = set(from_every_rank(own.name, session))
+    if len(names) == 1:
+        return own
+    return choose_precision(session.device, "float16" if "float16" in names else "float32")
 
 
 def weights_to_keep(run: Run) -> AbstractContextManager[None]:

@@ -69,8 +69,12 @@ def run_trials(counts: ThresholdCounts, thresholds: Sequence[float], folder: Run
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the best trial for each region, and for all regions at one threshold; of equals, the one nearest 0.5."""
+    """Return the best trial for each region, and for all regions at one threshold; of equals, the one nearest 0.5.
+
+    Never 0, at which everything is predicted, whatever the network says.
+    """
     best = {}
+    rows = [row for row in rows if row["threshold"] > 0]
     for name in (*REGIONS, "mean"):
         top = max(rows, key=lambda row: (row[f"iou_{name}"], -abs(row["threshold"] - 0.5)))
         best["shared" if name == "mean" else name] = {"threshold": top["threshold"], "iou": top[f"iou_{name}"]}

@@ -39,6 +39,7 @@ _LOOK_AGAIN_SECONDS = 0.05
 class _Mapped:
     """A file this process has mapped; `inode` tells whether the name still means the same file."""
 
+    path: Path
     inode: int
     arrays: CaseArrays
 
@@ -100,7 +101,7 @@ class DecodedCaseCache:
             arrays = _map(path, info)
             if arrays is None:  # evicted this moment, or damaged: then _fill puts a sound file in its place
                 return None
-            mapped = self._mapped[info.case_id] = _Mapped(inode=state.st_ino, arrays=arrays)
+            mapped = self._mapped[info.case_id] = _Mapped(path=path, inode=state.st_ino, arrays=arrays)
         # Eviction goes by this time, since many disks are mounted without access times. Another process may have
         # evicted the file since the stat; the map stays valid all the same.
         with suppress(FileNotFoundError):
@@ -172,7 +173,18 @@ class DecodedCaseCache:
             if path.suffix == _SUFFIX:
                 path.unlink(missing_ok=True)
                 used -= file_bytes
+        self._let_go_of_evicted()
         return used + size <= self.max_bytes
+
+    def _let_go_of_evicted(self) -> None:
+        """Unmap what this process or another has evicted: until then the disk keeps its blocks."""
+        for case_id, mapped in list(self._mapped.items()):
+            try:
+                evicted = mapped.path.stat().st_ino != mapped.inode
+            except FileNotFoundError:
+                evicted = True
+            if evicted:
+                self._mapped.pop(case_id, None)
 
     def _sweep_partials(self) -> None:
         """Remove what killed processes left. A living one holds its case's lock."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dali_pipelines import CaseReadError, VolumeLoader
-from storage import region_masks
+from storage import CorruptStoreError, InputError, region_masks
 
 
 def test_cases_come_whole_and_normalised(make_cache: Callable[..., Any]) -> None:
@@ -47,6 +47,25 @@ def test_an_unreadable_case_is_named(make_cache: Callable[..., Any]) -> None:
     assert next(volumes).case_id == "case_0"
     with pytest.raises(CaseReadError, match="case case_1 could not be read: OSError"):
         next(volumes)
+
+
+def test_a_full_disk_is_not_a_bad_case(make_cache: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each epoch would be scored over other cases."""
+    cache = make_cache(2)
+
+    def refuse(error: Exception) -> None:
+        def read_case(case_id: str) -> None:
+            raise error
+
+        monkeypatch.setattr(cache, "read_case", read_case)
+
+    loader = VolumeLoader(cache, ["case_0", "case_1"], on_bad_case="skip")
+    refuse(InputError("the disk is full"))
+    with pytest.raises(CaseReadError, match="the disk is full"):
+        list(loader)
+    refuse(CorruptStoreError("a chunk is damaged"))
+    assert list(loader) == []
+    assert set(loader.bad_cases) == {"case_0", "case_1"}
 
 
 def test_no_cases_are_no_volumes(make_cache: Callable[..., Any]) -> None:

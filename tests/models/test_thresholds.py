@@ -173,6 +173,15 @@ def test_of_equally_good_thresholds_the_one_nearest_a_half_is_taken() -> None:
     assert counts.best_per_region().threshold == pytest.approx((0.56,))
 
 
+def test_a_region_that_is_never_found_gets_no_threshold_at_which_all_is_predicted() -> None:
+    counts = ThresholdCounts(2)
+    counts.update("a", torch.tensor([[0.0, 0.0, 0.0], [0.9, 0.9, 0.1]]), torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    assert float(counts.curves()[0][0, 0]) > 0.6
+    best = counts.best_per_region()
+    assert (best.threshold, best.iou) == ((0.5, 0.5), (0.0, 1.0))
+    assert counts.best_shared().threshold == (0.5, 0.5)
+
+
 def test_what_cannot_be_counted_is_refused() -> None:
     counts = ThresholdCounts(3)
     with pytest.raises(ValueError, match="no case was counted"):

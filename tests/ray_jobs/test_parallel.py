@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from models import Execution
+from models import Execution, choose_precision
+from ray_jobs import run as run_module
 from ray_jobs.config import TrainConfig
 from ray_jobs.parallel import ParallelConfig, RankWatch, distribute, is_of_a_collective
-from ray_jobs.run import TrainPlan, prepare
+from ray_jobs.run import TrainPlan, prepare, same_precision
 from ray_jobs.session import LocalSession
 from ray_jobs.train_loop import train_step
 from storage import InputError
@@ -169,6 +170,19 @@ def test_only_errors_of_collectives_are_renamed() -> None:
     assert not is_of_a_collective(raised.value)
     assert is_of_a_collective(torch.distributed.DistNetworkError("closed"))
     assert is_of_a_collective(RuntimeError("Application timeout caused pair closure"))  # as seen, word for word
+
+
+@pytest.mark.parametrize(
+    ("others", "all_of_them"),
+    [("float32", "float32"), ("float16", "float16"), ("bfloat16", "float32")],
+)
+def test_ranks_on_other_kinds_of_gpus_compute_alike(
+    others: str, all_of_them: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients that one rank scales and another does not must never be averaged."""
+    session = LocalSession(tmp_path, torch.device("cpu"))
+    monkeypatch.setattr(run_module, "from_every_rank", lambda own, session: [own, others])
+    assert same_precision(choose_precision(session.device, "float32"), session).name == all_of_them
 
 
 def test_one_rank_needs_no_wrapper() -> None:

@@ -14,11 +14,12 @@ import torch
 
 from models import RegionRules
 from ray_jobs.config import TrainConfig
+from ray_jobs.label_choice import refuse_incomplete, told_convention
 from ray_jobs.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictedCase, PredictionPlan
 from ray_jobs.prediction_input import FolderInput, StoreInput
 from ray_jobs.trained import open_trained
 from storage import REGIONS, CohortStore, Frame, InputError, find_cases
-from storage.labels import BRATS_124, GLI_2024, MODALITIES
+from storage.labels import BRATS_124, CONVENTIONS, GLI_2024, MODALITIES
 
 CASE = "BraTS20_Training_002"
 THRESHOLDS = (0.502, 0.501, 0.5)
@@ -119,6 +120,20 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
 
     assert asymmetry(InferenceConfig()) > 1e-3
     assert asymmetry(InferenceConfig(mirror=True)) < 1e-6
+    # What is not given is as the network was validated.
+    validation = dataclasses.replace(network.config.validation, mirror=True)
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, validation=validation))
+    assert asymmetry(InferenceConfig()) < 1e-6
+    assert asymmetry(InferenceConfig(mirror=False)) > 1e-3
+
+
+def test_a_convention_without_a_value_for_each_label_cannot_be_written() -> None:
+    incomplete = told_convention(None, {1: 1, 2: 2})
+    assert incomplete is not None
+    with pytest.raises(InputError, match=r"custom-1:1,2:2, which has no value for enhancing \(3\): give one in"):
+        refuse_incomplete(incomplete)
+    for convention in CONVENTIONS.values():
+        refuse_incomplete(convention)
 
 
 def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phantom_store: CohortStore) -> None:

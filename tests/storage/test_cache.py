@@ -185,6 +185,26 @@ def test_several_processes_share_one_folder(
         assert sum(count for count, _ in found) == misses
 
 
+def test_the_disk_gets_back_what_was_evicted_while_it_was_mapped(small_store: CohortStore, tmp_path: Path) -> None:
+    bound = one_case_bytes(small_store)
+    ours, other = (DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=bound) for _ in range(2))
+    a, b, c, d = small_store.case_ids
+    for case_id in (a, b, c):
+        ours.read_case(case_id)
+        assert _still_mapped(ours.folder) == []
+    other.read_case(d)  # evicts what the first still has mapped, until it makes room itself
+    ours.read_case(a)
+    other.read_case(b)
+    ours.read_case(c)
+    assert len(_still_mapped(ours.folder)) <= 1
+
+
+def _still_mapped(folder: Path) -> list[str]:
+    """Files of the folder that this process has mapped and that are deleted: their blocks are not free."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in lines if str(folder) in line and line.endswith("(deleted)")]
+
+
 def test_a_file_changes_its_name_only_under_the_folders_lock(
     small_store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
