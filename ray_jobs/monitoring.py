@@ -31,6 +31,25 @@ class _StepNote:
     learning_rate: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Spent:
+    """Patches trained on, in how many seconds, of which waiting for them. A mean over the ranks."""
+
+    patches: int = 0
+    seconds: float = 0.0
+    wait: float = 0.0
+
+    def __add__(self, other: "_Spent") -> "_Spent":
+        return _Spent(
+            patches=self.patches + other.patches, seconds=self.seconds + other.seconds, wait=self.wait + other.wait
+        )
+
+    def rates(self) -> dict[str, float]:
+        if not self.seconds:
+            return {"patches_per_second": 0.0, "data_wait_fraction": 0.0}
+        return {"patches_per_second": self.patches / self.seconds, "data_wait_fraction": self.wait / self.seconds}
+
+
 class Monitor:
     """Measures a rank's steps; on rank 0 also writes the events and tells the progress bar.
 
@@ -47,8 +66,9 @@ class Monitor:
         self._learning_rate = self._gradient_norm = 0.0
         self._skipped = 0
         self._iou = float("nan")
-        self._total_seconds = self._total_wait = 0.0
-        self._patches = 0
+        self._last_step: dict[str, float] = {}  # what was written of it
+        self._spent = _Spent()  # in the epochs before, in all starts
+        self._spent_before = _Spent()  # in this epoch's steps of earlier starts
         self._told = 0.0
         self._named: set[tuple[str, str]] = set()
         self._start_clock()
@@ -67,7 +87,11 @@ class Monitor:
 
     def start_epoch(self) -> None:
         """Start the clock. In a run resumed in mid-epoch the losses of the epoch's earlier steps still count."""
-        self._events.begin(self._global_step() + 1)
+        if self._loader.step < self._loader.steps_per_epoch:
+            self._events.begin(self._global_step() + 1)
+        else:  # Stopped before the epoch's validation, whose events belong to this very step, as do the epoch's own.
+            self._events.begin(self._global_step())
+            self._events.scalars(self._last_step, self._global_step())
         self._start_clock()
 
     def after_step(self, result: StepResult, learning_rate: float) -> None:
@@ -85,22 +109,19 @@ class Monitor:
 
     def after_epoch(self, epoch: int, *, skipped_steps: int) -> dict[str, float]:
         """Return the epoch's figures, averaged over the ranks; rank 0 writes them as events. Every rank calls it."""
-        seconds = time.perf_counter() - self._started
         losses = self._losses_of_all_ranks()
         loss = math.fsum(losses) / len(losses) if losses else float("nan")
         self._show_live(self._clock.collect(wait=True))
-        seconds, wait = self._mean_over_ranks([seconds, self._waited()])
-        patches = self._steps * self._loader.sampling.global_batch_size
-        self._total_seconds += seconds
-        self._total_wait += wait
-        self._patches += patches
-        self._losses, self._losses_before = [], []
+        spent = self._spent_in_this_start()
+        self._spent += self._spent_before + spent
+        if not self._steps:  # resumed after the epoch's last step
+            spent = self._spent_before
+        self._losses, self._losses_before, self._spent_before = [], [], _Spent()
         metrics = {
             "epoch": epoch + 1,
             "loss": loss,
             "learning_rate": self._learning_rate,
-            "patches_per_second": patches / seconds if seconds else 0.0,
-            "data_wait_fraction": wait / seconds if seconds else 0.0,
+            **spent.rates(),
             "skipped_steps": skipped_steps,
         }
         self._events.scalars(metrics, self._global_step(), group="epoch")
@@ -143,12 +164,24 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch so far, in plain types: a loss for each step, averaged over the ranks. All ranks call it."""
-        return {"losses": self._losses_of_all_ranks(), "learning_rate": self._learning_rate}
+        losses = self._losses_of_all_ranks()
+        # Between two epochs the clock still runs, for the validation.
+        spent = self._spent_before + self._spent_in_this_start() if self._loader.step else _Spent()
+        return {
+            "losses": losses,
+            "learning_rate": self._learning_rate,
+            "last_step": self._last_step,
+            "spent_in_epoch": dataclasses.asdict(spent),
+            "spent": dataclasses.asdict(self._spent),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was called: the epoch's mean loss will be that of a run left alone, bit for bit."""
         self._pending, self._losses = [], []
         self._losses_before, self._learning_rate = list(state["losses"]), state["learning_rate"]
+        # Checkpoints of earlier versions say nothing of these.
+        self._last_step = dict(state.get("last_step", {}))
+        self._spent, self._spent_before = _Spent(**state.get("spent", {})), _Spent(**state.get("spent_in_epoch", {}))
 
     def time_spent(self) -> dict[str, float]:
         """Return the seconds of this start by what they were spent on, a mean over the ranks. All ranks call it."""
@@ -156,11 +189,9 @@ class Monitor:
         return dict(zip(own, self._mean_over_ranks(list(own.values())), strict=True))
 
     def throughput(self) -> dict[str, Any]:
-        """Return training patches per second and the share of time spent waiting for them, in this start."""
-        seconds = self._total_seconds
+        """Return training patches per second and the share of time spent waiting for them, in all starts of the run."""
         return {
-            "patches_per_second": self._patches / seconds if seconds else 0.0,
-            "data_wait_fraction": self._total_wait / seconds if seconds else 0.0,
+            **self._spent.rates(),
             "world_size": self._session.world_size,
             "device": device_name(self._session.device),
         }
@@ -195,6 +226,12 @@ class Monitor:
         self._steps = 0
         self._started, self._seconds_before = time.perf_counter(), dict(self._clock.seconds)
 
+    def _spent_in_this_start(self) -> _Spent:
+        """Of this epoch's steps. Every rank calls it."""
+        seconds, wait = self._mean_over_ranks([time.perf_counter() - self._started, self._waited()])
+        patches = self._steps * self._loader.sampling.global_batch_size
+        return _Spent(patches=patches, seconds=seconds, wait=wait) if patches else _Spent()
+
     def _waited(self) -> float:
         """Seconds that this epoch's steps have waited for their batches."""
         return self._clock.seconds["wait"] - self._seconds_before["wait"]
@@ -220,6 +257,7 @@ class Monitor:
                 "gradient_norm": note.result.gradient_norm,
             }
             self._events.scalars(figures, note.step)
+            self._last_step = figures
         self._learning_rate = self._pending[-1].learning_rate
         self._gradient_norm = self._pending[-1].result.gradient_norm
         self._losses += values

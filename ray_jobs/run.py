@@ -1,6 +1,7 @@
 """The parts of a training run, how they are built, and all of their state in a checkpoint and back."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -148,11 +149,13 @@ def save(
     metrics = scored.metrics if scored is not None else {}
     record = CheckpointRecord(epoch=run.loader.epoch, step=run.loader.step, metrics=metrics)
     monitor_state = monitor.state_dict()  # gathers from all ranks
+    loader_state = run.loader.state_dict()
+    replacements = from_every_rank(loader_state["replacements"], session)
     monitor.flush()  # what lies before the checkpoint is not done again, so nobody would write its events anew
 
     def encode() -> dict[str, bytes]:
         state = {
-            "loader": run.loader.state_dict(),
+            "loader": loader_state | {"replacements": list(itertools.chain(*replacements))},
             "optimiser": run.optimiser.state_dict(),
             "schedule": run.schedule.state_dict(),
             "steps": run.take_step.state_dict(),
@@ -176,6 +179,7 @@ def save(
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)
+        session.publish()  # what lies before the checkpoint goes with it
     monitor.after_checkpoint()
     return record.name
 
@@ -192,7 +196,9 @@ def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore
     else:
         run.model.load_state_dict(state["weights"])
         run.average.load_state_dict(state["average"])
-    run.loader.load_state_dict(state["loader"])
+    # Of all ranks, who may be others now: the first one counts them on.
+    replacements = state["loader"]["replacements"] if session.rank == 0 else []
+    run.loader.load_state_dict(state["loader"] | {"replacements": replacements})
     run.optimiser.load_state_dict(state["optimiser"])
     run.schedule.load_state_dict(state["schedule"])
     run.take_step.load_state_dict(state["steps"])

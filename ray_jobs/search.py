@@ -31,6 +31,7 @@ from ray_jobs.search_scheduler import METRIC, RememberingASHA
 from ray_jobs.search_space import LEARNING_RATE, Domain, parse_space, set_fields
 from ray_jobs.threshold_scan import Split
 from storage import InputError
+from storage.objects import Objects
 
 TRIALS = "trials"  # the folder below the search's that holds the trials' runs
 
@@ -133,7 +134,7 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
 def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:
     """Return a new Tuner, or the one of a search that was cut off."""
     trainable = tune.with_resources(make_trial(decided, f"{folder.uri}/{TRIALS}"), driver_resources())
-    if search.resume and tune.Tuner.can_restore(folder.uri):
+    if search.resume and was_under_way(folder):
         return tune.Tuner.restore(folder.uri, trainable=trainable, resume_unfinished=True)
     grid = search.algorithm == "grid"
     return tune.Tuner(
@@ -154,6 +155,15 @@ def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tu
             callbacks=[SearchProgress(epochs=search.most_epochs(), trials=None if grid else search.trials)],
         ),
     )
+
+
+def was_under_way(folder: RunFolder) -> bool:
+    """Whether Tune has written down trials to go on with: not yet where a search was cut off in its first moments.
+
+    Tuner.restore would then go on all the same, with one trial of no values.
+    """
+    files = Objects(folder.uri).keys()
+    return any(file.startswith("experiment_state") for file in files) and tune.Tuner.can_restore(folder.uri)
 
 
 def build_scheduler(search: SearchConfig, folder: RunFolder) -> TrialScheduler:

@@ -71,7 +71,7 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict
         row[kind] = {name: float(scores[f"{kind}_{name}"]) for name in (*REGIONS, "mean") if f"{kind}_{name}" in scores}
     speeds = [each["patches_per_second"] for each in scored if not math.isnan(each["patches_per_second"])]
     return row | {
-        "epochs": last,
+        "epochs": last if record is None else max(last, record.epoch),  # one may have ended before Tune did stop it
         "patches_per_second": round(sum(speeds) / len(speeds), 2),
         "run": run.uri,
         "checkpoint": store.open(record).uri if record is not None else None,

@@ -15,7 +15,8 @@ from storage import InputError
 
 METRIC, TIME = "iou_mean", "epoch"  # our own count of epochs: Tune's iterations start from 1 again in a resumed search
 REDUCTION = 3  # one in three trials goes on at each rung
-REPORTS = "asha.json"
+# Tune brings the .json and .pkl files of a search that it goes on with back as they were, again and again.
+REPORTS = "asha.reports"
 
 
 class RememberingASHA(ASHAScheduler):

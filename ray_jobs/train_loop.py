@@ -117,7 +117,6 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
     if run.plan.may_end_at_a_report:
         saver.wait()
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
-    session.publish()
 
 
 def train_step(run: Run, batch: Batch) -> StepResult:

@@ -138,3 +138,26 @@ def test_speed_counts_the_steps_of_this_start_only(tmp_path: Path, monkeypatch: 
         metrics = end_epoch(monitor, loader)
     assert metrics["patches_per_second"] == 2 * 4 / 4.0
     assert monitor.throughput()["patches_per_second"] == 2 * 4 / 4.0
+
+
+def test_a_run_stopped_before_a_validation_knows_its_speed_and_shows_the_epoch_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0], time_ns=lambda: int(1e9 * now[0]))
+    monkeypatch.setattr(monitoring, "time", clock)
+    lost: Any = Position()
+    with monitor_in(tmp_path, lost) as monitor:
+        take_steps(monitor, lost)
+        now[0] = 4.0
+        state = monitor.state_dict()
+        before = end_epoch(monitor, lost)  # and then the validation that never ended
+    again: Any = Position(step=STEPS)
+    with monitor_in(tmp_path, again) as monitor:
+        monitor.load_state_dict(state)
+        take_steps(monitor, again)
+        now[0] = 9.0
+        assert end_epoch(monitor, again) == before
+        assert before["patches_per_second"] == monitor.throughput()["patches_per_second"] == STEPS * 4 / 4.0
+    assert scalars(tmp_path, "epoch/loss") == [(STEPS, pytest.approx(before["loss"]))]
+    assert [step for step, _ in scalars(tmp_path, "loss/step")] == list(range(1, STEPS + 1))

@@ -20,7 +20,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from ray_jobs.checkpoint_store import CheckpointStore
 from ray_jobs.exit_status import StoppedBySignalError
-from ray_jobs.search import signals_raised
+from ray_jobs.run_folder import RunFolder
+from ray_jobs.search import signals_raised, was_under_way
+from ray_jobs.search_scheduler import REPORTS
 from ray_jobs.trained import open_trained
 from storage import CohortStore
 
@@ -144,7 +146,8 @@ def test_a_killed_search_goes_on_where_it_was(
     (last,) = set(run_of) - {finished, cut_off}
     assert [run_of[run]["status"] for run in (finished, cut_off, last)] == ["finished", "finished", "stopped"]
     # The last is measured by the two before it: a search that had forgotten them would train it to the end.
-    assert [run_of[run]["epochs"] for run in (finished, cut_off, last)] == [6, 6, 1]
+    assert [run_of[run]["epochs"] for run in (finished, cut_off)] == [6, 6]
+    assert [epoch for trial_id, epoch, _ in heard_by_scheduler(search) if trial_id == last.name] == [1]
     rates = [run_of[run]["values"]["optimiser.learning_rate"] for run in (finished, cut_off, last)]
     assert rates == pytest.approx(rates_of_optuna(seed=1, trials=3))
     assert {file.name: file.stat().st_mtime_ns for file in finished.iterdir()} == before
@@ -154,8 +157,26 @@ def test_a_killed_search_goes_on_where_it_was(
     # The other went on from its checkpoint: no line for its first epochs again, and its steps are done once.
     own = [line for line in done.stdout.splitlines() if line.startswith(f"trial {cut_off.name}")]
     assert own and not [line for line in own if "epoch 1 of 6" in line or "epoch 2 of 6" in line]
+    # What the scheduler heard in either start is there for a third.
+    assert {trial_id for trial_id, _, _ in heard_by_scheduler(search)} == {
+        run.name for run in (finished, cut_off, last)
+    }
     losses = losses_by_step(cut_off)
     assert sorted(losses) == list(range(1, 19)) and all(len(values) == 1 for values in losses.values())
+
+
+def test_a_search_of_which_tune_knows_no_trial_yet_starts_anew(tmp_path: Path) -> None:
+    """Tuner.restore would go on with one trial of no values."""
+    folder = RunFolder(str(tmp_path), "search")
+    folder.put("tuner.pkl", b"as Tune leaves it first")
+    assert not was_under_way(folder)
+    folder.put("experiment_state-2026-11-26_08-00-00.json", b"{}")
+    assert was_under_way(folder)
+
+
+def heard_by_scheduler(search: Path) -> list[tuple[str, int, float]]:
+    """Trial, epoch and score as they were reported, in all starts."""
+    return [tuple(each) for each in json.loads((search / REPORTS).read_text())["reports"]]
 
 
 def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
