@@ -7,7 +7,7 @@ import torch
 
 from dali_pipelines import Volume
 from models import ThresholdCounts
-from storage import MODALITIES, REGIONS
+from storage import REGIONS
 
 WIDEST = 5.0  # standard deviations: thresholds are tried over -5 … 5 of the normalised image
 
@@ -15,9 +15,9 @@ WIDEST = 5.0  # standard deviations: thresholds are tried over -5 … 5 of the n
 class SingleModalityBaseline:
     """Best IoU per region of `modality >= t` or `modality <= t` inside the brain, over modalities and thresholds."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, modalities: int) -> None:
         self.counts = [
-            ThresholdCounts(num_regions=2 * len(REGIONS), device=device) for _ in MODALITIES
+            ThresholdCounts(num_regions=2 * len(REGIONS), device=device) for _ in range(modalities)
         ]  # a region above the threshold, then each below it
 
     def update(self, volume: Volume) -> None:

@@ -2,7 +2,7 @@
 
 model.safetensors   the weights that were scored, under plain names, without wrapper prefixes
 state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
-config.json         the resolved configuration, the store's digest, modalities and regions
+config.json         the resolved configuration, the store's digest, modalities and regions, each in the network's order
 thresholds.json     the best threshold per region on the validation cases, or those that were given; only where the
                     checkpoint was validated
 curves.json         IoU and Dice of each region at every threshold, on the validation cases; likewise

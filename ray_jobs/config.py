@@ -172,8 +172,12 @@ def describe_start(config: TrainConfig) -> dict[str, Any]:
 
 
 def decode_config(values: Mapping[str, Any]) -> TrainConfig:
-    """The inverse of `run_identity`; what is no part of a run gets its default. Raises InputError for unknown names."""
-    own = {key: value for key, value in values.items() if key not in ("store_digest", "regions", "made_with")}
+    """The inverse of `run_identity`; what is no part of a run gets its default. Raises InputError for unknown names.
+
+    What a checkpoint says beside it is passed over.
+    """
+    beside = ("store_digest", "regions", "modalities", "made_with")
+    own = {key: value for key, value in values.items() if key not in beside}
     decoded: TrainConfig = _decode(TrainConfig, own, "")
     return decoded
 

@@ -21,7 +21,11 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
     cuts = np.array([thresholds[region] for region in REGIONS]).reshape(-1, 1, 1, 1)
     said = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in REGIONS)
     return sections_figure(
-        f"{image.case_id}    {said}", image.image_MDHW, image.regions_RDHW, image.probabilities_RDHW >= cuts
+        f"{image.case_id}    {said}",
+        image.image_MDHW,
+        image.regions_RDHW,
+        image.probabilities_RDHW >= cuts,
+        modalities=image.modalities,
     )
 
 

@@ -30,7 +30,7 @@ from ray_jobs.provenance import git_commit
 from ray_jobs.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.report_page import build_report
 from ray_jobs.spread import spread
-from ray_jobs.trained import find_checkpoint, read_config, read_thresholds
+from ray_jobs.trained import find_checkpoint, read_modalities, read_thresholds, refuse_other_scans
 from storage import MODALITIES, REGIONS, InputError
 
 REFUSED = 3
@@ -60,8 +60,9 @@ class PredictConfig:
     """Also write <case_id>_prob.nii.gz: float32, the regions WT, TC, ET along the fourth axis."""
     figures: bool = True
     """Draw cross-sections and a 3-D render of each case."""
-    modalities: tuple[str, ...] = MODALITIES
-    """The scans the networks were trained on, in that order."""
+    modalities: tuple[str, ...] | None = None
+    """The scans the networks were trained on, in that order. Default: as the checkpoint says; older ones do not, then
+    flair t1 t1ce t2."""
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
     label_convention: str | None = None
@@ -90,27 +91,40 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = parse(arguments, PredictConfig, seldom=SELDOM)
     checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
+    modalities = choose_modalities(config, checkpoints)
     thresholds = choose_thresholds(config, checkpoints)
     folder = PredictionFolder(config.output)
     if folder.folder is not None and "://" not in config.input:
         refuse_overlap(folder.folder.resolve(), Path(config.input).expanduser().resolve())
     console = open_console()
     with ray_running():
-        return _predict(config, checkpoints, thresholds, folder, console)
+        return _predict(config, checkpoints, modalities, thresholds, folder, console)
+
+
+def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Return the scans to read, in order: those given, else the checkpoints' own.
+
+    Raises InputError where a network was trained on others, or on the same in another order.
+    """
+    known = [(checkpoint.uri, own) for checkpoint in checkpoints if (own := read_modalities(checkpoint)) is not None]
+    source, modalities = "--modalities", MODALITIES if config.modalities is None else config.modalities
+    if not known:
+        remedy = "name those it was trained on with --modalities, in that order"
+    elif config.modalities is not None:
+        remedy = "leave out --modalities, or give a checkpoint that was trained on those"
+    else:
+        source, modalities = known[0]
+        remedy = "only networks of the same scans in the same order can be averaged; give one of them alone"
+    for checkpoint in checkpoints:
+        refuse_other_scans(checkpoint, modalities, source, remedy)
+    return modalities
 
 
 def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[float, ...]:
     """Return the thresholds of WT, TC and ET: those given, else the mean of the checkpoints' own.
 
-    Raises InputError where a checkpoint has none, or a network wants other scans than were named.
+    Raises InputError where a checkpoint has none.
     """
-    for checkpoint in checkpoints:
-        wanted = read_config(checkpoint).model.modalities
-        if wanted != len(config.modalities):
-            raise InputError(
-                f"{checkpoint.uri} was trained on {wanted} scans, --modalities names {len(config.modalities)}: "
-                "name those it was trained on, in that order"
-            )
     if config.thresholds is not None:
         return config.thresholds
     found = [read_thresholds(checkpoint) for checkpoint in checkpoints]
@@ -125,6 +139,7 @@ def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint]) 
 def _predict(
     config: PredictConfig,
     checkpoints: Sequence[Checkpoint],
+    modalities: tuple[str, ...],
     thresholds: tuple[float, ...],
     folder: PredictionFolder,
     console: Console,
@@ -135,7 +150,7 @@ def _predict(
     written = told_convention(config.write_convention, {}, flag="--write-convention")
     told = told_convention(config.label_convention, config.label_map)
     cohort = open_cohort(
-        config.input, modalities=config.modalities, names=config.names, told=told, instead=written, workers=workers
+        config.input, modalities=modalities, names=config.names, told=told, instead=written, workers=workers
     )
     convention = written or cohort.source.convention
     refuse_incomplete(convention)
@@ -149,7 +164,7 @@ def _predict(
         probabilities=config.probabilities,
         figures=config.figures,
     )
-    identity = describe_prediction(plan, checkpoints, cohort, config.modalities)
+    identity = describe_prediction(plan, checkpoints, cohort, modalities)
     folder.claim(identity)
     made_by = {**identity, "git_commit": git_commit()}
     total, records = len(cohort.sources), folder.finished(cohort.sources)

@@ -101,8 +101,9 @@ def _open_store(place: str, modalities: Sequence[str]) -> Cohort:
     store = open_store(place)
     if store.settings.modalities != tuple(modalities):
         raise InputError(
-            f"wanted scans {', '.join(modalities)}, {store.uri} has {', '.join(store.settings.modalities)}; "
-            "if the network was trained on those, give them in that order with --modalities"
+            f"wanted the network's scans {', '.join(modalities)}, in that order, {store.uri} has "
+            f"{', '.join(store.settings.modalities)}: give the NIfTI folder, or a store that convert.py --modalities "
+            "made of those; for an older checkpoint, which does not say, name what it was trained on with --modalities"
         )
     if not store.case_ids:
         raise InputError(f"wanted cases to predict in {store.uri}, found none; convert some into it")

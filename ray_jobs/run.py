@@ -169,8 +169,11 @@ def save(
             weights = {name: value.clone() for name, value in run.model.state_dict().items()}
             state |= {"weights": weights, "average": run.average.state_dict()}
         made_with = describe_start(run.plan.config) | {"precision": run.precision.name, "workers": session.world_size}
-        config = run_identity(run.plan.config, run.cache.store.digest)
-        config |= {"regions": list(REGIONS), "made_with": made_with}
+        trained_on = run.cache.store
+        # Beside the identity, not in it: the digest stands for the modalities there, and runs begun before they were
+        # written down go on.
+        config = run_identity(run.plan.config, trained_on.digest)
+        config |= {"modalities": list(trained_on.settings.modalities), "regions": list(REGIONS), "made_with": made_with}
         with weights_to_keep(run):
             if scored is None:
                 return encode_checkpoint(run.model, state=state, config=config)

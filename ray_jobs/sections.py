@@ -45,7 +45,7 @@ def sections_figure(
     label_RDHW: NDArray[np.bool_] | None,
     predicted_RDHW: NDArray[np.bool_],
     *,
-    modalities: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    modalities: Sequence[str],
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Figure:
     """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction.

@@ -16,7 +16,7 @@ from ray_jobs.cohort import cache_folder
 from ray_jobs.console import tracked
 from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.spread import spread
-from ray_jobs.trained import find_checkpoint, open_trained, read_config, read_store_digest
+from ray_jobs.trained import find_checkpoint, open_trained, read_config, read_store_digest, refuse_other_scans
 from ray_jobs.validation import curves_of
 from storage import REGIONS, DecodedCaseCache, InputError, open_store, split_cohort
 
@@ -143,11 +143,13 @@ def most_on_cpus() -> int:
 def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
     """Return the labelled cases of the split that the run of the checkpoint made.
 
-    Raises InputError for none, and for a part of a store that is not the run's: dealt out anew, it may hold cases that
-    the run trained on.
+    Raises InputError for none, for a store of other scans than the network's, and for a part of a store that is not the
+    run's: dealt out anew, it may hold cases that the run trained on.
     """
     assert split in get_args(Split)
     found, store = find_checkpoint(checkpoint), open_store(store_uri)
+    remedy = "give a store that convert.py made of those scans (--modalities, in that order)"
+    refuse_other_scans(found, store.settings.modalities, f"the store {store.uri}", remedy)
     if split == "all":
         case_ids = tuple(info.case_id for info in store.infos() if info.labelled)
     else:

@@ -15,8 +15,15 @@ from models import ThresholdCounts
 from ray_jobs.run_folder import RunFolder
 from ray_jobs.search import SearchConfig, driver_resources
 from ray_jobs.search_results import RESULTS
-from ray_jobs.threshold_scan import ThresholdScan, scan_thresholds
+from ray_jobs.threshold_scan import ThresholdScan, cases_of, scan_thresholds
 from storage import REGIONS, InputError, open_store
+
+
+def check_threshold_search(search: SearchConfig) -> None:
+    """Raise InputError for a checkpoint and store that cannot be scored, before Ray starts."""
+    if search.checkpoint is None or search.training.store is None:
+        raise InputError("--search threshold wants --checkpoint and --store")
+    cases_of(search.training.store, search.split, search.checkpoint)
 
 
 def run_threshold_search(search: SearchConfig, console: Console) -> tuple[dict[str, Any], RunFolder]:

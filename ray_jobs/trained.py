@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,32 @@ def read_config(checkpoint: Checkpoint) -> TrainConfig:
     if values.get("regions") != list(REGIONS):
         raise InputError(f"wanted the regions {list(REGIONS)} in {checkpoint.uri}, found {values.get('regions')}")
     return decode_config(values)
+
+
+def read_modalities(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    """Return the scans that the network was trained on, in its order; None where an older version wrote none down."""
+    modalities: list[str] | None = json.loads(checkpoint.read(CONFIG)).get("modalities")
+    return None if modalities is None else tuple(modalities)
+
+
+def refuse_other_scans(checkpoint: Checkpoint, given: Sequence[str], source: str, remedy: str) -> None:
+    """Raise InputError where the scans that `source` gives are not, in their order, those of the network's training.
+
+    Another order is no error to the network: it would predict, and be wrong. Of an older checkpoint, which does not
+    say what it was trained on, only the number is known.
+    """
+    wanted, trained_on = read_config(checkpoint).model.modalities, read_modalities(checkpoint)
+    if trained_on is None:
+        if wanted != len(given):
+            raise InputError(
+                f"{checkpoint.uri} was trained on {wanted} scans (it does not say which), {source} gives {len(given)}, "
+                f"{', '.join(given)}: {remedy}"
+            )
+    elif trained_on != tuple(given):
+        raise InputError(
+            f"{checkpoint.uri} was trained on {', '.join(trained_on)}, in that order, {source} gives "
+            f"{', '.join(given)}: {remedy}"
+        )
 
 
 def read_store_digest(checkpoint: Checkpoint) -> str:

@@ -48,6 +48,7 @@ class CaseImage:
     """One case with its prediction, for figures."""
 
     case_id: str
+    modalities: tuple[str, ...]
     image_MDHW: NDArray[np.float32]
     regions_RDHW: NDArray[np.bool_]
     probabilities_RDHW: NDArray[np.float32]
@@ -161,7 +162,8 @@ def evaluate(
     own cases a rank returns with their predictions.
     """
     counts = ThresholdCounts(num_regions=len(REGIONS), device=session.device)
-    baseline = SingleModalityBaseline(session.device) if with_baseline else None
+    modalities = cache.store.settings.modalities
+    baseline = SingleModalityBaseline(session.device, modalities=len(modalities)) if with_baseline else None
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
     volumes = VolumeLoader(
@@ -180,7 +182,7 @@ def evaluate(
         if baseline is not None:
             baseline.update(volume)
         if len(images) < keep_images:
-            images.append(_keep(volume, probabilities_RDHW))
+            images.append(_keep(volume, modalities, probabilities_RDHW))
     counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
     bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
     if len(bad) == len(case_ids):
@@ -218,10 +220,11 @@ def curves_of(counts: ThresholdCounts) -> ThresholdCurves:
     return ThresholdCurves(thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
 
 
-def _keep(volume: Volume, probabilities_RDHW: torch.Tensor) -> CaseImage:
+def _keep(volume: Volume, modalities: tuple[str, ...], probabilities_RDHW: torch.Tensor) -> CaseImage:
     assert volume.regions_RDHW is not None
     return CaseImage(
         case_id=volume.case_id,
+        modalities=modalities,
         image_MDHW=volume.image_MDHW.cpu().numpy(),
         regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
         probabilities_RDHW=probabilities_RDHW.cpu().numpy(),

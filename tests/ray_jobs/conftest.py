@@ -19,7 +19,7 @@ from ray_jobs.config import TrainConfig
 from ray_jobs.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.presets import preset
 from ray_jobs.run import TrainPlan
-from storage import REGIONS, CohortStore, assign_splits
+from storage import MODALITIES, REGIONS, CohortStore, assign_splits
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,14 +105,16 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
         seed: int,
         config: TrainConfig | None = None,
         thresholds: tuple[float, ...] | None = (0.502, 0.501, 0.5),
+        modalities: tuple[str, ...] | None = MODALITIES,  # None: by a version that did not write them down
     ) -> str:
         config = config or small_config
         torch.manual_seed(seed)
         model = build_unet(config.model, config.execution)
+        said = {"regions": list(REGIONS)} | ({} if modalities is None else {"modalities": list(modalities)})
         files = encode_checkpoint(
             model,
             state={},
-            config={**run_identity(config, "digest"), "regions": list(REGIONS)},
+            config={**run_identity(config, "digest"), **said},
             thresholds=None if thresholds is None else dict(zip(REGIONS, thresholds, strict=True)),
         )
         record = CheckpointRecord(epoch=1, step=0, metrics={"iou_mean": 0.5})

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from ray_jobs.command import parse_training
-from ray_jobs.config import default_run_name
+from ray_jobs.config import default_run_name, run_identity
 from ray_jobs.presets import PRESETS, preset
 from storage import InputError
 
@@ -76,3 +76,8 @@ def test_run_name_follows_what_the_result_depends_on() -> None:
     assert named() != named(epochs=config.epochs + 1)
     assert named() != default_run_name(config, "another store")
     assert named().startswith("demo-")
+
+
+def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> None:
+    """The store's digest stands for the scans; a key more would refuse them."""
+    assert "modalities" not in run_identity(preset("demo"), "digest")

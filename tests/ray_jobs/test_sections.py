@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ray_jobs.sections import REGION_COLOURS, draw_sections, sections_figure, tumour_to_show
+from storage import MODALITIES
 
 SHAPE = (12, 20, 30)
 IMAGE = np.random.default_rng(0).integers(1, 99, size=(4, *SHAPE))
@@ -21,7 +22,8 @@ def masks(z: int, y: int, x: int) -> NDArray[np.bool_]:
 
 
 def test_a_column_for_each_scan_and_for_label_and_prediction() -> None:
-    figure = sections_figure("case", IMAGE, masks(3, 14, 24), masks(8, 5, 6), spacing_mm=(3.0, 1.0, 1.0))
+    balls = masks(3, 14, 24), masks(8, 5, 6)
+    figure = sections_figure("case", IMAGE, *balls, modalities=MODALITIES, spacing_mm=(3.0, 1.0, 1.0))
     titles = [axis.get_title() for axis in figure.axes[:6]]
     assert titles == ["flair", "t1", "t1ce", "t2", "label", "prediction"]
     scans, labels, predictions = ([axis.images[0].get_array() for axis in figure.axes[at:18:6]] for at in (0, 4, 5))

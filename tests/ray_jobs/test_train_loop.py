@@ -119,7 +119,8 @@ def test_result_checkpoint_and_events(small_config: TrainConfig, make_plan: Make
     weights = safetensors.torch.load_file(checkpoint / "model.safetensors")
     assert not [name for name in weights if name.startswith(("module.", "_orig_mod."))]
     assert torch.load(checkpoint / "state.pt", weights_only=True)["loader"]["epoch"] == 2
-    assert json.loads((checkpoint / "config.json").read_text())["normalisation"] == "zscore"
+    said = json.loads((checkpoint / "config.json").read_text())
+    assert (said["normalisation"], said["modalities"]) == ("zscore", ["flair", "t1", "t1ce", "t2"])
     assert set(json.loads((checkpoint / "thresholds.json").read_text())) == {"WT", "TC", "ET"}
 
     pictures = {file.name for file in (tmp_path / "run").glob("cross_section_*.png")}
