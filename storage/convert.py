@@ -163,7 +163,7 @@ def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -
     try:
         return convention.to_stored(np.ascontiguousarray(source.label_DHW[box_slices(box)]))
     except ValueError as error:
-        remedy = "correct the file, or state the cohort's labels with --label-convention or --label-map"
+        remedy = "correct the file, or convert the cohort with --label-convention or --label-map if all is meant so"
         raise source.refused(path, str(error), remedy) from None
 
 

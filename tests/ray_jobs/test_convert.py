@@ -1,5 +1,6 @@
 """The convert command as a user meets it: what it prints, writes and returns, and what a kill leaves."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,10 +15,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 import ray_jobs.convert
+from ray_jobs.cohort import find_or_make_store
 from ray_jobs.conversion import verify_cohort
 from ray_jobs.convert import REFUSED, main
+from ray_jobs.presets import preset
 from storage import CohortStore, InputError, find_cases, open_store
 from storage.verify import verify_case
 
@@ -42,6 +46,13 @@ def source(phantom_source: Path, tmp_path: Path) -> Path:
 def one_file(source: Path, number: int, role: str) -> Path:
     (path,) = source.glob(f"*_{number:03d}/*_{role}.nii*")
     return path
+
+
+def write_threes(label: Path) -> None:
+    """Write the label's fours as threes."""
+    image = nib.load(label)
+    values = np.asanyarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.where(values == 4, 3, values).astype(np.uint8), image.affine), label)
 
 
 def report_of(store: Path) -> dict[str, object]:
@@ -95,10 +106,7 @@ def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_pa
 
 
 def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, source: Path, tmp_path: Path) -> None:
-    path = one_file(source, 1, "seg")
-    image = nib.load(path)
-    label = np.asanyarray(image.dataobj)
-    nib.save(nib.Nifti1Image(np.where(label == 4, 3, label).astype(np.uint8), image.affine), path)
+    write_threes(one_file(source, 1, "seg"))
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
     with pytest.raises(InputError, match="--label-convention"):
         main(arguments)
@@ -109,6 +117,15 @@ def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, 
     assert all(store.info(case_id).label_lossy for case_id in store.case_ids)
     with pytest.raises(InputError, match="name another store"):
         main([*arguments, "--label-convention", "brats-124"])
+
+
+def test_training_on_ambiguous_labels_names_the_command_that_has_the_flag(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_threes(one_file(source, 1, "seg"))
+    with pytest.raises(InputError, match=r"3 in 1 case, .*convert.py --source \S+/source --store .*--label-convention"):
+        find_or_make_store(dataclasses.replace(preset("demo"), source=str(source)), Console())
 
 
 def test_verify_finds_damage(
