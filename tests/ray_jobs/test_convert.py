@@ -161,6 +161,26 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
 
 
 @pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Trainin_002,P\n", "no case is BraTS20_Trainin_002:"),
+        ("id,subject\n", "columns case_id and subject, .* has id, subject;"),
+        ("id,patient\nBraTS20_Training_001,P\n", "has id, patient;"),
+        ("case_id,subject\nBraTS20_Training_001\n", "has a line without one: BraTS20_Training_001"),
+        ("", "has nothing"),
+    ],
+)
+def test_a_table_of_subjects_that_does_not_fit_is_refused(
+    without_ray: None, source: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    (tmp_path / "subjects.csv").write_text(table)
+    arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
+    with pytest.raises(InputError, match=words):
+        main([*arguments, "--subjects", str(tmp_path / "subjects.csv")])
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--store", "x"], "wanted --source DIR"),
