@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from ray_jobs import predict
+from ray_jobs import benchmark, predict
 from ray_jobs.command import parse_training
 from storage import InputError
 
@@ -43,6 +43,19 @@ def test_every_commands_help_is_one_screen(
     said = capsys.readouterr().out
     assert len(said.splitlines()) <= LINES_OF_A_SCREEN
     assert "default" in said or name == "placement_groups"
+
+
+def test_each_benchmark_says_what_it_measures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        benchmark.main(["--help"])
+    said = capsys.readouterr().out
+    for name in benchmark.benchmarks():
+        (line,) = [line for line in said.splitlines() if f"• {name} " in line]
+        assert "Measure" in line or "Estimate" in line
+    assert "InputError" not in said and "JSON" not in said
 
 
 def test_a_short_flags_text_stands_beside_it(
