@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs.command import parse_training
 from ray_jobs.config import default_run_name
+from ray_jobs.planning import check_world_sizes
 from ray_jobs.presets import PRESETS, preset
 from storage import InputError
 
@@ -76,3 +77,11 @@ def test_run_name_follows_what_the_result_depends_on() -> None:
     assert named() != named(epochs=config.epochs + 1)
     assert named() != default_run_name(config, "another store")
     assert named().startswith("demo-")
+
+
+def test_workers_are_offered_only_where_there_is_room_for_them() -> None:
+    config = parse_training(["--sampling.global-batch-size", "5"])
+    with pytest.raises(InputError, match="give --workers 1, or another"):
+        check_world_sizes(config, 2, 2, room=2)
+    with pytest.raises(InputError, match="give --workers 1 or 5, or another"):
+        check_world_sizes(config, 2, 2)

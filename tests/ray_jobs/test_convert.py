@@ -187,6 +187,19 @@ def test_a_table_of_subjects_that_does_not_fit_is_refused(
         (["--store", "x", "--source", "nowhere"], "found nothing at"),
         (["--store", "x", "--source", ".", "--label-convention", "oops"], "wanted --label-convention brats-124"),
         (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
+        (["--store", "x", "--source", ".", "--label-map", "1", "9"], "--label-map: wanted a stored label from 0 to 4"),
+        (
+            ["--store", "x", "--source", ".", "--label-map", "300", "1"],
+            "wanted values from 0 to 255 in the files, got 300",
+        ),
+        (
+            ["--store", "x", "--source", ".", "--modalities", "flair", "t9"],
+            "t9 is none .*: wanted some of flair, t1, t1ce",
+        ),
+        (
+            ["--store", "x", "--source", ".", "--modalities", "flair", "t9", "--names", "flair", "FL"],
+            "wanted the ending of t9 too, got flair",
+        ),
         (["--store", "x", "--verify"], "wanted a store at"),
         (["--store", "gs://x", "--source", "."], "s3:// URL"),
         (["--store", "x", "--source", ".", "--subjects", "none.csv"], "wanted a CSV"),
