@@ -24,12 +24,19 @@ class SplitConfig:
     """
 
     seed: int = 0
+    """Of the hash that deals the subjects out: another seed, another assignment."""
     validation_fraction: float = 0.15
+    """Share of the subjects that validates: thresholds and the best checkpoint are chosen on it."""
     test_fraction: float = 0.15
+    """Share of the subjects that tests, once at the end; what neither tests nor validates trains."""
     validation_cases: tuple[str, ...] = ()
+    """Ids of the cases that validate, in place of shares; goes with the test cases, and the others train."""
     test_cases: tuple[str, ...] = ()
+    """Ids of the cases that test, in place of shares."""
     folds: int | None = None
+    """Parts of a cross-validation, in place of shares: one validates, the others train, none tests. Default: none."""
     fold: int = 0
+    """The part that validates, from 0 to folds - 1."""
 
     def __post_init__(self) -> None:
         if self.folds is not None and self.validation_cases:

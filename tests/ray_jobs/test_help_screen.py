@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs import benchmark, predict
 from ray_jobs.command import parse_training
+from ray_jobs.help_screen import read_groups
 from storage import InputError
 
 LINES_OF_A_SCREEN = 48
@@ -80,6 +81,13 @@ def test_a_group_has_its_flags_with_the_presets_defaults(capsys: pytest.CaptureF
 def test_everything_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     said = ask(capsys, "--help", "all")
     assert "--min-workers" in said and "--sampling.patch-shape" in said and "--parallel.timeout" in said
+
+
+def test_every_flag_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = read_groups(ask(capsys, "--help", "all"))
+    options = {name: text for group in groups for name, text in group.options.items()}
+    assert len(options) > 80
+    assert [name for name, text in options.items() if not text.partition("(default:")[0].strip()] == []
 
 
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
