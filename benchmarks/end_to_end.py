@@ -64,7 +64,7 @@ class EndToEndBenchmark:
 
 
 def run(config: EndToEndBenchmark) -> None:
-    """Print the table and write the JSON. Raises InputError for an unknown preset or device, or unsuitable sides."""
+    """Measure whether the loader feeds the network: each alone, both together, and the share of time that waits."""
     device, train = find_device(config.device), training_config(config)
     torch.backends.cudnn.benchmark = True
     sides = "x".join(str(side) for side in train.sampling.patch_shape)

@@ -51,10 +51,7 @@ class InferenceBenchmark:
 
 
 def run(config: InferenceBenchmark) -> None:
-    """Print and save the table; MONAI's row is left out where it isn't installed.
-
-    Raises InputError for an unknown or 2-D preset, an unknown device and a window that doesn't suit the network.
-    """
+    """Measure whole-volume inference, our sliding window beside MONAI's (where installed), and counting thresholds."""
     unet, device = find_network(config.preset), find_device(config.device)
     try:
         unet.check_sides(config.window)

@@ -64,7 +64,7 @@ class LoaderBenchmark:
 
 
 def run(config: LoaderBenchmark) -> None:
-    """Measure every stage, print the table and write the JSON."""
+    """Measure what a training patch costs from the store to the trainer, stage by stage, 3-D and 2-D."""
     store = open_store(config.store)
     volumes = SamplingConfig(
         patch_shape=config.patch_shape, global_batch_size=config.batch_size, patches_per_epoch=10_000

@@ -49,7 +49,7 @@ class NetworkCheck:
 
 
 def run(config: NetworkCheck) -> None:
-    """Print the table and write the JSON. Raises InputError without root or tc."""
+    """Measure ranks in network namespaces with slow links beside the scaling model; wants root, ip and tc."""
     if os.geteuid() != 0 or shutil.which("tc") is None or shutil.which("ip") is None:
         raise InputError("network-check wants root, and ip and tc (Debian's iproute2), for network namespaces")
     estimate = ScalingEstimate(

@@ -64,7 +64,7 @@ Patches = Iterator[Any]
 
 
 def run(config: PeersLoaderBenchmark) -> None:
-    """Measure every peer that is installed; print the table and write the JSON."""
+    """Measure the training loaders of nnU-Net v2, MONAI and TorchIO beside ours; those not installed are left out."""
     torch.set_num_threads(1)
     store = open_store(config.store)
     rows = [] if config.only else measure_ours(store, config.patches)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from ray_jobs.console import open_console
 from ray_jobs.provenance import describe_machine, git_commit, today
 
 
@@ -21,10 +21,11 @@ def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None
     table = Table(title=title)
     columns = list(rows[0])
     for column in columns:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+        # Where the terminal is narrow a cell goes on in the next line: a figure that is cut is none.
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right", overflow="fold")
     for row in rows:
         table.add_row(*(as_text(row.get(column, "")) for column in columns))
-    Console().print(table)
+    open_console().print(table)
     if json_file is not None:
         record = {
             "title": title,

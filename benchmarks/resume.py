@@ -37,7 +37,7 @@ class ResumeBenchmark:
 
 
 def run(config: ResumeBenchmark) -> None:
-    """Print the table and write the JSON. Raises InputError for a step that the run does not have."""
+    """Measure what a run loses that is killed in mid-epoch and started again, beside a run left alone."""
     if not 1 <= config.kill_at < EPOCHS * STEPS:
         raise InputError(f"--kill-at wants a step from 1 to {EPOCHS * STEPS - 1}, got {config.kill_at}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -71,7 +71,7 @@ class ScalingEstimate:
 
 
 def run(config: ScalingEstimate) -> None:
-    """Print one row for each instance type and write the JSON."""
+    """Estimate, by a model, what 1 to 64 g4dn nodes would give and where it stops paying; runs anywhere."""
     layers = layer_times(config)
     parameters = sum(layer.parameters for layer in layers)
     one = predict_step(layers, Network(gbit=1, latency=0), Sharing(), ranks=1)

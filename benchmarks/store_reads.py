@@ -37,7 +37,7 @@ class StorageBenchmark:
 
 
 def run(config: StorageBenchmark) -> None:
-    """Print the tables."""
+    """Measure what reading a patch costs: from the store in each layout considered, and from the node's cache."""
     cpu, wall = time.process_time(), time.perf_counter()
     store = open_store(config.store)
     opened = {"CPU-ms": (time.process_time() - cpu) * 1e3, "wall-ms": (time.perf_counter() - wall) * 1e3}

@@ -78,7 +78,7 @@ class Search:
 
 
 def run(config: ThresholdSearchBenchmark) -> None:
-    """Print the table and write the JSON."""
+    """Measure what the best thresholds cost: from one pass, and from one pass for each combination."""
     with tempfile.TemporaryDirectory() as scratch:
         search = Search(make_plan(config.store, preset("demo"), Path(scratch)), Path(scratch) / "run")
         search.score(None)  # what only the first pass pays: decoding the cases

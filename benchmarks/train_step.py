@@ -64,7 +64,7 @@ class Variant:
 
 
 def run(config: TrainStepBenchmark) -> None:
-    """Print and save the table. Raises InputError for an unknown preset, device or sides that don't suit it."""
+    """Measure a training step on synthetic data: time, memory, and what each switch is worth."""
     network, device = find_network(config.preset), find_device(config.device)
     sides = config.patch or _default_sides(network, device)
     try:

@@ -20,29 +20,52 @@ class AugmentationConfig:
     `*_modality_probability` is drawn for each modality of a sample that was chosen.
     """
 
-    mirror_probability: float = 0.5  # for each axis
+    mirror_probability: float = 0.5
+    """Probability of mirroring, for each axis."""
     rotation_probability: float = 0.2
-    rotation_degrees: Range = (-30.0, 30.0)  # for each axis; in 2-D about the slice's normal only
+    """Probability of a rotation."""
+    rotation_degrees: Range = (-30.0, 30.0)
+    """Lowest and highest angle for each axis; in 2-D about the slice's normal only."""
     scale_probability: float = 0.2
-    scale_range: Range = (0.7, 1.4)  # extent the patch shows: 1.4 shows more of the case, smaller
+    """Probability of a zoom."""
+    scale_range: Range = (0.7, 1.4)
+    """Extent that the patch shows: 1.4 shows more of the case, smaller."""
     noise_probability: float = 0.1
+    """Probability of Gaussian noise on all modalities."""
     noise_range: Range = (0.0, 0.1)
+    """Lowest and highest strength of the noise, of intensities with standard deviation 1."""
     noise_drawn_as: Literal["variance", "sigma"] = "variance"
+    """Whether the noise's range is of its variance or of its standard deviation (sigma)."""
     blur_probability: float = 0.2
-    blur_sigma: Range = (0.5, 1.0)  # voxels, drawn for each axis
+    """Probability of a Gaussian blur."""
+    blur_sigma: Range = (0.5, 1.0)
+    """Lowest and highest standard deviation of the blur in voxels, drawn for each axis."""
     blur_modality_probability: float = 0.5
+    """Probability of each modality of a sample that is blurred."""
     brightness_probability: float = 0.15
+    """Probability of intensities times a factor."""
     brightness_range: Range = (0.75, 1.25)
+    """Lowest and highest factor of the brightness."""
     contrast_probability: float = 0.15
+    """Probability of distances from the mean times a factor."""
     contrast_range: Range = (0.75, 1.25)
+    """Lowest and highest factor of the contrast."""
     low_resolution_probability: float = 0.25
+    """Probability of a coarser resolution: down to fewer voxels and up again."""
     low_resolution_range: Range = (0.5, 1.0)
+    """Lowest and highest share of the voxels that are left along each axis."""
     low_resolution_modality_probability: float = 0.5
+    """Probability of each modality of a sample that is made coarser."""
     inverted_gamma_probability: float = 0.1
+    """Probability of a power of the inverted intensities, scaled to [0, 1] for it."""
     gamma_probability: float = 0.3
+    """Probability of a power of the intensities, scaled to [0, 1] for it."""
     gamma_range: Range = (0.7, 1.5)
-    factors_per_modality: bool = True  # brightness, contrast and gamma: one factor a modality, or one for all
-    factors_balanced: bool = True  # half of the factors below 1, half above, whatever the range (nnU-Net's BGContrast)
+    """Lowest and highest exponent of both powers."""
+    factors_per_modality: bool = True
+    """Brightness, contrast and gamma: one factor a modality, or one for all."""
+    factors_balanced: bool = True
+    """Half of the factors below 1, half above, whatever the range (nnU-Net's BGContrast)."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -32,11 +32,15 @@ class SamplingConfig:
     """What a batch is made of. `patch_shape` in voxels: (D, H, W) or, for slices, (H, W)."""
 
     dimensions: Literal[2, 3] = 3
+    """3: blocks; 2: axial slices. The model's must be the same."""
     patch_shape: tuple[int, ...] = (128, 128, 128)
+    """Voxels of a patch: D H W or, for slices, H W."""
     global_batch_size: int = 2
+    """Patches of one optimiser step over all workers, which share it equally."""
     patches_per_epoch: int = 500
-    # Share of the patches that are placed on tumour; exact over any run of samples, not only on average.
+    """Patches of an epoch over all workers; what makes no whole batch is left out."""
     foreground_fraction: float = 1 / 3
+    """Share of the patches that are placed on tumour; exact over any run of samples, not only on average."""
     # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
     # at the price of batches that hold fewer different cases.
     patches_per_case: int = 1

@@ -25,8 +25,11 @@ class LossConfig:
     """bce: binary cross-entropy per region. focal: the same, times (1 - p)^gamma (Lin et al. 2017). ce: cross-entropy
     over the nested labels; wants a network with head="labels". none: Dice alone."""
     dice_weight: float = 1.0
+    """Of the Dice term in the sum."""
     voxel_weight: float = 1.0
+    """Of the voxel term in the sum."""
     focal_gamma: float = 2.0
+    """Exponent of the focal term: the higher, the less do voxels count that are right already."""
     smooth: float = 1e-5
     """Added to both parts of the Dice fraction; above 0, a region absent from truth and prediction scores 1."""
     squared: bool = False

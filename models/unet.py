@@ -27,7 +27,9 @@ class UNetConfig:
     dimensions: Literal[2, 3] = 3
     """3: image BMDHW; 2: image BMHW."""
     modalities: int = 4
+    """Scans of a case: the network's input."""
     regions: int = 3
+    """Regions WT, TC, ET: the network's outputs."""
     widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     """Features of each level, finest first; every level halves the sides."""
     encoder_blocks: tuple[int, ...] | None = None
@@ -40,7 +42,9 @@ class UNetConfig:
     norm_groups: int | None = None
     """Groups of the group normalisation; None: one per feature, which is instance normalisation."""
     down: Literal["strided", "max_pool"] = "strided"
+    """strided: a level's first convolution halves the sides (nnU-Net). max_pool: a pooling before it does."""
     up: Literal["transposed", "nearest"] = "transposed"
+    """transposed: a transposed convolution doubles the sides (nnU-Net). nearest: each voxel is repeated."""
     stem_stride: Literal[1, 2] = 1
     """2: the first convolution halves the sides, and each output's transposed convolution doubles them again. A patch
     then costs an eighth (3-D) or a quarter (2-D): more context is seen for the same work, less of the finest detail."""

@@ -10,6 +10,8 @@ from rich.console import Console
 from ray_jobs.config import TrainConfig, home_folder
 from ray_jobs.conversion import convert_cohort
 from storage import MODALITIES, CohortStore, InputError, find_cases, open_store
+from storage.errors import UnknownLabelsError
+from storage.labels import CONVENTIONS
 from storage.phantom import write_phantom_cohort
 from storage.splits import PARTS
 
@@ -52,7 +54,14 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
         return open_store(config.store)
     source = Path(config.source) if config.source is not None else phantom_source(console)
     uri = str(store_folder(source))
-    for refusal in convert_cohort(source, uri, console=console).refused:
+    try:
+        report = convert_cohort(source, uri, console=console)
+    except UnknownLabelsError as error:  # its flags are those of convert.py
+        raise InputError(
+            f"{error.finding}; say what they mean: python ray_jobs/convert.py --source {source} --store PATH "
+            f"--label-convention {' | '.join(CONVENTIONS)} (or --label-map), then give --store PATH here, not --source"
+        ) from None
+    for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
     return open_store(uri)
 

@@ -36,7 +36,8 @@ class TrainConfig:
     runs: str = "runs"
     """Where runs are kept: a path or an s3:// URL."""
     name: str | None = None
-    """Name of the run; the same name resumes. Default: preset and a hash of configuration and store."""
+    """Name of the run, or of the search: train.py resumes the run of that name, tune.py with --resume the search.
+    Default: preset and a hash of configuration and store."""
     workers: int | None = None
     """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
     min_workers: int | None = None

@@ -59,6 +59,7 @@ def convert_cohort(
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")
+    _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
     committed = store.committed_cases()
@@ -97,6 +98,18 @@ def verify_cohort(
     jobs = [(store.uri, case_id, dict((files or {}).get(case_id, {}))) for case_id in store.case_ids]
     found = _Workers(console or Console(stderr=True), start_workers).map(_verify_one, jobs, "verifying")
     return tuple(problem for problems in found for problem in problems)
+
+
+def _refuse_unknown_ids(subjects: Mapping[str, str], search: CaseSearch, source: Path) -> None:
+    """A misspelt id would leave its exam apart from the person's others: one trains, the other tests."""
+    known = {case.case_id for case in search.cases} | {refusal.case_id for refusal in search.refused}
+    unknown = [case_id for case_id in subjects if case_id not in known]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise InputError(
+            f"--subjects: wanted ids of cases below {source}, such as {search.cases[0].case_id}; "
+            f"no case is {', '.join(unknown[:3])}{more}: correct the ids, or leave these lines out"
+        )
 
 
 def _open_for(

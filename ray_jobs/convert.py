@@ -52,7 +52,7 @@ class ConvertConfig:
     label_map: dict[int, int] = field(default_factory=dict)
     """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
     subjects: Path | None = None
-    """CSV with columns case_id and subject, where ids do not tell which exams are of one person."""
+    """CSV with columns case_id and subject, where ids do not tell which exams are of one person; every id a case."""
 
     def convention(self) -> LabelConvention | None:
         """The convention that was told, if any; raises InputError."""
@@ -136,11 +136,19 @@ def read_subjects(path: Path | None) -> dict[str, str] | None:
     """The subject of each case id by the CSV; raises InputError when it is not one."""
     if path is None:
         return None
+    wanted = "--subjects: wanted a CSV with columns case_id and subject"
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            return {row["case_id"]: row["subject"] for row in csv.DictReader(lines)}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"wanted a CSV with columns case_id and subject, {path}: {error}") from None
+            table = csv.DictReader(lines)
+            columns, rows = table.fieldnames or [], list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{wanted}, {path}: {error}") from None
+    if not {"case_id", "subject"} <= set(columns):
+        raise InputError(f"{wanted}, {path} has {', '.join(columns) or 'nothing'}; name them so in its first line")
+    for row in rows:
+        if not row["case_id"] or not row["subject"]:
+            raise InputError(f"{wanted}, {path} has a line without one: {','.join(map(str, row.values()))}; fill it in")
+    return {row["case_id"]: row["subject"] for row in rows}
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _read_options(lines: Sequence[str]) -> dict[str, str]:
     name = ""
     for line in lines:
         text = line.strip("│").strip()
-        if text.startswith("-"):
+        if re.match(r"--?[A-Za-z]", text):  # no default that goes on below a flag, such as -30.0
             name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line
             options[name] = " ".join(first)
         elif name:

@@ -22,6 +22,7 @@ class OptimiserConfig:
     """poly: falls to zero as (1 - step / steps) ** 0.9 (nnU-Net's). cosine: half a wave (Loshchilov and Hutter 2017).
     plateau: a tenth whenever the validation IoU has not risen for ten validations (ReduceLROnPlateau), no warm-up."""
     weight_decay: float = 1e-5
+    """Pull of the weights towards zero: the optimiser's weight decay."""
     clip_norm: float | None = 12.0
     """Gradients are scaled down to this norm; 12 is nnU-Net's."""
     warmup_steps: int = 20

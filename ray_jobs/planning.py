@@ -6,7 +6,7 @@ from rich.console import Console
 
 from ray_jobs.cohort import cache_folder, find_or_make_store
 from ray_jobs.config import TrainConfig
-from ray_jobs.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.ray_start import choose_workers, most_workers, refuse_hidden_folder
 from ray_jobs.run import TrainPlan
 from ray_jobs.run_folder import RunFolder
 from storage import InputError, split_cohort
@@ -38,7 +38,7 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     """Choose workers, convert what is to be converted, deal the cases out. Raises InputError for what cannot run."""
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     least = config.min_workers or workers
-    check_world_sizes(config, least, workers)
+    check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
     store = find_or_make_store(config, console)
     splits = split_cohort(store, config.splits)
     refuse_hidden_folder(store.uri, "store")
@@ -46,14 +46,17 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     return Decided(plan=plan, store_digest=store.digest, workers=workers, least_workers=least, use_gpu=use_gpu)
 
 
-def check_world_sizes(config: TrainConfig, least: int, most: int) -> None:
-    """Raise InputError where some number of workers that the run may have cannot share out the batch equally."""
+def check_world_sizes(config: TrainConfig, least: int, most: int, *, room: int | None = None) -> None:
+    """Raise InputError where some number of workers that the run may have cannot share out the batch equally.
+
+    `room` is how many workers there can be at most.
+    """
     batch = config.sampling.global_batch_size
     if least > most:
         raise InputError(f"--min-workers {least} is more than --workers {most}")
     for workers in range(least, most + 1):
         if batch % workers:
-            fits = [size for size in range(1, batch + 1) if batch % size == 0]
+            fits = [size for size in range(1, min(batch, room or batch) + 1) if batch % size == 0]
             raise InputError(
                 f"--sampling.global-batch-size {batch} does not divide among {workers} workers: "
                 f"give --workers {' or '.join(map(str, fits))}, or another batch size"

@@ -189,6 +189,9 @@ def _predict(
             if predicted is None:
                 refuse(case_id, name_case(case_id, outcome.error or ""))
             else:
+                if "label_refused" in predicted.record:
+                    said = f"not scored {predicted.record['label_refused']}"
+                    console.print(said, markup=False, style="yellow", soft_wrap=True)
                 about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
                 records[case_id] = folder.finish(predicted.files, about)
     done = [records[case_id] for case_id in cohort.sources if case_id in records]

@@ -108,6 +108,8 @@ class CasePredictor:
         clock.lap("writing")
         label_RDHW = whole_scan_label(held)
         record = describe_case(held.case, predicted_RDHW, label_RDHW)
+        if held.label_refused is not None:
+            record["label_refused"] = held.label_refused
         clock.lap("scoring")
         if plan.figures:
             inside = (slice(None), *box_slices(held.case.bbox))

@@ -95,8 +95,7 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
 
     On a private cluster more workers than CPUs or GPUs are refused; on a cluster that may grow they are waited for.
     """
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    gpus, cpus = _count_devices()
     use_gpu = gpus > 0 if gpu is None else gpu
     if on_a_cluster():
         return asked or (gpus if use_gpu else 0) or 2, use_gpu
@@ -108,6 +107,17 @@ def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
     if asked > limit:
         raise InputError(f"--workers {asked} wants {asked} {kind}, this machine has {limit}: give --workers {limit}")
     return asked, use_gpu
+
+
+def most_workers(*, use_gpu: bool) -> int | None:
+    """Return how many workers a private cluster has room for; None on a cluster, which may grow."""
+    gpus, cpus = _count_devices()
+    return None if on_a_cluster() else gpus if use_gpu else cpus
+
+
+def _count_devices() -> tuple[int, int]:
+    resources = ray.cluster_resources()
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
 
 
 def refuse_hidden_folder(folder: str, what: str) -> None:

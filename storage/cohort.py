@@ -12,7 +12,7 @@ from typing import Any
 from storage.case import Case
 from storage.convert import convert_case
 from storage.detection import detect_convention
-from storage.errors import CaseRefusedError, InputError, Refusal
+from storage.errors import CaseRefusedError, InputError, Refusal, UnknownLabelsError
 from storage.index import ROOT_KEY
 from storage.info import CaseInfo, SourceFile, canonical_json
 from storage.labels import LabelConvention
@@ -60,8 +60,8 @@ def choose_convention(
 ) -> LabelConvention:
     """What the user told, else what the folder states, else what the store has, else what the labels show.
 
-    Raises InputError when it cannot be told, or when new cases show that a value means something else than it does in
-    the store that they are to join.
+    Raises UnknownLabelsError when it cannot be told, or when new cases show that a value means something else than it
+    does in the store that they are to join.
     """
     if told is not None:
         return told
@@ -76,9 +76,10 @@ def choose_convention(
     used = {value for values in values_by_case.values() for value in values or ()}
     for value in sorted(used & set(shown.stored_by_source) & set(stored.stored_by_source)):
         if shown.stored_by_source[value] != stored.stored_by_source[value]:
-            raise InputError(
+            raise UnknownLabelsError(
                 f"wanted cases with labels {stored.name}, as the store has, found {shown.name}, where {value} means "
-                f"something else; name another store, or say --label-convention {stored.name} if they are meant so"
+                "something else",
+                f"name another store, or say --label-convention {stored.name} if they are meant so",
             )
     return stored
 

@@ -163,18 +163,24 @@ def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -
     try:
         return convention.to_stored(np.ascontiguousarray(source.label_DHW[box_slices(box)]))
     except ValueError as error:
-        remedy = "correct the file, or state the cohort's labels with --label-convention or --label-map"
+        remedy = "correct the file, or convert the cohort with --label-convention or --label-map if all is meant so"
         raise source.refused(path, str(error), remedy) from None
 
 
 def _box_of(source: _SourceCase) -> Box:
-    """The box of every voxel that any modality or the label has non-zero."""
-    mask_DHW = source.scans_DHW[0] != 0
-    for scan_DHW in source.scans_DHW[1:]:
-        mask_DHW |= scan_DHW != 0
-    if not mask_DHW.any():
+    """The box of every voxel that any modality or the label has non-zero. A scan without any is refused."""
+    masks = {modality: scan != 0 for modality, scan in zip(source.modalities, source.scans_DHW, strict=True)}
+    blank = [modality for modality, mask in masks.items() if not mask.any()]
+    if len(blank) == len(masks):
         finding = "an empty brain: every voxel of every modality is 0"
         raise source.refused(source.first_path, finding, "download or export the scans again")
+    if blank:
+        finding = f"wanted a scan, every voxel of {blank[0]} is 0"
+        remedy = "download or export it again, or, where the cohort does without, leave it out of --modalities"
+        raise source.refused(source.case.files[blank[0]], finding, remedy)
+    mask_DHW = np.zeros_like(masks[source.modalities[0]])
+    for scan_mask_DHW in masks.values():
+        mask_DHW |= scan_mask_DHW
     if source.label_DHW is not None:
         mask_DHW |= source.label_DHW != 0
     box = bounding_box(mask_DHW)

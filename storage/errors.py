@@ -11,6 +11,17 @@ class InputError(Exception):
     """
 
 
+class UnknownLabelsError(InputError):
+    """What the labels mean cannot be told, or contradicts the store: `remedy` is that of a command with the flags."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(finding, remedy)
+        self.finding, self.remedy = finding, remedy
+
+    def __str__(self) -> str:
+        return f"{self.finding}; {self.remedy}"
+
+
 class CorruptStoreError(InputError):
     """Bytes in a store (or in a cache of it) are not the bytes that were written. The message names the place."""
 

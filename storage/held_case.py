@@ -15,10 +15,11 @@ from storage.store import CohortStore
 
 @dataclass(frozen=True, kw_only=True)
 class HeldCase:
-    """A case's record and voxels."""
+    """A case's record and voxels. `label_refused` says why its label was left out, where there was one to leave out."""
 
     case: CaseInfo
     arrays: CaseArrays
+    label_refused: str | None = None
 
     def info(self, case_id: str) -> CaseInfo:
         """The record; raises InputError for another case."""
@@ -43,11 +44,16 @@ def hold_stored(store: CohortStore, case_id: str) -> HeldCase:
 
 
 def hold_source(case: Case, modalities: Sequence[str], convention: LabelConvention) -> HeldCase:
-    """Read a case from its files, as a conversion would; raises InputError with file, finding and remedy."""
+    """Read a case from its files, as a conversion would; raises InputError with file, finding and remedy.
+
+    A label that a conversion would refuse is left out, and said to be: a prediction does not need it.
+    """
     try:
         arrays, info = read_source_case(case, tuple(modalities), convention)
     except CaseRefusedError as error:
-        raise InputError(str(error)) from None
+        if case.label is None or error.refusal.file != str(case.label):
+            raise InputError(str(error)) from None
+        return replace(hold_source(replace(case, label=None), modalities, convention), label_refused=str(error.refusal))
     named = {"image": arrays.image_MDHW, "label": arrays.label_DHW}
     records = {
         name: ArrayRecord(

@@ -40,8 +40,13 @@ class LabelConvention:
         if self.stored_by_source.get(0) != BACKGROUND:
             raise ValueError(f"label convention {self.name}: 0 must mean background, got {dict(self.stored_by_source)}")
         for source, stored in self.stored_by_source.items():
-            if not 0 <= source <= 255 or not 0 <= stored < len(STORED_LABEL_NAMES):
-                raise ValueError(f"label convention {self.name}: {source}:{stored} is outside 0..255:0..4")
+            if not 0 <= source <= 255:
+                raise ValueError(
+                    f"wanted values from 0 to 255 in the files, got {source} (which {stored} is to stand for)"
+                )
+            if not 0 <= stored < len(STORED_LABEL_NAMES):
+                meant = ", ".join(f"{label} {name}" for label, name in enumerate(STORED_LABEL_NAMES))
+                raise ValueError(f"wanted a stored label from 0 to 4 for the value {source} ({meant}), got {stored}")
 
     @property
     def lossy(self) -> bool:

@@ -147,7 +147,9 @@ def _parse_header(data: bytes) -> nib.Nifti1Header:
     sizes = {int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big")}
     kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header if 348 in sizes else None
     if kind is None or len(data) < kind.template_dtype.itemsize:
-        raise NiftiError("not a NIfTI file", "name NIfTI files only (.nii, .nii.gz)")
+        raise NiftiError(
+            "not a NIfTI file, whatever its name", "export it as NIfTI (.nii, .nii.gz) or download it again"
+        )
     try:
         header = kind(data[: kind.template_dtype.itemsize], check=True)
         shape = tuple(int(side) for side in header.get_data_shape())

@@ -45,10 +45,11 @@ def find_cases(
     `modalities` are those a case must have. `names` replaces the BraTS file names: it maps each modality, and "label",
     to the end of its file's name (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
     `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `root` is not a folder or
-    holds no NIfTI file.
+    holds no NIfTI file, and for modalities that no file can be.
     """
     if not root.is_dir():
         raise InputError(f"wanted a folder of BraTS cases, found {'a file' if root.exists() else 'nothing'} at {root}")
+    _check_modalities(modalities, names)
     refused: list[Refusal] = []
     cases: list[Case] = []
     convention: LabelConvention | None = None
@@ -77,6 +78,20 @@ def find_cases(
         refused=tuple(sorted([*refused, *twice], key=lambda refusal: (refusal.case_id, refusal.file))),
         convention=convention,
     )
+
+
+def _check_modalities(modalities: Sequence[str], names: Mapping[str, str] | None) -> None:
+    unknown = [modality for modality in modalities if modality not in (MODALITIES if names is None else names)]
+    if unknown and names is None:
+        raise InputError(
+            f"--modalities: {unknown[0]} is none that BraTS names say: wanted some of {', '.join(MODALITIES)}; "
+            f"for others say how the files' names end with --names {unknown[0]} ENDING …"
+        )
+    if unknown:
+        raise InputError(
+            f"--names: wanted the ending of {unknown[0]} too, got {', '.join(names or ())}; add it, or leave "
+            f"{unknown[0]} out of --modalities"
+        )
 
 
 def _walk(root: Path, refused: list[Refusal]) -> Iterator[tuple[Path, list[Path]]]:

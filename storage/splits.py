@@ -24,18 +24,27 @@ class SplitConfig:
     """
 
     seed: int = 0
+    """Of the hash that deals the subjects out: another seed, another assignment."""
     validation_fraction: float = 0.15
+    """Share of the subjects that validates: thresholds and the best checkpoint are chosen on it."""
     test_fraction: float = 0.15
+    """Share of the subjects that tests, once at the end; what neither tests nor validates trains."""
     validation_cases: tuple[str, ...] = ()
+    """Ids of the cases that validate, in place of shares; goes with the test cases, and the others train."""
     test_cases: tuple[str, ...] = ()
+    """Ids of the cases that test, in place of shares."""
     folds: int | None = None
+    """Parts of a cross-validation, in place of shares: one validates, the others train, none tests. Default: none."""
     fold: int = 0
+    """The part that validates, from 0 to folds - 1."""
 
     def __post_init__(self) -> None:
         if self.folds is not None and self.validation_cases:
             raise ValueError("folds and validation_cases exclude each other: give one of them")
-        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
-            raise ValueError(f"wanted at least 2 folds and a fold from 0 on, got fold {self.fold} of {self.folds}")
+        if self.folds is not None and self.folds < 2:
+            raise ValueError(f"wanted at least 2 folds, got {self.folds}")
+        if self.folds is not None and not 0 <= self.fold < self.folds:
+            raise ValueError(f"wanted a fold from 0 to {self.folds - 1} of {self.folds} folds, got fold {self.fold}")
         for name, value in (("validation", self.validation_fraction), ("test", self.test_fraction)):
             if not 0.0 < value < 1.0:
                 raise ValueError(f"wanted a {name}_fraction between 0 and 1, got {value}")
@@ -112,6 +121,12 @@ def assign_folds(
     if folds < 2:
         raise InputError(f"wanted at least 2 folds, got {folds}")
     labelled = sorted((info for info in infos if info.labelled), key=lambda info: info.case_id)
+    subjects = len({info.subject for info in labelled})
+    if subjects < folds:
+        fewer = f", or take --splits.folds {subjects} or fewer" if subjects >= 2 else ""
+        raise InputError(
+            f"wanted at least {folds} labelled subjects, one for each fold, found {subjects}; add cases{fewer}"
+        )
     names = [str(index) for index in range(folds)]
     part_of_subject = _deal(labelled, dict.fromkeys(names, 1.0 / folds), seed, known or {})
     return tuple(tuple(info.case_id for info in labelled if part_of_subject[info.subject] == name) for name in names)

@@ -6,6 +6,7 @@ import pytest
 
 from ray_jobs.command import parse_training
 from ray_jobs.config import default_run_name, run_identity
+from ray_jobs.planning import check_world_sizes
 from ray_jobs.presets import PRESETS, preset
 from storage import InputError
 
@@ -81,3 +82,11 @@ def test_run_name_follows_what_the_result_depends_on() -> None:
 def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> None:
     """The store's digest stands for the scans; a key more would refuse them."""
     assert "modalities" not in run_identity(preset("demo"), "digest")
+
+
+def test_workers_are_offered_only_where_there_is_room_for_them() -> None:
+    config = parse_training(["--sampling.global-batch-size", "5"])
+    with pytest.raises(InputError, match="give --workers 1, or another"):
+        check_world_sizes(config, 2, 2, room=2)
+    with pytest.raises(InputError, match="give --workers 1 or 5, or another"):
+        check_world_sizes(config, 2, 2)

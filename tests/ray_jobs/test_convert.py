@@ -1,5 +1,6 @@
 """The convert command as a user meets it: what it prints, writes and returns, and what a kill leaves."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,10 +15,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 import ray_jobs.convert
+from ray_jobs.cohort import find_or_make_store
 from ray_jobs.conversion import verify_cohort
 from ray_jobs.convert import REFUSED, main
+from ray_jobs.presets import preset
 from storage import CohortStore, InputError, find_cases, open_store
 from storage.verify import verify_case
 
@@ -42,6 +46,13 @@ def source(phantom_source: Path, tmp_path: Path) -> Path:
 def one_file(source: Path, number: int, role: str) -> Path:
     (path,) = source.glob(f"*_{number:03d}/*_{role}.nii*")
     return path
+
+
+def write_threes(label: Path) -> None:
+    """Write the label's fours as threes."""
+    image = nib.load(label)
+    values = np.asanyarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.where(values == 4, 3, values).astype(np.uint8), image.affine), label)
 
 
 def report_of(store: Path) -> dict[str, object]:
@@ -95,10 +106,7 @@ def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_pa
 
 
 def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, source: Path, tmp_path: Path) -> None:
-    path = one_file(source, 1, "seg")
-    image = nib.load(path)
-    label = np.asanyarray(image.dataobj)
-    nib.save(nib.Nifti1Image(np.where(label == 4, 3, label).astype(np.uint8), image.affine), path)
+    write_threes(one_file(source, 1, "seg"))
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
     with pytest.raises(InputError, match="--label-convention"):
         main(arguments)
@@ -109,6 +117,15 @@ def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, 
     assert all(store.info(case_id).label_lossy for case_id in store.case_ids)
     with pytest.raises(InputError, match="name another store"):
         main([*arguments, "--label-convention", "brats-124"])
+
+
+def test_training_on_ambiguous_labels_names_the_command_that_has_the_flag(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_threes(one_file(source, 1, "seg"))
+    with pytest.raises(InputError, match=r"3 in 1 case, .*convert.py --source \S+/source --store .*--label-convention"):
+        find_or_make_store(dataclasses.replace(preset("demo"), source=str(source)), Console())
 
 
 def test_verify_finds_damage(
@@ -144,12 +161,45 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
 
 
 @pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Trainin_002,P\n", "no case is BraTS20_Trainin_002:"),
+        ("id,subject\n", "columns case_id and subject, .* has id, subject;"),
+        ("id,patient\nBraTS20_Training_001,P\n", "has id, patient;"),
+        ("case_id,subject\nBraTS20_Training_001\n", "has a line without one: BraTS20_Training_001"),
+        ("", "has nothing"),
+    ],
+)
+def test_a_table_of_subjects_that_does_not_fit_is_refused(
+    without_ray: None, source: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    (tmp_path / "subjects.csv").write_text(table)
+    arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
+    with pytest.raises(InputError, match=words):
+        main([*arguments, "--subjects", str(tmp_path / "subjects.csv")])
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--store", "x"], "wanted --source DIR"),
         (["--store", "x", "--source", "nowhere"], "found nothing at"),
         (["--store", "x", "--source", ".", "--label-convention", "oops"], "wanted --label-convention brats-124"),
         (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
+        (["--store", "x", "--source", ".", "--label-map", "1", "9"], "--label-map: wanted a stored label from 0 to 4"),
+        (
+            ["--store", "x", "--source", ".", "--label-map", "300", "1"],
+            "wanted values from 0 to 255 in the files, got 300",
+        ),
+        (
+            ["--store", "x", "--source", ".", "--modalities", "flair", "t9"],
+            "t9 is none .*: wanted some of flair, t1, t1ce",
+        ),
+        (
+            ["--store", "x", "--source", ".", "--modalities", "flair", "t9", "--names", "flair", "FL"],
+            "wanted the ending of t9 too, got flair",
+        ),
         (["--store", "x", "--verify"], "wanted a store at"),
         (["--store", "gs://x", "--source", "."], "s3:// URL"),
         (["--store", "x", "--source", ".", "--subjects", "none.csv"], "wanted a CSV"),

@@ -4,8 +4,9 @@ import importlib
 
 import pytest
 
-from ray_jobs import predict
+from ray_jobs import benchmark, predict
 from ray_jobs.command import parse_training
+from ray_jobs.help_screen import read_groups
 from storage import InputError
 
 LINES_OF_A_SCREEN = 48
@@ -45,6 +46,19 @@ def test_every_commands_help_is_one_screen(
     assert "default" in said or name == "placement_groups"
 
 
+def test_each_benchmark_says_what_it_measures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        benchmark.main(["--help"])
+    said = capsys.readouterr().out
+    for name in benchmark.benchmarks():
+        (line,) = [line for line in said.splitlines() if f"• {name} " in line]
+        assert "Measure" in line or "Estimate" in line
+    assert "InputError" not in said and "JSON" not in said
+
+
 def test_a_short_flags_text_stands_beside_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +81,13 @@ def test_a_group_has_its_flags_with_the_presets_defaults(capsys: pytest.CaptureF
 def test_everything_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     said = ask(capsys, "--help", "all")
     assert "--min-workers" in said and "--sampling.patch-shape" in said and "--parallel.timeout" in said
+
+
+def test_every_flag_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = read_groups(ask(capsys, "--help", "all"))
+    options = {name: text for group in groups for name, text in group.options.items()}
+    assert len(options) > 80
+    assert [name for name, text in options.items() if not text.partition("(default:")[0].strip()] == []
 
 
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:

@@ -163,6 +163,19 @@ def test_files_of_ones_own_names_without_labels_need_no_word_on_labels(
     assert set(np.unique(labels_of(tmp_path / "out" / "anna_seg.nii.gz"))) <= {0, 1, 2, 4}
 
 
+def test_a_case_whose_label_does_not_fit_is_predicted_without_scores(
+    run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(source / TWO)
+    shutil.rmtree(source / THREE)
+    (source / ONE / f"{ONE}_seg.nii.gz").write_bytes(b"")
+    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), "--no-figures"]
+    status, printed = run(*arguments, "--checkpoint", make_checkpoint("a", seed=1))
+    assert status == 0 and f"not scored {ONE} (" in printed
+    (case,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]
+    assert not case["labelled"] and "zero bytes" in case["label_refused"]
+
+
 def test_where_no_case_can_be_segmented_that_is_written_too(
     run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
 ) -> None:

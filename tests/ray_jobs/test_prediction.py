@@ -16,7 +16,7 @@ from models import RegionRules
 from ray_jobs.config import TrainConfig
 from ray_jobs.label_choice import refuse_incomplete, told_convention
 from ray_jobs.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictedCase, PredictionPlan
-from ray_jobs.prediction_input import FolderInput, StoreInput
+from ray_jobs.prediction_input import FolderInput, StoreInput, open_cohort
 from ray_jobs.trained import open_trained
 from storage import REGIONS, CohortStore, Frame, InputError, find_cases
 from storage.labels import BRATS_124, CONVENTIONS, GLI_2024, MODALITIES
@@ -148,3 +148,8 @@ def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phan
     )
     with pytest.raises(InputError, match="wanted case nobody"):
         MakePredictor(plan=plan, use_gpu=False)()("nobody")
+
+
+def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder of NIfTI cases or a store, found nothing at .*nowhere"):
+        open_cohort(str(tmp_path / "nowhere"), modalities=MODALITIES, names={}, told=None, instead=None, workers=1)

@@ -228,6 +228,10 @@ def empty_all(writer: Any, paths: dict[str, Path]) -> None:
         writer.save(paths[role], np.zeros(writer.shape_XYZ, dtype=np.int16))
 
 
+def empty_one(writer: Any, paths: dict[str, Path]) -> None:
+    writer.save(paths["t2"], np.zeros(writer.shape_XYZ, dtype=np.int16))
+
+
 def put_nan(writer: Any, paths: dict[str, Path]) -> None:
     writer.save(paths["t1"], np.full(writer.shape_XYZ, np.nan, dtype=np.float32))
 
@@ -238,6 +242,7 @@ def put_nan(writer: Any, paths: dict[str, Path]) -> None:
         (change_shape, "_t1ce", r"shape \(22, 18, 20\), A_flair.nii.gz has \(22, 20, 18\)", "resample"),
         (change_affine, "_t2", "affine differs from that of A_flair.nii.gz by up to 1.5 mm", "resample"),
         (empty_all, "_flair", "empty brain", "export"),
+        (empty_one, "_t2", "every voxel of t2 is 0", "export"),
         (put_nan, "_t1", "NaN", "repair"),
         (change_label(3), "_seg", r"\[3\] are outside the convention brats-124", "--label-convention"),
         (lambda writer, paths: paths["t1"].write_bytes(b""), "_t1", "zero bytes", "again"),

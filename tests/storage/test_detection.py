@@ -48,8 +48,25 @@ def test_what_could_be_read_in_two_ways_is_refused(naming: Naming, case_id: str,
 
 
 def test_the_refusal_names_a_case_of_each_label() -> None:
-    with pytest.raises(InputError, match="3 in 1 cases, such as B; 4 in 2 cases, such as A"):
+    with pytest.raises(InputError, match="3 in 1 case, such as B; 4 in 2 cases, such as A"):
         detect_convention(cohort(Naming.UNDERSCORE, "A", "B", "C"), {"A": (4,), "B": (3,), "C": (4,)})
+
+
+@pytest.mark.parametrize(
+    ("naming", "usual", "odd", "expected"),
+    [(Naming.UNDERSCORE, 4, 3, "brats-124"), (Naming.HYPHEN, 3, 4, "brats-123")],
+)
+def test_one_odd_file_among_many_does_not_stop_the_cohort(naming: Naming, usual: int, odd: int, expected: str) -> None:
+    case_ids = [f"BraTS-MET-{number:05d}-000" for number in range(11)]
+    cases = cohort(naming, *case_ids)
+    values: dict[str, tuple[int, ...]] = dict.fromkeys(case_ids, (1, 2, usual))
+    assert detect_convention(cases, {**values, case_ids[0]: (1, 2, odd)}).name == expected
+    with pytest.raises(InputError, match="cannot tell"):  # both in one case: no slip
+        detect_convention(cases, {**values, case_ids[0]: (1, 2, odd, usual)})
+    with pytest.raises(InputError, match="cannot tell"):  # not few
+        detect_convention(cases, {**values, case_ids[0]: (odd,), case_ids[1]: (odd,)})
+    with pytest.raises(InputError, match="cannot tell"):  # cases without either are no evidence
+        detect_convention(cases, {**dict.fromkeys(case_ids, (1, 2)), case_ids[0]: (odd,), case_ids[1]: (usual,)})
 
 
 def test_two_namings_in_one_cohort_are_refused() -> None:

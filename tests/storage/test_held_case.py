@@ -8,7 +8,7 @@ import pytest
 
 from storage import CohortStore, InputError, convert_case, create_store, find_cases
 from storage.held_case import hold_source, hold_stored
-from storage.labels import BRATS_124, MODALITIES
+from storage.labels import BRATS_123, BRATS_124, MODALITIES
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,14 @@ def test_another_case_is_refused(phantom_source: Path, store: CohortStore) -> No
     held = hold_stored(store, store.case_ids[0])
     with pytest.raises(InputError, match="wanted case other, only"):
         held.read_case("other")
+
+
+def test_a_label_that_does_not_fit_is_left_out(phantom_source: Path, tmp_path: Path) -> None:
+    case = find_cases(phantom_source).cases[0]
+    held = hold_source(case, MODALITIES, BRATS_123)  # its label has fours
+    assert held.case.case_id == case.case_id and held.arrays.label_DHW is None and not held.case.labelled
+    assert held.label_refused is not None and f"{case.label}): label values [4]" in held.label_refused
+    assert hold_source(case, MODALITIES, BRATS_124).label_refused is None
 
 
 def test_a_bad_file_is_refused_by_name(phantom_source: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def edit(start: int, new: bytes) -> Callable[[bytes], bytes]:
     ("change", "words"),
     [
         (lambda raw: b"", "zero bytes"),
-        (lambda raw: b"not an image at all" * 30, "not a NIfTI file"),
+        (lambda raw: b"not an image at all" * 30, "not a NIfTI file, whatever its name"),
         (lambda raw: gzip.compress(b"neither"), "not a NIfTI file"),
         (lambda raw: raw[: len(raw) // 2], "truncated"),
         (lambda raw: raw[:-4], "truncated"),

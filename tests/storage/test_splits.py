@@ -118,16 +118,18 @@ def test_folds_cover_every_case_once_and_keep_subjects_and_shares() -> None:
 
 
 def test_too_few_subjects_for_the_folds() -> None:
-    with pytest.raises(InputError, match="wanted at least 5 labelled subjects"):
+    with pytest.raises(InputError, match=r"wanted at least 5 labelled subjects.*found 4; .*--splits\.folds 4 or fewer"):
         assign_folds(cohort(4), folds=5)
+    with pytest.raises(InputError, match=r"found 1; add cases$"):
+        assign_folds(cohort(1), folds=2)
 
 
 @pytest.mark.parametrize(
-    ("folds", "fold"),
-    [(1, 0), (5, 5), (5, -1)],
+    ("folds", "fold", "words"),
+    [(1, 0, "at least 2 folds"), (5, 5, "a fold from 0 to 4 of 5"), (5, -1, "a fold from 0 to 4 of 5")],
 )
-def test_a_fold_that_is_not_there_is_refused(folds: int, fold: int) -> None:
-    with pytest.raises(ValueError, match="fold"):
+def test_a_fold_that_is_not_there_is_refused(folds: int, fold: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         SplitConfig(folds=folds, fold=fold)
 
 
