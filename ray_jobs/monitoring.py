@@ -16,6 +16,7 @@ from ray_jobs.event_file import EventFile
 from ray_jobs.figures import draw_cross_section, draw_threshold_curves
 from ray_jobs.live_metrics import gpu_memory
 from ray_jobs.session import Progress, Session
+from ray_jobs.spent import Spent
 from ray_jobs.step_clock import STEP_PARTS, StepClock
 from ray_jobs.validation import Evaluation
 
@@ -29,25 +30,6 @@ class _StepNote:
     step: int
     result: StepResult
     learning_rate: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Spent:
-    """Patches trained on, in how many seconds, of which waiting for them. A mean over the ranks."""
-
-    patches: int = 0
-    seconds: float = 0.0
-    wait: float = 0.0
-
-    def __add__(self, other: "_Spent") -> "_Spent":
-        return _Spent(
-            patches=self.patches + other.patches, seconds=self.seconds + other.seconds, wait=self.wait + other.wait
-        )
-
-    def rates(self) -> dict[str, float]:
-        if not self.seconds:
-            return {"patches_per_second": 0.0, "data_wait_fraction": 0.0}
-        return {"patches_per_second": self.patches / self.seconds, "data_wait_fraction": self.wait / self.seconds}
 
 
 class Monitor:
@@ -67,8 +49,8 @@ class Monitor:
         self._skipped = 0
         self._iou = float("nan")
         self._last_step: dict[str, float] = {}  # what was written of it
-        self._spent = _Spent()  # in the epochs before, in all starts
-        self._spent_before = _Spent()  # in this epoch's steps of earlier starts
+        self._spent = Spent()  # in the epochs before, in all starts
+        self._spent_before = Spent()  # in this epoch's steps of earlier starts
         self._told = 0.0
         self._named: set[tuple[str, str]] = set()
         self._start_clock()
@@ -116,7 +98,7 @@ class Monitor:
         self._spent += self._spent_before + spent
         if not self._steps:  # resumed after the epoch's last step
             spent = self._spent_before
-        self._losses, self._losses_before, self._spent_before = [], [], _Spent()
+        self._losses, self._losses_before, self._spent_before = [], [], Spent()
         metrics = {
             "epoch": epoch + 1,
             "loss": loss,
@@ -166,7 +148,7 @@ class Monitor:
         """Return the epoch so far, in plain types: a loss for each step, averaged over the ranks. All ranks call it."""
         losses = self._losses_of_all_ranks()
         # Between two epochs the clock still runs, for the validation.
-        spent = self._spent_before + self._spent_in_this_start() if self._loader.step else _Spent()
+        spent = self._spent_before + self._spent_in_this_start() if self._loader.step else Spent()
         return {
             "losses": losses,
             "learning_rate": self._learning_rate,
@@ -181,7 +163,7 @@ class Monitor:
         self._losses_before, self._learning_rate = list(state["losses"]), state["learning_rate"]
         # Checkpoints of earlier versions say nothing of these.
         self._last_step = dict(state.get("last_step", {}))
-        self._spent, self._spent_before = _Spent(**state.get("spent", {})), _Spent(**state.get("spent_in_epoch", {}))
+        self._spent, self._spent_before = Spent(**state.get("spent", {})), Spent(**state.get("spent_in_epoch", {}))
 
     def time_spent(self) -> dict[str, float]:
         """Return the seconds of this start by what they were spent on, a mean over the ranks. All ranks call it."""
@@ -226,15 +208,19 @@ class Monitor:
         self._steps = 0
         self._started, self._seconds_before = time.perf_counter(), dict(self._clock.seconds)
 
-    def _spent_in_this_start(self) -> _Spent:
-        """Of this epoch's steps. Every rank calls it."""
-        seconds, wait = self._mean_over_ranks([time.perf_counter() - self._started, self._waited()])
-        patches = self._steps * self._loader.sampling.global_batch_size
-        return _Spent(patches=patches, seconds=seconds, wait=wait) if patches else _Spent()
+    def _spent_in_this_start(self) -> Spent:
+        """On this epoch's steps, a mean over the ranks. Every rank calls it."""
+        own = self._spent_here()
+        seconds, wait = self._mean_over_ranks([own.seconds, own.wait])
+        return Spent(patches=own.patches, seconds=seconds, wait=wait) if own.patches else Spent()
 
-    def _waited(self) -> float:
-        """Seconds that this epoch's steps have waited for their batches."""
-        return self._clock.seconds["wait"] - self._seconds_before["wait"]
+    def _spent_here(self) -> Spent:
+        """On this epoch's steps in this start, by this rank's clock."""
+        return Spent(
+            patches=self._steps * self._loader.sampling.global_batch_size,
+            seconds=time.perf_counter() - self._started,
+            wait=self._clock.seconds["wait"] - self._seconds_before["wait"],
+        )
 
     def _seconds_per_step(self) -> dict[str, float]:
         """The parts of this epoch's steps on this rank, in the mean."""
@@ -269,16 +255,15 @@ class Monitor:
         return self._losses_before + self._mean_over_ranks(self._losses)
 
     def _news(self, stage: str, *, loss: float = float("nan"), message: str = "") -> Progress:
-        seconds = time.perf_counter() - self._started
-        patches = self._steps * self._loader.sampling.global_batch_size
+        spent = self._spent_here()
         return Progress(
             stage=stage,
             epoch=self._loader.epoch,
             step=self._loader.step,
             steps=self._loader.steps_per_epoch,
             loss=loss,
-            patches_per_second=patches / seconds if seconds else 0.0,
-            data_wait_fraction=self._waited() / seconds if seconds else 0.0,
+            patches_per_second=spent.patches_per_second,
+            data_wait_fraction=spent.data_wait_fraction,
             iou=self._iou,
             message=message,
         )

@@ -69,14 +69,16 @@ def open_cohort(
     names say, then BraTS' first convention. Raises InputError where nothing can be predicted, where the meaning of
     labels cannot be told, and for a place some node does not see.
     """
-    if "://" not in place and not Path(place).expanduser().is_dir():
-        found = "a file" if Path(place).expanduser().exists() else "nothing"
+    if "://" in place:
+        return _open_store(place, modalities)
+    folder = Path(place).expanduser().resolve()
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
         raise InputError(
             f"wanted --input with a folder of NIfTI cases or a store, found {found} at {place}; check the path"
         )
-    if "://" in place or Objects(place).get(ROOT_KEY) is not None:
+    if Objects(place).get(ROOT_KEY) is not None:
         return _open_store(place, modalities)
-    folder = Path(place).expanduser().resolve()
     refuse_hidden_source(folder)
     search = find_cases(folder, modalities=modalities, names=names or None)
     if not search.cases:

@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     if store is None:
         raise InputError("wanted --store PATH_OR_URL, got none, and BRATS_STORE is not set")
     checkpoint = find_checkpoint(config.checkpoint)
-    cases_of(store, config.split, checkpoint.uri)  # what is wrong is said before Ray starts
+    case_ids = cases_of(store, config.split, checkpoint.uri)  # what is wrong is said before Ray starts
     console = open_console()
     with ray_running():
-        scan = scan_thresholds(checkpoint.uri, store, config.split, console, workers=config.workers)
+        scan = scan_thresholds(checkpoint.uri, store, config.split, case_ids, console, workers=config.workers)
     output = write_scan(scan, config.output or f"{checkpoint.uri}/scored-{config.split}")
     print_scan(scan, console)
     console.print(f"{output}/thresholds.json and thresholds.png", soft_wrap=True, highlight=False)

@@ -1,7 +1,7 @@
 """The counts of every threshold over a split's cases: inference spread over the cluster once, then no more of it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -100,9 +100,9 @@ class ThresholdScan:
 
 
 def scan_thresholds(
-    checkpoint: str, store_uri: str, split: Split, console: Console, *, workers: int | None
+    checkpoint: str, store_uri: str, split: Split, case_ids: Sequence[str], console: Console, *, workers: int | None
 ) -> ThresholdScan:
-    """Predict every case of the split once, over the cluster, and count. Bad cases are named and left out.
+    """Predict every case of the split (`cases_of`) once, over the cluster, and count. Bad cases are named and left out.
 
     `workers` predict at once; None stands for one per GPU or, where there are none, as many as there is room for.
     Raises InputError where no case can be scored.
@@ -111,7 +111,6 @@ def scan_thresholds(
     store = open_store(store_uri)
     refuse_hidden_folder(store.uri, "store")
     refuse_hidden_folder(found.uri, "checkpoint")
-    case_ids = cases_of(store_uri, split, checkpoint)
     some, use_gpu = choose_workers(workers, gpu=None)
     if workers is None and not use_gpu:
         some = max(some, most_on_cpus())

@@ -19,29 +19,40 @@ from ray_jobs.threshold_scan import ThresholdScan, cases_of, scan_thresholds
 from storage import REGIONS, InputError, open_store
 
 
-def check_threshold_search(search: SearchConfig) -> None:
-    """Raise InputError for a checkpoint and store that cannot be scored, before Ray starts."""
-    if search.checkpoint is None or search.training.store is None:
-        raise InputError("--search threshold wants --checkpoint and --store")
-    cases_of(search.training.store, search.split, search.checkpoint)
+def cases_to_score(search: SearchConfig) -> tuple[str, ...]:
+    """Return the cases of the search's split. Raises InputError for a checkpoint and store that cannot be scored."""
+    checkpoint, store_uri = _scored(search)
+    return cases_of(store_uri, search.split, checkpoint)
 
 
-def run_threshold_search(search: SearchConfig, console: Console) -> tuple[dict[str, Any], RunFolder]:
-    """Score the checkpoint at every threshold of the grid, each in a trial; return what results.json says."""
-    if search.checkpoint is None or search.training.store is None:
-        raise InputError("--search threshold wants --checkpoint and --store")
-    store = open_store(search.training.store)
+def run_threshold_search(
+    search: SearchConfig, case_ids: Sequence[str], console: Console
+) -> tuple[dict[str, Any], RunFolder]:
+    """Score the checkpoint on these cases at every threshold of the grid, each in a trial.
+
+    Returns what results.json says.
+    """
+    checkpoint, store_uri = _scored(search)
+    store = open_store(store_uri)
     name = search.training.name or f"thresholds-{store.digest[:8]}"
     folder = RunFolder(search.training.runs, name)
     if folder.read(RESULTS) is not None:
         raise InputError(f"search {name} in {folder.runs} is finished: give another --name")
-    scan = scan_thresholds(search.checkpoint, store.uri, search.split, console, workers=search.training.workers)
+    workers = search.training.workers
+    scan = scan_thresholds(checkpoint, store.uri, search.split, case_ids, console, workers=workers)
     thresholds = grid_of(search.threshold_steps, scan.counts)
     with console.status(f"{len(thresholds)} trials"):
         rows = run_trials(scan.counts, thresholds, folder)
     found = {"trials": rows, "best": best_of(rows), "exact": _exact(scan), "split": search.split}
     folder.write(RESULTS, found)
     return found, folder
+
+
+def _scored(search: SearchConfig) -> tuple[str, str]:
+    """The checkpoint and the store."""
+    if search.checkpoint is None or search.training.store is None:
+        raise InputError("--search threshold wants --checkpoint and --store")
+    return search.checkpoint, search.training.store
 
 
 def grid_of(steps: int, counts: ThresholdCounts) -> list[float]:

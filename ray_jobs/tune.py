@@ -18,7 +18,7 @@ from ray_jobs.run_folder import RunFolder
 from ray_jobs.search import SearchConfig, run_search
 from ray_jobs.search_figure import save_search_figure
 from ray_jobs.search_results import RESULTS, describe_values
-from ray_jobs.threshold_search import check_threshold_search, print_threshold_search, run_threshold_search
+from ray_jobs.threshold_search import cases_to_score, print_threshold_search, run_threshold_search
 from storage import REGIONS
 
 MOST_TRIALS_AT_ONCE = 8
@@ -29,15 +29,20 @@ SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--t
 def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
     search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig, seldom=SELDOM)
-    if search.search == "threshold":
-        check_threshold_search(search)
-    else:
-        check_input(search.training)
     console = open_console()
+    return _search_thresholds(search, console) if search.search == "threshold" else _search_fields(search, console)
+
+
+def _search_thresholds(search: SearchConfig, console: Console) -> int:
+    case_ids = cases_to_score(search)  # what is wrong is said before Ray starts
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        if search.search == "threshold":
-            print_threshold_search(*run_threshold_search(search, console), console)
-            return 0
+        print_threshold_search(*run_threshold_search(search, case_ids, console), console)
+    return 0
+
+
+def _search_fields(search: SearchConfig, console: Console) -> int:
+    check_input(search.training)
+    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
         rows, folder = run_search(search, console)
     scored = any("iou" in row for row in rows)
     if scored:

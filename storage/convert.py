@@ -4,6 +4,7 @@ Shapes: M modality, D H W voxels z y x in LPS, X Y Z voxels in the source's own 
 """
 
 import base64
+import functools
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -178,9 +179,7 @@ def _box_of(source: _SourceCase) -> Box:
         finding = f"wanted a scan, every voxel of {blank[0]} is 0"
         remedy = "download or export it again, or, where the cohort does without, leave it out of --modalities"
         raise source.refused(source.case.files[blank[0]], finding, remedy)
-    mask_DHW = np.zeros_like(masks[source.modalities[0]])
-    for scan_mask_DHW in masks.values():
-        mask_DHW |= scan_mask_DHW
+    mask_DHW = functools.reduce(np.logical_or, masks.values())
     if source.label_DHW is not None:
         mask_DHW |= source.label_DHW != 0
     box = bounding_box(mask_DHW)

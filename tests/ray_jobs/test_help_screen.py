@@ -1,6 +1,7 @@
 """The help of commands that have every field of a run as a flag."""
 
 import importlib
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -15,6 +16,13 @@ LINES_OF_A_SCREEN = 48
 def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         parse_training(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def first_screen(main: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
     assert ended.value.code == 0
     return capsys.readouterr().out
 
@@ -38,10 +46,7 @@ def test_every_commands_help_is_one_screen(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as ended:
-        importlib.import_module(f"ray_jobs.{name}").main(["--help"])
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
+    said = first_screen(importlib.import_module(f"ray_jobs.{name}").main, capsys)
     assert len(said.splitlines()) <= LINES_OF_A_SCREEN
     assert "default" in said or name == "placement_groups"
 
@@ -50,9 +55,7 @@ def test_each_benchmark_says_what_it_measures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit):
-        benchmark.main(["--help"])
-    said = capsys.readouterr().out
+    said = first_screen(benchmark.main, capsys)
     for name in benchmark.benchmarks():
         (line,) = [line for line in said.splitlines() if f"• {name} " in line]
         assert "Measure" in line or "Estimate" in line
@@ -63,9 +66,7 @@ def test_a_short_flags_text_stands_beside_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit):
-        predict.main(["--help"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = first_screen(predict.main, capsys).splitlines()
     (line,) = [line for line in lines if line.startswith("--input STR")]
     assert "Folder with NIfTI cases" in line
     assert not [line for line in lines if "--label-map" in line]
