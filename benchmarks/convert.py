@@ -22,13 +22,13 @@ from typing import Any
 from zlib_ng import zlib_ng
 
 from benchmarks.report import report
-from storage.case import Case
-from storage.convert import convert_case
 from storage.errors import InputError
-from storage.gunzip import gunzip, is_gzip
-from storage.layout import DEFAULT_LAYOUT, Layout
-from storage.search import find_cases
-from storage.store import create_store
+from storage.scans.case import Case
+from storage.scans.case_search import find_cases
+from storage.scans.gunzip import gunzip, is_gzip
+from storage.store.case_conversion import convert_case
+from storage.store.cohort_store import create_store
+from storage.store.layout import DEFAULT_LAYOUT, Layout
 
 LAYOUTS: dict[str, Layout] = {
     "ours: zstd 1, byte shuffle, 1 MiB blocks, chunks to 96, sharded": DEFAULT_LAYOUT,

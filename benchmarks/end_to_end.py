@@ -20,14 +20,14 @@ from benchmarks.report import report
 from dali_pipelines import Batch
 from models import PrecisionName, StepResult
 from models.unet import channels_last_format
-from ray_jobs.config import TrainConfig
-from ray_jobs.presets import preset
-from ray_jobs.run import Run, TrainPlan, prepare
-from ray_jobs.session import LocalSession
-from ray_jobs.step_clock import DeviceMark, HostMark, Mark
-from ray_jobs.train_loop import train_step
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run import Run, TrainPlan, prepare
+from ray_jobs.training.train_loop import train_step
+from ray_jobs.watching.step_clock import DeviceMark, HostMark, Mark
 from storage import CohortStore, DecodedCaseCache, Splits, convert_case, create_store, find_cases, open_store
-from storage.phantom import write_phantom_cohort
+from storage.scans.phantom import write_phantom_cohort
 
 WARM_UP = 3
 PHANTOM_CASES = 6

@@ -15,8 +15,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from dali_pipelines import PatchLoader
-from ray_jobs.run import TrainPlan, prepare
-from ray_jobs.session import Session
+from ray_jobs.on_ray.session import Session
+from ray_jobs.training.run import TrainPlan, prepare
 
 WARM_UP = 5
 LATE_SECONDS = 0.001  # handing over a batch that is ready takes less

@@ -24,7 +24,7 @@ import torch
 from benchmarks.report import report
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, Batch, PatchLoader, SamplingConfig
 from storage import DecodedCaseCache, InputError, convert_case, create_store, find_cases, open_store
-from storage.phantom import write_phantom_cohort
+from storage.scans.phantom import write_phantom_cohort
 
 # A place that falls on the border of two voxels may round either way on another processor.
 LABEL_TOLERANCE = 1e-5  # share of the voxels of resampled samples; of all others none may differ

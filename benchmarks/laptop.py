@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.page import PAGE, RECORDS, ROOT, render
-from storage.phantom import write_phantom_cohort
+from storage.scans.phantom import write_phantom_cohort
 
 PHANTOM_CASES = 6
 CONVERTED_CASES = "4"  # nnU-Net's preprocessing takes most of the time

@@ -1,7 +1,7 @@
 """The scaling model against ranks in network namespaces whose links are held to a rate; needs root and `tc`.
 
 `python ray_jobs/benchmark.py network-check` predicts and measures the step of two ranks for the link of each g4dn type
-and for each switch of ray_jobs/parallel.py; `--ranks 4` makes it four, on one bridge. Bytes and rates are a tenth of
+and for each switch of parallel.py; `--ranks 4` makes it four, on one bridge. Bytes and rates are a tenth of
 what they stand for, so that times are as they would be: this machine's own link is not fast enough for the rest. No
 GPU computes; see network_worker.py.
 """

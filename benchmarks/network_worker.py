@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from models.rank_sums import sum_over_ranks
-from ray_jobs.parallel import ParallelConfig, distribute
+from ray_jobs.settings.groups import ParallelConfig
+from ray_jobs.training.parallel import distribute
 
 WARM_UP = 3
 LATENCY_ROUNDS = 50

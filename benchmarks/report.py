@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from ray_jobs.console import open_console
-from ray_jobs.provenance import describe_machine, git_commit, today
+from ray_jobs.settings.console import open_console
+from ray_jobs.watching.provenance import describe_machine, git_commit, today
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.end_to_end import synthetic_store
 from benchmarks.report import report
 from benchmarks.resume_worker import EPOCHS, STEPS
-from ray_jobs.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from storage import InputError
 
 SECONDS_BETWEEN_LOOKS = 0.02

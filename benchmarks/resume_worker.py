@@ -9,11 +9,11 @@ import torch
 
 from dali_pipelines import Batch
 from models import StepResult
-from ray_jobs import train_loop
-from ray_jobs.checkpoint_store import CheckpointConfig
-from ray_jobs.presets import preset
-from ray_jobs.run import Run, TrainPlan
-from ray_jobs.session import LocalSession
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.settings.groups import CheckpointConfig
+from ray_jobs.settings.presets import preset
+from ray_jobs.training import train_loop
+from ray_jobs.training.run import Run, TrainPlan
 from storage import assign_splits, open_store
 
 EPOCHS, STEPS = 2, 40  # steps an epoch

@@ -11,11 +11,11 @@ import numpy as np
 
 from benchmarks.convert import LAYOUTS
 from benchmarks.report import report
-from storage.cache import DecodedCaseCache
-from storage.convert import write_case_array
-from storage.info import CaseInfo, Shape
-from storage.layout import Layout
-from storage.store import CohortStore, create_store, open_store
+from storage.cases.info import CaseInfo, Shape
+from storage.store.cache import DecodedCaseCache
+from storage.store.case_conversion import write_case_array
+from storage.store.cohort_store import CohortStore, create_store, open_store
+from storage.store.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from benchmarks.end_to_end import make_plan
 from benchmarks.report import report
 from models import build_unet, choose_precision
 from models.thresholds import ThresholdCounts
-from ray_jobs.presets import preset
-from ray_jobs.run import TrainPlan
-from ray_jobs.session import LocalSession
-from ray_jobs.validation import CaseEvaluator, Evaluation, evaluate
+from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation, evaluate
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run import TrainPlan
 from storage import REGIONS, DecodedCaseCache, open_store
 
 CS231N_STEPS = 19  # thresholds a region: 6,859 combinations

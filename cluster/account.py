@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_account import PROJECT, Account, say, there_already
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
-from ray_jobs.exit_status import run_command
+from ray_jobs.settings.exit_status import run_command
 from storage import InputError
 
 HERE = Path(__file__).parent

@@ -1,24 +1,9 @@
-"""Zarr stores to device batches, through NVIDIA DALI. Imports storage; never Ray, never models."""
+"""Zarr stores to device batches, through NVIDIA DALI. Imports storage; never Ray, never models.
 
-from dali_pipelines.augmentation import AUGMENTATION_PRESETS, AugmentationConfig
-from dali_pipelines.delivery import Batch
-from dali_pipelines.loader import PatchLoader
-from dali_pipelines.sampling import PatchPlan, SamplingConfig
-from dali_pipelines.shard import Shard
-from dali_pipelines.source import CaseReadError, OnBadCase, Replacement
-from dali_pipelines.volumes import Volume, VolumeLoader
+The public names are in __init__.pyi; each is imported when it is first asked for, so that a command which only parses
+its flags does not wait for PyTorch, DALI or Zarr.
+"""
 
-__all__ = [
-    "AUGMENTATION_PRESETS",
-    "AugmentationConfig",
-    "Batch",
-    "CaseReadError",
-    "OnBadCase",
-    "PatchLoader",
-    "PatchPlan",
-    "Replacement",
-    "SamplingConfig",
-    "Shard",
-    "Volume",
-    "VolumeLoader",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,8 +17,8 @@ from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
 from dali_pipelines.intensity import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
+from storage.cases.frame import Frame, FramedCase
 from storage.errors import InputError
-from storage.frame import Frame, FramedCase
 
 # Further streams of random numbers of an epoch, set apart from the samples' own by their length.
 CASE_ORDER, FOREGROUND_PHASE = 0, 1

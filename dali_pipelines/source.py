@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from dali_pipelines.buffers import Buffer, BufferPool
 from dali_pipelines.sampling import PatchPlan, PatchSampler
 from storage import CaseArrays, CaseInfo
+from storage.cases.patch import clip_patch
 from storage.errors import CorruptStoreError, InputError
-from storage.patch import clip_patch
 
 # A replacement case may be unreadable as well; more than this many in a row is no accident.
 MAX_ATTEMPTS = 8

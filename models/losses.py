@@ -4,53 +4,14 @@ Letters in names: B batch, R region, L labels with the background first, V voxel
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.config import LossConfig
 from models.nested import labels_from_regions, region_logits_from_label_logits, with_background
 from models.rank_sums import sum_over_ranks
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """loss = dice_weight * (1 - Dice) + voxel_weight * voxel term, summed over the outputs by their weights."""
-
-    dice: Literal["batch", "sample", "none"] = "batch"
-    """batch: one Dice a region over the voxels of all workers. sample: mean over samples. none: no Dice."""
-    voxel: Literal["bce", "ce", "focal", "none"] = "bce"
-    """bce: binary cross-entropy per region. focal: the same, times (1 - p)^gamma (Lin et al. 2017). ce: cross-entropy
-    over the nested labels; wants a network with head="labels". none: Dice alone."""
-    dice_weight: float = 1.0
-    """Of the Dice term in the sum."""
-    voxel_weight: float = 1.0
-    """Of the voxel term in the sum."""
-    focal_gamma: float = 2.0
-    """Exponent of the focal term: the higher, the less do voxels count that are right already."""
-    smooth: float = 1e-5
-    """Added to both parts of the Dice fraction; above 0, a region absent from truth and prediction scores 1."""
-    squared: bool = False
-    """Squares in the Dice denominator (V-Net)."""
-    output_weights: tuple[float, ...] | None = None
-    """Of the outputs, finest first; None: 1, 1/2, 1/4 … divided by their sum, as nnU-Net."""
-
-    def __post_init__(self) -> None:
-        if self.dice == "none" and self.voxel == "none":
-            raise ValueError("LossConfig: dice='none' and voxel='none' leave nothing to train on")
-        if self.smooth < 0 or self.focal_gamma < 0:
-            raise ValueError(f"LossConfig: smooth and focal_gamma can't be negative, got {self}")
-
-    @property
-    def head(self) -> Literal["regions", "labels"]:
-        """The UNetConfig.head that this loss trains."""
-        return "labels" if self.voxel == "ce" else "regions"
-
-
-PYTORCH3DUNET_LOSS = LossConfig(dice="batch", voxel="bce", smooth=0.0, squared=True)
-"""pytorch-3dunet's BCEDiceLoss, which cs231n-3d-segmentation trained with."""
 
 
 class Loss(nn.Module):

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+from models.config import PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)

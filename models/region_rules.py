@@ -12,7 +12,6 @@ Letters in names: R region from the outermost to the innermost, D H W voxels z y
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-OverlapRule = Literal["inner", "outer"]
+from models.config import OverlapRule
 
 _CORNERS_TOUCH = np.ones((3, 3, 3), dtype=bool)
 

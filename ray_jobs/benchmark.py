@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from ray_jobs.exit_status import run_command
+from ray_jobs.settings.exit_status import run_command
 
 
 def benchmarks() -> dict[str, Callable[[Any], None]]:

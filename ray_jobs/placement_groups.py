@@ -4,18 +4,21 @@ Ray frees a job's groups when it ends; a driver that is killed while its workers
 next run then waits for resources that nobody uses. Needs a running cluster (RAY_ADDRESS, or run it as a job).
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
-from ray_jobs.console import open_console
-from ray_jobs.exit_status import run_command
-from ray_jobs.leaked_groups import LeakedGroup, find_leaked_groups
-from ray_jobs.ray_start import on_a_cluster, ray_running
+from ray_jobs.settings.console import open_console
+from ray_jobs.settings.exit_status import run_command
 from storage import InputError
+
+if TYPE_CHECKING:
+    from ray_jobs.on_ray.leaked_groups import LeakedGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +32,16 @@ class PlacementGroupsConfig:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = tyro.cli(PlacementGroupsConfig, args=list(arguments), description=__doc__)
-    if not on_a_cluster():
+    if not os.environ.get("RAY_ADDRESS"):
         raise InputError(
             "wanted a cluster, RAY_ADDRESS is not set: "
             "use `ray job submit -- python ray_jobs/placement_groups.py`, or set it to the head's address"
         )
+    from ray_jobs.on_ray.leaked_groups import (
+        find_leaked_groups,  # Ray takes seconds: not before the command line stands
+    )
+    from ray_jobs.on_ray.ray_start import ray_running
+
     console = open_console()
     with ray_running():
         leaked = find_leaked_groups()
@@ -48,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def show(group: LeakedGroup, console: Console, *, removed: bool) -> None:
+def show(group: "LeakedGroup", console: Console, *, removed: bool) -> None:
     """Print one group on a line."""
     held = ", ".join(f"{amount:g} {name}" for name, amount in sorted(group.resources.items()))
     verb = "freed" if removed else "leaked"

@@ -9,9 +9,9 @@ from typing import Literal
 
 import tyro
 
-from ray_jobs.draining import DrainError, drain, find_node
-from ray_jobs.exit_status import run_command
-from ray_jobs.metadata_service import NOTICE, MetadataError, MetadataService
+from ray_jobs.on_ray.draining import DrainError, drain, find_node
+from ray_jobs.on_ray.metadata_service import NOTICE, MetadataError, MetadataService
+from ray_jobs.settings.exit_status import run_command
 from storage import InputError
 
 log = logging.getLogger("spot_watcher")

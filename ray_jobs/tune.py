@@ -1,27 +1,15 @@
 """Search learning rate and thresholds with Ray Tune: `python ray_jobs/tune.py --help`. A trial is a Ray Train run."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+from ray_jobs.searching.cases_to_score import cases_of
+from ray_jobs.searching.search_config import SearchConfig
+from ray_jobs.settings.command import parse_over_preset
+from ray_jobs.settings.console import open_console
+from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.input_check import check_input
 
-from ray_jobs.checkpoint import RECORD
-from ray_jobs.checkpoint_store import BEST
-from ray_jobs.cohort import check_input
-from ray_jobs.command import parse_over_preset
-from ray_jobs.console import open_console
-from ray_jobs.exit_status import run_command
-from ray_jobs.ray_start import ray_running
-from ray_jobs.run_folder import RunFolder
-from ray_jobs.search import SearchConfig, run_search
-from ray_jobs.search_figure import save_search_figure
-from ray_jobs.search_results import RESULTS, describe_values
-from ray_jobs.threshold_search import cases_to_score, print_threshold_search, run_threshold_search
-from storage import REGIONS
-
-MOST_TRIALS_AT_ONCE = 8
 # What the first screen of --help leaves out.
 SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--threshold-steps", "--precision")
 
@@ -29,58 +17,18 @@ SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--t
 def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
     search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig, seldom=SELDOM)
-    console = open_console()
-    return _search_thresholds(search, console) if search.search == "threshold" else _search_fields(search, console)
+    if search.search == "threshold":
+        checkpoint, store = search.to_score()
+        case_ids = cases_of(store, search.split, checkpoint)
+        from ray_jobs.searching.job import (
+            search_thresholds,  # PyTorch, DALI and Ray take seconds: not before the command line stands
+        )
 
-
-def _search_thresholds(search: SearchConfig, console: Console) -> int:
-    case_ids = cases_to_score(search)  # what is wrong is said before Ray starts
-    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        print_threshold_search(*run_threshold_search(search, case_ids, console), console)
-    return 0
-
-
-def _search_fields(search: SearchConfig, console: Console) -> int:
+        return search_thresholds(search, case_ids, open_console())
     check_input(search.training)
-    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        rows, folder = run_search(search, console)
-    scored = any("iou" in row for row in rows)
-    if scored:
-        save_search_figure(rows, folder)
-    print_trials(rows, folder, console)
-    return 0 if scored else 1
+    from ray_jobs.searching.job import search_fields
 
-
-def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console) -> None:
-    """Print one line per trial, best first, and where the best one is."""
-    table = Table(title=f"search {folder.name}")
-    table.add_column("values")
-    table.add_column("status")
-    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in REGIONS), "patches/s", "cost"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
-    console.print(table)
-    for row in rows:
-        if "error" in row:
-            why = f"failed ({describe_values(row['values'])}): {row['error']}"
-            console.print(why, markup=False, style="yellow", soft_wrap=True)
-        elif "iou" in row and row.get("checkpoint", "") is None:
-            why = f"no checkpoint of the trial with {describe_values(row['values'])} was written: it cannot be the best"
-            console.print(why, markup=False, style="yellow", soft_wrap=True)
-    console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
-    if any("iou" in row for row in rows):
-        console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)
-    if folder.read(f"{BEST}/{RECORD}") is not None:
-        console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
-
-
-def _figures(row: Mapping[str, Any]) -> list[str]:
-    cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
-    if "iou" not in row:
-        return [""] * (3 + len(REGIONS)) + [cost]
-    regions = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in REGIONS]
-    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *regions, f"{row['patches_per_second']:.1f}", cost]
+    return search_fields(search, open_console())
 
 
 if __name__ == "__main__":

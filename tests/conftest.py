@@ -28,7 +28,7 @@ REAL_CASES = Path(__file__).parents[2] / "shared" / "data" / "brats2018"
 @pytest.fixture(scope="session")
 def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of six synthetic cases as BraTS 2020 NIfTI files."""
-    from storage.phantom import write_phantom_cohort
+    from storage.scans.phantom import write_phantom_cohort
 
     return write_phantom_cohort(tmp_path_factory.mktemp("phantom"), cases=6, seed=1)
 
@@ -53,7 +53,7 @@ class Head:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Find a port that nobody has."""
-    from ray_jobs.ray_start import find_free_port
+    from ray_jobs.on_ray.ray_start import find_free_port
 
     return find_free_port
 
@@ -71,7 +71,7 @@ def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
 
 @contextmanager
 def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
-    from ray_jobs.ray_start import find_free_port
+    from ray_jobs.on_ray.ray_start import find_free_port
 
     dashboard = find_free_port()
     home = tmp_path / "home"

@@ -1,4 +1,4 @@
-"""Imports go one way, and no file of ray_jobs hides a library."""
+"""Imports go one way, between packages and between the rooms of one, and nothing hides a library."""
 
 import ast
 import subprocess
@@ -9,6 +9,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# The rooms of a package in their order: each may import those before it. What lies beside them comes first or last.
+ROOMS = {
+    "storage": ("labels", "scans", "cases", "store", "splits"),
+    "ray_jobs": (
+        "settings",
+        "on_ray",
+        "checkpoints",
+        "evaluation",
+        "pictures",
+        "watching",
+        "training",
+        "searching",
+        "predicting",
+    ),
+}
+# All that a user types, and what opens the door.
+DOOR = {
+    *("train", "tune", "threshold", "convert", "predict", "spot_watcher", "placement_groups"),
+    "__init__",
+}
 
 # What each package may import of the others, and what it must not know.
 MAY_IMPORT = {
@@ -25,16 +46,47 @@ MUST_NOT_KNOW = {
 }
 
 
-def imported(file: Path) -> set[str]:
-    """Top-level names of all imports in `file`, those inside functions included."""
+def imported_modules(file: Path) -> set[str]:
+    """Dotted names of all modules that `file` imports or may import, inside functions too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} imports relatively"
-            names.add(node.module or "")
-    return {name.split(".")[0] for name in names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of all imports in `file`, those inside functions included."""
+    return {name.split(".")[0] for name in imported_modules(file)}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_have_an_order(package: str) -> None:
+    rooms = ROOMS[package]
+    here = {folder.name for folder in (ROOT / package).iterdir() if folder.is_dir() and folder.name != "__pycache__"}
+    assert here == set(rooms)
+    for index, room in enumerate(rooms):
+        init = ast.parse((ROOT / package / room / "__init__.py").read_text())
+        assert ast.get_docstring(init) and len(init.body) == 1, f"{package}/{room}: its one sentence, and no more"
+        for file in (ROOT / package / room).rglob("*.py"):
+            for name in imported_modules(file):
+                first, second = [*name.split("."), ""][:2]
+                place = f"{file.relative_to(ROOT)} imports {name}"
+                if first != package:
+                    continue
+                if second in rooms:
+                    assert rooms.index(second) <= index, f"{place}: {second} comes after {room}"
+                else:  # the package's own public names would come back into the room
+                    assert (package, second) == ("storage", "errors"), f"{place}, which lies outside the rooms"
+
+
+def test_at_the_door_lies_only_what_a_user_types() -> None:
+    assert {file.stem for file in (ROOT / "ray_jobs").glob("*.py")} == DOOR
+    for file in (ROOT / "ray_jobs").glob("*.py"):
+        assert file.read_text().count("\n") <= 120, f"{file.name} is not thin"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -55,19 +107,20 @@ def test_the_jobs_import_benchmarks_only_to_run_them() -> None:
 
 def test_the_training_loop_and_the_benchmarks_need_no_ray() -> None:
     """A GPU machine without Ray can run both."""
-    names = "ray_jobs.train_loop, ray_jobs.benchmark, benchmarks.gpu_check, benchmarks.train_step, benchmarks.loader"
-    names += ", benchmarks.end_to_end, benchmarks.network_check"
+    names = "ray_jobs.training.train_loop, ray_jobs.benchmark, benchmarks.gpu_check, benchmarks.train_step"
+    names += ", benchmarks.loader, benchmarks.end_to_end, benchmarks.network_check"
     script = f"import sys; sys.modules['ray'] = None; import {names}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("folder", ["ray_jobs", "benchmarks"])
-def test_no_script_hides_a_library(folder: str) -> None:
-    """`python ray_jobs/train.py` puts ray_jobs first on the path, so a file named like a library would be it."""
-    names = {file.stem for file in (ROOT / folder).glob("*.py")} - {"__init__"}
-    libraries = set(sys.stdlib_module_names) | set(packages_distributions()) | MAY_IMPORT.keys()
-    assert not names & libraries
+def test_nothing_hides_a_library() -> None:
+    """`python ray_jobs/train.py` puts ray_jobs first on the path, so what is named like a library there would be it."""
+    libraries = set(sys.stdlib_module_names) | set(packages_distributions()) - MAY_IMPORT.keys()
+    for package in MAY_IMPORT:
+        inside = [path for path in (ROOT / package).rglob("*") if path.suffix == ".py" or path.is_dir()]
+        names = {path.stem for path in inside} - {"__init__", "__main__", "__pycache__"}
+        assert not names & (libraries | MAY_IMPORT.keys()), package
 
 
 def test_files_and_functions_stay_small() -> None:
@@ -83,7 +136,5 @@ def test_files_and_functions_stay_small() -> None:
 
 def test_commands_import_ray_only_through_the_package() -> None:
     """ray_jobs/__init__.py sets what Ray reads when it is first imported."""
-    commands = [file for file in (ROOT / "ray_jobs").glob("*.py") if '__name__ == "__main__"' in file.read_text()]
-    assert commands
-    for file in commands:
+    for file in (ROOT / "ray_jobs").glob("*.py"):
         assert "ray" not in imported(file), f"{file.name} must leave importing ray to the modules it uses"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.convert import LAYOUTS, ConvertBenchmark, convert_all, run
 from storage import InputError, find_cases
-from storage.layout import Layout
+from storage.store.layout import Layout
 
 
 def test_one_row_for_ours_and_the_same_figures_as_json(

@@ -11,8 +11,8 @@ import torch
 from benchmarks.end_to_end import EndToEndBenchmark, make_plan, run, training_config
 from benchmarks.feed import open_loader, replay, share, waits_of
 from dali_pipelines import PatchLoader
-from ray_jobs.config import TrainConfig
-from ray_jobs.session import LocalSession
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.settings.config import TrainConfig
 from storage import InputError, convert_case, create_store, find_cases
 
 

@@ -16,9 +16,9 @@ import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ray_jobs.config import NOT_PART_OF_A_RUN
-from ray_jobs.planning import check_world_sizes
-from ray_jobs.presets import preset
+from ray_jobs.settings.config import NOT_PART_OF_A_RUN
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.planning import check_world_sizes
 
 ROOT = Path(__file__).parents[2]
 TYPES = ("g4dn_xlarge", "g4dn_2xlarge", "g4dn_4xlarge", "g4dn_8xlarge", "g4dn_12xlarge")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs import live_metrics
+from ray_jobs.on_ray import live_metrics
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana" / "brats-stream.json"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}

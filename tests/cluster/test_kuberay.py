@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from ray_jobs.planning import check_world_sizes
-from ray_jobs.presets import preset
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.planning import check_world_sizes
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((Path(__file__).parent / "schemas" / "rayjob.yaml").read_text())

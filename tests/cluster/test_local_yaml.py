@@ -9,8 +9,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ray_jobs.planning import check_world_sizes
-from ray_jobs.presets import preset
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.planning import check_world_sizes
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 

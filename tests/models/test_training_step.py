@@ -16,7 +16,7 @@ from models import (
     choose_precision,
     sliding_window_probabilities,
 )
-from models.precision import PrecisionName
+from models.config import PrecisionName
 from models.unet import UNet
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ray_jobs.config import TrainConfig
-from ray_jobs.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
-from ray_jobs.presets import preset
-from ray_jobs.run import TrainPlan
+from ray_jobs.on_ray.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run import TrainPlan
 from storage import MODALITIES, REGIONS, CohortStore, assign_splits
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def phantom_store(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> CohortStore:
     """The phantom cohort as a store."""
-    from ray_jobs.conversion import convert_cohort
+    from ray_jobs.on_ray.conversion import convert_cohort
     from storage import open_store
 
     uri = str(tmp_path_factory.mktemp("store") / "phantom.zarr")
@@ -95,9 +95,9 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
     import torch
 
     from models import build_unet
-    from ray_jobs.checkpoint import CheckpointRecord, encode_checkpoint
-    from ray_jobs.checkpoint_store import CheckpointStore
-    from ray_jobs.config import run_identity
+    from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
+    from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+    from ray_jobs.settings.config import run_identity
 
     def make(
         name: str,
@@ -128,8 +128,8 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
 def draw_phantom(phantom_source: Path) -> Callable[..., bytes]:
     """Draw a phantom, predicted a little beside its label, with it or without."""
     from storage import find_cases, region_masks
-    from storage.held_case import hold_source
-    from storage.labels import BRATS_124, MODALITIES
+    from storage.labels.conventions import BRATS_124, MODALITIES
+    from storage.store.held_case import hold_source
 
     held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124)
     assert held.arrays.label_DHW is not None

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import ray_jobs.convert
-from ray_jobs.cohort import find_or_make_store
-from ray_jobs.conversion import verify_cohort
-from ray_jobs.convert import REFUSED, main
-from ray_jobs.presets import preset
+from ray_jobs.convert import main
+from ray_jobs.on_ray.conversion import verify_cohort
+from ray_jobs.on_ray.conversion_job import REFUSED
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run_input import find_or_make_store
 from storage import CohortStore, InputError, find_cases, open_store
-from storage.verify import verify_case
+from storage.store.verify import verify_case
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert in this process; one test below does it on Ray."""
-    monkeypatch.setattr(ray_jobs.convert, "ray_running", nullcontext)
+    monkeypatch.setattr("ray_jobs.on_ray.conversion_job.ray_running", nullcontext)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pytorch3dunet.unet3d.model import UNet2D, UNet3D
 
 from dali_pipelines import AUGMENTATION_PRESETS, PatchLoader, SamplingConfig, VolumeLoader
 from models import choose_precision, unet_from_pytorch3dunet
-from ray_jobs.presets import preset
-from ray_jobs.validation import CaseEvaluator
+from ray_jobs.evaluation.validation import CaseEvaluator
+from ray_jobs.settings.presets import preset
 from storage import CohortStore, DecodedCaseCache, InputError
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from models import RegionRules
-from ray_jobs.cohort import check_input
-from ray_jobs.config import TrainConfig
-from ray_jobs.conversion import convert_cohort
-from ray_jobs.figures import draw_cross_section
-from ray_jobs.predict import PredictConfig, choose_modalities
-from ray_jobs.prediction import SEGMENTATION, InferenceConfig, MakePredictor, PredictionPlan
-from ray_jobs.prediction_input import FolderInput, StoreInput, open_cohort
-from ray_jobs.run import TrainPlan
-from ray_jobs.session import LocalSession
-from ray_jobs.threshold_scan import cases_of
-from ray_jobs.train_loop import train
-from ray_jobs.trained import find_checkpoint, read_modalities
-from ray_jobs.validation import CaseImage
+from ray_jobs.checkpoints.lookup import find_checkpoint, read_modalities
+from ray_jobs.evaluation.validation import CaseImage
+from ray_jobs.on_ray.conversion import convert_cohort
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.pictures.figures import draw_cross_section
+from ray_jobs.predicting.input import FolderInput, StoreInput, open_cohort
+from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities
+from ray_jobs.predicting.prediction import SEGMENTATION, InferenceConfig, MakePredictor, PredictionPlan
+from ray_jobs.searching.cases_to_score import cases_of
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.input_check import check_input
+from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.train_loop import train
 from storage import MODALITIES, REGIONS, CohortStore, InputError, assign_splits, find_cases, open_store
-from storage.labels import BRATS_124
+from storage.labels.conventions import BRATS_124
 
 TURNED = ("t1", "t1ce", "t2", "flair")
 TWO = ("t1ce", "flair")  # not in the usual order either

@@ -7,9 +7,9 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group
 
-from ray_jobs import leaked_groups
-from ray_jobs.leaked_groups import find_leaked_groups
-from ray_jobs.ray_start import ray_running
+from ray_jobs.on_ray import leaked_groups
+from ray_jobs.on_ray.leaked_groups import find_leaked_groups
+from ray_jobs.on_ray.ray_start import ray_running
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import ray_jobs.predict
+from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.predict import main
-from ray_jobs.ray_start import ray_running
 from storage import CohortStore, InputError
-from storage.labels import BRATS_124
+from storage.labels.conventions import BRATS_124
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Run = Callable[..., tuple[int, str]]
@@ -35,7 +34,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture
 def run(cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process; return its exit status and what it printed."""
-    monkeypatch.setattr(ray_jobs.predict, "ray_running", nullcontext)
+    monkeypatch.setattr("ray_jobs.predicting.job.ray_running", nullcontext)
     monkeypatch.setenv("COLUMNS", "200")
 
     def predict(*arguments: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.draining import DrainError
+from ray_jobs.on_ray.draining import DrainError
 from ray_jobs.spot_watcher import SpotWatcherConfig, watch
 from storage import InputError
 

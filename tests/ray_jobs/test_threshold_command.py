@@ -9,13 +9,14 @@ import pytest
 import ray
 import torch
 
-from ray_jobs.config import TrainConfig
-from ray_jobs.run import TrainPlan
-from ray_jobs.session import LocalSession
-from ray_jobs.threshold_scan import Split, cases_of, most_on_cpus
-from ray_jobs.train_loop import train
-from ray_jobs.trained import open_trained
-from ray_jobs.validation import CaseEvaluator, ThresholdCurves
+from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.evaluation.validation import CaseEvaluator, ThresholdCurves
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.searching.cases_to_score import Split, cases_of
+from ray_jobs.searching.threshold_scan import most_on_cpus
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.train_loop import train
 from storage import REGIONS, CohortStore, DecodedCaseCache, InputError, open_store
 
 MakePlan = Callable[[TrainConfig], TrainPlan]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ray_jobs.checkpoint import CheckpointRecord
-from ray_jobs.checkpoint_store import CheckpointStore
-from ray_jobs.conversion import convert_cohort
-from ray_jobs.presets import preset
-from ray_jobs.run import TrainPlan
-from ray_jobs.session import LocalSession, Progress
-from ray_jobs.train_loop import train
+from ray_jobs.checkpoints.checkpoint import CheckpointRecord
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.on_ray.conversion import convert_cohort
+from ray_jobs.on_ray.session import LocalSession, Progress
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.train_loop import train
 from storage import assign_splits, open_store
 
 pytestmark = pytest.mark.system

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.conversion import convert_cohort
+from ray_jobs.on_ray.conversion import convert_cohort
 
 pytestmark = pytest.mark.system
 

@@ -17,14 +17,14 @@ import aiohttp
 import numpy as np
 import pytest
 
-from ray_jobs.case_scores import describe_case
-from ray_jobs.prediction import RENDER, SECTIONS
-from ray_jobs.renders import draw_render
-from ray_jobs.report_page import build_report
-from ray_jobs.sections import draw_sections
+from ray_jobs.evaluation.case_scores import describe_case
+from ray_jobs.pictures.renders import draw_render
+from ray_jobs.pictures.sections import draw_sections
+from ray_jobs.predicting.prediction import RENDER, SECTIONS
+from ray_jobs.predicting.report_page import build_report
 from storage import find_cases, region_masks
-from storage.held_case import hold_source
-from storage.labels import BRATS_124, MODALITIES
+from storage.labels.conventions import BRATS_124, MODALITIES
+from storage.store.held_case import hold_source
 
 pytestmark = pytest.mark.system
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.checkpoint_store import CheckpointStore
-from ray_jobs.conversion import convert_cohort
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.on_ray.conversion import convert_cohort
 from storage import open_store
 
 pytestmark = pytest.mark.system

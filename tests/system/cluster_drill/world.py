@@ -19,7 +19,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
-from ray_jobs.conversion import convert_cohort
+from ray_jobs.on_ray.conversion import convert_cohort
 from tests.system.cluster_drill.hosts import GATEWAY, ROOT, Hypervisor, make_network
 from tests.system.cluster_drill.overlay import ENDPOINT, overlay
 

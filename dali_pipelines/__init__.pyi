@@ -1,0 +1,12 @@
+from .augmentation import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
+from .augmentation import AugmentationConfig as AugmentationConfig
+from .delivery import Batch as Batch
+from .loader import PatchLoader as PatchLoader
+from .sampling import PatchPlan as PatchPlan
+from .sampling import SamplingConfig as SamplingConfig
+from .shard import Shard as Shard
+from .source import CaseReadError as CaseReadError
+from .source import OnBadCase as OnBadCase
+from .source import Replacement as Replacement
+from .volumes import Volume as Volume
+from .volumes import VolumeLoader as VolumeLoader

@@ -1,0 +1,76 @@
+"""A checkpoint found, and what it says of its training, without loading its weights: no PyTorch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.checkpoints.checkpoint import CONFIG, RECORD, THRESHOLDS, Checkpoint
+from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
+from ray_jobs.settings.config import TrainConfig, decode_config
+from storage import REGIONS, InputError
+from storage.store.objects import Objects
+
+
+def find_checkpoint(uri: str) -> Checkpoint:
+    """Return the checkpoint at `uri`; of a run's or a search's folder, its best one.
+
+    Raises InputError where there is none.
+    """
+    if "://" not in uri and not Path(uri).expanduser().is_dir():
+        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
+    folder = Objects(uri)
+    for name in ("", BEST):
+        if folder.get(f"{name}/{RECORD}".strip("/")) is not None:
+            return Checkpoint(folder, name)
+    best = CheckpointStore(uri).best() if folder.folders("") else None
+    if best is None:
+        raise InputError(
+            f"wanted a checkpoint or a run with a validated one at {folder.uri}, found none: "
+            "give the folder that train.py names after `checkpoint`"
+        )
+    return CheckpointStore(uri).open(best)
+
+
+def read_config(checkpoint: Checkpoint) -> TrainConfig:
+    """Return the configuration of the run that wrote the checkpoint."""
+    values: dict[str, Any] = json.loads(checkpoint.read(CONFIG))
+    if values.get("regions") != list(REGIONS):
+        raise InputError(f"wanted the regions {list(REGIONS)} in {checkpoint.uri}, found {values.get('regions')}")
+    return decode_config(values)
+
+
+def read_modalities(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    """Return the scans that the network was trained on, in its order; None where an older version wrote none down."""
+    modalities: list[str] | None = json.loads(checkpoint.read(CONFIG)).get("modalities")
+    return None if modalities is None else tuple(modalities)
+
+
+def refuse_other_scans(checkpoint: Checkpoint, given: Sequence[str], source: str, remedy: str) -> None:
+    """Raise InputError where the scans that `source` gives are not, in their order, those of the network's training.
+
+    Another order is no error to the network: it would predict, and be wrong. Of an older checkpoint, which does not
+    say what it was trained on, only the number is known.
+    """
+    wanted, trained_on = read_config(checkpoint).model.modalities, read_modalities(checkpoint)
+    if trained_on is None:
+        if wanted != len(given):
+            raise InputError(
+                f"{checkpoint.uri} was trained on {wanted} scans (it does not say which), {source} gives {len(given)}, "
+                f"{', '.join(given)}: {remedy}"
+            )
+    elif trained_on != tuple(given):
+        raise InputError(
+            f"{checkpoint.uri} was trained on {', '.join(trained_on)}, in that order, {source} gives "
+            f"{', '.join(given)}: {remedy}"
+        )
+
+
+def read_store_digest(checkpoint: Checkpoint) -> str:
+    """Return the digest of the store that the checkpoint's run trained on, as it was then."""
+    return str(json.loads(checkpoint.read(CONFIG))["store_digest"])
+
+
+def read_thresholds(checkpoint: Checkpoint) -> dict[str, float] | None:
+    """Return the thresholds that are saved with the checkpoint, None where it was not validated."""
+    return checkpoint.thresholds() if checkpoint.has(THRESHOLDS) else None

@@ -1,0 +1,49 @@
+"""A trained network from a checkpoint, on disk or S3: what threshold.py and predict.py start from. Knows no Ray."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+
+from models import Precision, UNet, build_unet, choose_precision
+from ray_jobs.checkpoints.lookup import find_checkpoint, read_config, read_thresholds
+from ray_jobs.evaluation.validation import CaseEvaluator
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.groups import ValidationConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A network with its weights, in inference mode on its device, and how it was trained."""
+
+    uri: str
+    config: TrainConfig
+    model: UNet
+    precision: Precision
+    thresholds: Mapping[str, float] | None
+    """Per region, as the checkpoint has them; None where it was taken in mid-epoch."""
+
+    def evaluator(self, validation: ValidationConfig | None = None) -> CaseEvaluator:
+        """Return what predicts whole cases: as the run's validation did, or as told."""
+        return CaseEvaluator(
+            self.model, self.config.sampling.patch_shape, validation or self.config.validation, self.precision
+        )
+
+
+def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
+    """Load the checkpoint folder at `uri`, a path or an s3:// URL; of a run's folder, its best checkpoint.
+
+    Raises InputError where there is none, or none that this version understands.
+    """
+    checkpoint = find_checkpoint(uri)
+    config = read_config(checkpoint)
+    precision = choose_precision(device, config.precision)
+    model = build_unet(config.model, config.execution.settled(device, precision)).to(device)
+    checkpoint.load_weights(model)
+    return TrainedNetwork(
+        uri=checkpoint.uri,
+        config=config,
+        model=model.eval(),
+        precision=precision,
+        thresholds=read_thresholds(checkpoint),
+    )

@@ -1,0 +1,216 @@
+"""Whole held-out cases through sliding-window inference, split over the ranks, each case once.
+
+Shapes: M modality, R region, D H W voxels (z y x).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dali_pipelines import OnBadCase, Volume, VolumeLoader
+from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_window_probabilities
+from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
+from ray_jobs.on_ray.session import Session, from_every_rank
+from ray_jobs.settings.groups import ValidationConfig
+from storage import REGIONS, DecodedCaseCache, Frame, InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaseImage:
+    """One case with its prediction, for figures."""
+
+    case_id: str
+    modalities: tuple[str, ...]
+    image_MDHW: NDArray[np.float32]
+    regions_RDHW: NDArray[np.bool_]
+    probabilities_RDHW: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThresholdCurves:
+    """IoU and Dice of each region (R) at every threshold (T) of the grid."""
+
+    thresholds_T: NDArray[np.float32]
+    iou_TR: NDArray[np.float64]
+    dice_TR: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the grid and each region's curves as lists, to seven digits."""
+        curves: dict[str, Any] = {"thresholds": _rounded(self.thresholds_T)}
+        for kind, values_TR in (("iou", self.iou_TR), ("dice", self.dice_TR)):
+            curves[kind] = {region: _rounded(values_TR[:, index]) for index, region in enumerate(REGIONS)}
+        return curves
+
+    @classmethod
+    def from_json(cls, curves: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        iou_TR, dice_TR = (np.array([curves[kind][region] for region in REGIONS]).T for kind in ("iou", "dice"))
+        return cls(thresholds_T=np.array(curves["thresholds"], np.float32), iou_TR=iou_TR, dice_TR=dice_TR)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of one set of cases over all ranks, and the images that this rank was asked to keep."""
+
+    cases: int
+    scores: RegionScores
+    thresholds: Mapping[str, float]
+    curves: ThresholdCurves
+    bad_cases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # left out: case to reason
+    images: tuple[CaseImage, ...] = ()
+    baseline_iou: Mapping[str, float] | None = None
+    by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `summary.json` says of these cases."""
+        return {
+            "cases": self.cases,
+            "bad_cases": dict(self.bad_cases),
+            "iou": _by_region(self.scores.iou),
+            "dice": _by_region(self.scores.dice),
+            "threshold": dict(self.thresholds),
+            "by_case": {
+                case_id: {"iou": _by_region(scores.iou), "dice": _by_region(scores.dice)}
+                for case_id, scores in self.by_case.items()
+            },
+        }
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The summary as flat names: iou_WT … iou_mean, dice_WT … threshold_ET."""
+        parts = self.summary()
+        return {f"{kind}_{name}": value for kind in ("iou", "dice", "threshold") for name, value in parts[kind].items()}
+
+
+class CaseEvaluator:
+    """Predicts whole cases with a network trained on patches or slices."""
+
+    def __init__(self, model: UNet, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision) -> None:
+        self._model, self._config, self._precision = model, config, precision
+        self._window = tuple(patch_shape)
+
+    def probabilities(self, image_MDHW: torch.Tensor) -> torch.Tensor:
+        """Return probabilities_RDHW in float32, on the image's device."""
+        dimensions = len(self._window)
+        axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
+        whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
+        probabilities_RDHW = sliding_window_probabilities(
+            self._finest_logits,
+            image_MDHW,
+            window=whole if self._config.whole else self._window,
+            overlap=self._config.overlap,
+            batch_size=self._config.window_batch,
+            mirror_axes=tuple(axes) if self._config.mirror else (),
+        )
+        if self._config.head_only:
+            probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
+        return probabilities_RDHW
+
+    def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:
+        with self._precision.autocast(image.device):
+            logits: torch.Tensor = self._model(image)[0]
+        return logits
+
+
+@torch.inference_mode()
+def evaluate(
+    evaluator: CaseEvaluator,
+    cache: DecodedCaseCache,
+    case_ids: Sequence[str],
+    session: Session,
+    *,
+    normalisation: Literal["zscore", "minmax"],
+    frame: Frame,
+    thresholds: Mapping[str, float] | None = None,
+    keep_images: int = 0,
+    with_baseline: bool = False,
+    on_bad_case: OnBadCase = "raise",
+) -> Evaluation:
+    """Score `case_ids` at `thresholds`, or at the best threshold per region, in one pass over the cases.
+
+    With on_bad_case="skip" cases that cannot be read are named and left out; InputError where that leaves none.
+
+    Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
+    own cases a rank returns with their predictions.
+    """
+    counts = ThresholdCounts(num_regions=len(REGIONS), device=session.device)
+    modalities = cache.store.settings.modalities
+    baseline = SingleModalityBaseline(session.device, modalities=len(modalities)) if with_baseline else None
+    images: list[CaseImage] = []
+    own = list(case_ids)[session.rank :: session.world_size]
+    volumes = VolumeLoader(
+        cache,
+        own,
+        device=str(session.device),
+        normalisation=normalisation,
+        frame=frame,
+        on_bad_case=on_bad_case,
+    )
+    for volume in volumes:
+        if volume.regions_RDHW is None:
+            raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
+        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
+        counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
+        if baseline is not None:
+            baseline.update(volume)
+        if len(images) < keep_images:
+            images.append(_keep(volume, modalities, probabilities_RDHW))
+    counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
+    bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
+    if len(bad) == len(case_ids):
+        raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
+    if thresholds is None:
+        best = counts.best_per_region()
+        thresholds = dict(zip(REGIONS, best.threshold, strict=True))
+    return Evaluation(
+        cases=len(case_ids) - len(bad),
+        bad_cases=bad,
+        scores=counts.at(list(thresholds.values())),
+        by_case=counts.by_case(list(thresholds.values())),
+        thresholds=thresholds,
+        curves=curves_of(counts),
+        images=tuple(images),
+        baseline_iou=best_single_modality_iou(single_modality) if single_modality else None,
+    )
+
+
+def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[ThresholdCounts]:
+    """Return each of `own` with the counts of all ranks' cases added; the same on every rank."""
+    if session.world_size == 1:
+        return own
+    states = from_every_rank([counts.state() for counts in own], session)
+    merged, *others = [[ThresholdCounts.from_state(state) for state in rank] for rank in states]
+    for other in others:
+        for counts, more in zip(merged, other, strict=True):
+            counts.merge(more)
+    return merged
+
+
+def curves_of(counts: ThresholdCounts) -> ThresholdCurves:
+    """Return the curves of all cases counted."""
+    iou_TR, dice_TR = (curve.cpu().numpy() for curve in counts.curves())
+    return ThresholdCurves(thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
+
+
+def _keep(volume: Volume, modalities: tuple[str, ...], probabilities_RDHW: torch.Tensor) -> CaseImage:
+    assert volume.regions_RDHW is not None
+    return CaseImage(
+        case_id=volume.case_id,
+        modalities=modalities,
+        image_MDHW=volume.image_MDHW.cpu().numpy(),
+        regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
+        probabilities_RDHW=probabilities_RDHW.cpu().numpy(),
+    )
+
+
+def _rounded(values: NDArray[Any]) -> list[float]:
+    return [round(float(value), 7) for value in values]
+
+
+def _by_region(values: Sequence[float]) -> dict[str, float]:
+    named = dict(zip(REGIONS, (float(value) for value in values), strict=True))
+    return {**named, "mean": sum(named.values()) / len(named)}

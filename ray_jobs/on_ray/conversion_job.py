@@ -1,0 +1,89 @@
+"""The convert command from its checked settings to its table: convert, verify, mirror."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ray_jobs.on_ray.conversion import convert_cohort, verify_cohort
+from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.settings.console import open_console
+from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
+from storage import find_cases, open_store
+from storage.store.cohort_conversion import ConversionReport
+from storage.store.mirror import mirror_store
+from storage.store.objects import parse_uri
+
+REFUSED = 3
+
+
+def convert(config: ConvertConfig) -> int:
+    """Do what `config` asks for; return the exit status: 3 where cases were refused or found damaged."""
+    console = open_console()
+    status = 0
+    with ExitStack() as stack:  # Ray starts when there is work for it, and ends with this command
+
+        def start_workers() -> None:
+            stack.enter_context(ray_running())
+
+        if config.source is not None:
+            status = _convert(config, config.source, console, start_workers)
+        if config.verify:
+            status = _verify(config, console, start_workers) or status
+    if config.mirror is not None:
+        with console.status("copying") as shown:
+            store = open_store(config.store)
+            copy = mirror_store(store, config.mirror, on_case=lambda case_id: shown.update(f"copied {case_id}"))
+        console.print(f"{copy.uri} has all {len(copy.case_ids)} cases of {config.store}", soft_wrap=True)
+    return status
+
+
+def _convert(config: ConvertConfig, source: Path, console: Console, start_workers: Callable[[], None]) -> int:
+    report = convert_cohort(
+        source,
+        parse_uri(config.store)[0],
+        modalities=config.modalities,
+        convention=config.convention(),
+        names=config.names or None,
+        subjects=read_subjects(config.subjects),
+        console=console,
+        start_workers=start_workers,
+    )
+    show(report, console)
+    return REFUSED if report.refused else 0
+
+
+def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[], None]) -> int:
+    store = open_store(config.store)
+    files: dict[str, dict[str, Path]] = {}
+    if config.source is not None:
+        for case in find_cases(config.source, modalities=config.modalities, names=config.names or None).cases:
+            files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})
+    problems = verify_cohort(store, files=files, console=console, start_workers=start_workers)
+    for problem in problems:
+        console.print(problem, markup=False, style="red", soft_wrap=True)
+    console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")
+    return REFUSED if problems else 0
+
+
+def show(report: ConversionReport, console: Console) -> None:
+    """Print what a conversion did as a table, and each refusal on a line of its own."""
+    for refusal in report.refused:
+        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+    table = Table(title=f"{report.store_uri} ({report.label_convention})")
+    table.add_column("cases")
+    table.add_column("count", justify="right")
+    for name, items in (
+        ("converted", report.converted),
+        ("of these changed since they were stored", report.changed),
+        ("already there, skipped", report.skipped),
+        ("without label: for prediction only", report.unlabelled),
+        ("refused", report.refused),
+    ):
+        table.add_row(name, str(len(items)))
+    console.print(table)
+    if not report.converted and not report.refused:
+        console.print(f"nothing to do: all {len(report.skipped)} cases are in the store already")
+    console.print(f"{report.seconds:.1f} s; report: {report.store_uri}/report.json", soft_wrap=True)

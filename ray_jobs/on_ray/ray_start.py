@@ -1,0 +1,162 @@
+"""Joining the cluster this process was started for, or starting a private one on this machine."""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
+from storage import InputError
+
+# Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
+DASHBOARD_HOST = "127.0.0.1"
+
+
+def on_a_cluster() -> bool:
+    """Return whether Ray told this process which cluster it belongs to, as it does for a submitted job."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+@contextlib.contextmanager
+def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out."""
+    # The workers' own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if on_a_cluster():
+        ray.init(**quiet)
+    else:
+        make_token()
+        resources = {"tune_driver": tune_drivers} if tune_drivers else None
+        # Ray Train's own helpers must know the address. What frees the resources of a trial that was stopped asks for
+        # "the" cluster on this machine, and gives up where two commands run: the next trial then waits for ever.
+        port = find_free_port()
+        runtime_env = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
+        os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # read by the head that starts here, and by no later one
+        try:
+            ray.init(
+                address="local", resources=resources, dashboard_host=DASHBOARD_HOST, runtime_env=runtime_env, **quiet
+            )
+        finally:
+            del os.environ["RAY_GCS_SERVER_PORT"]
+    hush_process_count()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def find_free_port() -> int:
+    """Find a port that nobody listens on.
+
+    It lies between the ports of Ray's workers (10002 to 19999) and those that Linux deals out to whoever asks for any
+    (from 32768): nobody is likely to get it before it is bound.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("", port))
+            return port
+
+
+def hush_process_count() -> None:
+    """Take out Ray's warning of many processes: a search's drivers and controllers wait, and nobody can do about it."""
+    from ray._private import worker
+
+    print_message = worker.print_to_stdstream
+
+    def print_other(data: dict[str, Any], *, ignore_prefix: bool) -> None:
+        if not any("worker processes have been started on node" in line for line in data["lines"]):
+            print_message(data, ignore_prefix=ignore_prefix)
+
+    worker.print_to_stdstream = print_other
+
+
+def make_token() -> None:
+    """See to it that this user has a token for private clusters, which only this user can read.
+
+    Ray would write the file itself, but readable by everyone.
+    """
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if os.environ["RAY_AUTH_MODE"] != "token" or os.environ.get("RAY_AUTH_TOKEN") or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def choose_workers(asked: int | None, *, gpu: bool | None) -> tuple[int, bool]:
+    """Return how many training processes to run and whether each has a GPU.
+
+    On a private cluster more workers than CPUs or GPUs are refused; on a cluster that may grow they are waited for.
+    """
+    gpus, cpus = _count_devices()
+    use_gpu = gpus > 0 if gpu is None else gpu
+    if on_a_cluster():
+        return asked or (gpus if use_gpu else 0) or 2, use_gpu
+    kind, limit = ("GPUs", gpus) if use_gpu else ("CPUs", cpus)
+    if use_gpu and not gpus:
+        raise InputError("this run wants GPUs, this machine has none: give --gpu False, or the preset demo or laptop")
+    if asked is None:
+        return gpus if use_gpu else min(2, cpus), use_gpu
+    if asked > limit:
+        raise InputError(f"--workers {asked} wants {asked} {kind}, this machine has {limit}: give --workers {limit}")
+    return asked, use_gpu
+
+
+def most_workers(*, use_gpu: bool) -> int | None:
+    """Return how many workers a private cluster has room for; None on a cluster, which may grow."""
+    gpus, cpus = _count_devices()
+    return None if on_a_cluster() else gpus if use_gpu else cpus
+
+
+def _count_devices() -> tuple[int, int]:
+    resources = ray.cluster_resources()
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+
+
+def refuse_hidden_folder(folder: str, what: str) -> None:
+    """Raise InputError where some node does not see the local path `folder`, which need not exist yet.
+
+    Of the nodes there are: a cluster that starts from zero has none but the head, and training looks again (fit.py).
+    """
+    if "://" in folder or _node_count() < 2:
+        return
+    place = next(parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir())
+    # Another node may have a folder of this name that is not this one, so the answer hangs on a file made just now.
+    marker = place / f".seen-by-all-nodes-{secrets.token_hex(8)}"
+    marker.touch()
+    try:
+        _refuse_unless_seen(marker, f"{what} {folder}", SHARE_IT)
+    finally:
+        marker.unlink()
+
+
+def refuse_hidden_source(folder: Path) -> None:
+    """Raise InputError where some node does not see the source `folder`. Writes nothing there: it may be read-only."""
+    if _node_count() > 1:
+        _refuse_unless_seen(
+            folder, f"source {folder}", "put it on storage that all nodes mount, or convert on one machine"
+        )
+
+
+def _node_count() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def _refuse_unless_seen(path: Path, name: str, remedy: str) -> None:
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    sees = ray.remote(num_cpus=0)(_exists)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(path) for node in nodes])
+    if not all(found):
+        raise InputError(describe_hidden(name, found, remedy=remedy))
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()

@@ -1,0 +1,60 @@
+"""Figures of a training run: cross-sections of a case with its label and prediction, and scores over the threshold."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ray_jobs.evaluation.validation import CaseImage, ThresholdCurves
+from ray_jobs.pictures.sections import REGION_COLOURS, sections_figure
+from storage import REGIONS
+
+
+def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Figure:
+    """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction.
+
+    Each region is cut at its threshold, whatever the others say: this is what validation scores.
+    """
+    cuts = np.array([thresholds[region] for region in REGIONS]).reshape(-1, 1, 1, 1)
+    said = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in REGIONS)
+    return sections_figure(
+        f"{image.case_id}    {said}",
+        image.image_MDHW,
+        image.regions_RDHW,
+        image.probabilities_RDHW >= cuts,
+        modalities=image.modalities,
+    )
+
+
+def draw_threshold_curves(curves: ThresholdCurves, thresholds: Mapping[str, float]) -> Figure:
+    """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
+    figure = Figure(figsize=(4 * len(REGIONS), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(REGIONS), sharey=True)
+    for index, (axis, region) in enumerate(zip(axes, REGIONS, strict=True)):
+        colour = REGION_COLOURS[region]
+        axis.plot(curves.thresholds_T, curves.iou_TR[:, index], color=colour, label="IoU")
+        axis.plot(curves.thresholds_T, curves.dice_TR[:, index], color=colour, linestyle="--", label="Dice")
+        axis.axvline(thresholds[region], color="grey", linewidth=1)
+        axis.set_title(f"{region} at {thresholds[region]:.3f}", fontsize=10)
+        axis.set_xlabel("threshold")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def save_cross_section(image: CaseImage, thresholds: Mapping[str, float], path: Path) -> None:
+    """Write the case's cross-sections to `path` as PNG."""
+    draw_cross_section(image, thresholds).savefig(path, dpi=100)
+
+
+def as_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Return the drawn figure as (height, width, 3) for TensorBoard."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

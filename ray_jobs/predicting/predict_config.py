@@ -1,0 +1,105 @@
+"""What a prediction is told, and what its checkpoints say where it is told nothing."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from models import OverlapRule
+from ray_jobs.checkpoints.checkpoint import Checkpoint
+from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse_other_scans
+from storage import MODALITIES, REGIONS, InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How whole cases go through the networks. What is not given is as the network was validated."""
+
+    mirror: bool | None = None
+    """Average the predictions of all mirror images: eight times the work in 3-D, four in 2-D."""
+    overlap: float | None = None
+    """Share of a window that its neighbour covers too."""
+    window_batch: int | None = None
+    """Windows (3-D) or slices (2-D) predicted at once."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Segment every case of a folder or store; score those that have a label; draw them; write a report."""
+
+    checkpoint: tuple[str, ...]
+    """Checkpoint folders, or runs' folders for their best one: paths or s3:// URLs. Several are averaged."""
+    input: str
+    """Folder with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
+    output: str
+    """Folder for the segmentations, scores, figures and the report: a path or an s3:// URL."""
+    thresholds: tuple[float, float, float] | None = None
+    """Probabilities from which WT, TC and ET count. Default: the checkpoint's (of several, their mean)."""
+    overlap_rule: OverlapRule = "inner"
+    """Where thresholds contradict each other: inner, ET makes TC and WT; outer, there is no ET outside TC and WT."""
+    smallest_mm3: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Connected components of WT, TC and ET smaller than this are left out."""
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    probabilities: bool = False
+    """Also write <case_id>_prob.nii.gz: float32, the regions WT, TC, ET along the fourth axis."""
+    figures: bool = True
+    """Draw cross-sections and a 3-D render of each case."""
+    modalities: tuple[str, ...] | None = None
+    """The scans the networks were trained on, in that order. Default: as the checkpoint says; older ones do not, then
+    flair t1 t1ce t2."""
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
+    label_convention: str | None = None
+    """What the input's labels mean: brats-124, brats-123, gli-2024, msd or brats-2013; else told from the cohort."""
+    label_map: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
+    write_convention: str | None = None
+    """What the segmentations' values mean. Default: the same as the input's labels."""
+    workers: int | None = None
+    """Cases predicted at once, each by a worker with its own copy of the networks. Default: one per GPU, else two."""
+    gpu: bool | None = None
+    """Whether each worker has a GPU. Default: where there are GPUs."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise InputError("wanted --checkpoint FOLDER, or several, got none")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds or ()):
+            raise InputError(f"--thresholds must lie in [0, 1], got {self.thresholds}")
+        if not all(0 <= smallest < math.inf for smallest in self.smallest_mm3):
+            raise InputError(f"--smallest-mm3 must be 0 or more, got {self.smallest_mm3}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}")
+
+
+def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Return the scans to read, in order: those given, else the checkpoints' own.
+
+    Raises InputError where a network was trained on others, or on the same in another order.
+    """
+    known = [(checkpoint.uri, own) for checkpoint in checkpoints if (own := read_modalities(checkpoint)) is not None]
+    source, modalities = "--modalities", MODALITIES if config.modalities is None else config.modalities
+    if not known:
+        remedy = "name those it was trained on with --modalities, in that order"
+    elif config.modalities is not None:
+        remedy = "leave out --modalities, or give a checkpoint that was trained on those"
+    else:
+        source, modalities = known[0]
+        remedy = "only networks of the same scans in the same order can be averaged; give one of them alone"
+    for checkpoint in checkpoints:
+        refuse_other_scans(checkpoint, modalities, source, remedy)
+    return modalities
+
+
+def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[float, ...]:
+    """Return the thresholds of WT, TC and ET: those given, else the mean of the checkpoints' own.
+
+    Raises InputError where a checkpoint has none.
+    """
+    if config.thresholds is not None:
+        return config.thresholds
+    found = [read_thresholds(checkpoint) for checkpoint in checkpoints]
+    for checkpoint, thresholds in zip(checkpoints, found, strict=True):
+        if thresholds is None:
+            raise InputError(
+                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; give --thresholds WT TC ET"
+            )
+    return tuple(math.fsum(each[region] for each in found if each) / len(found) for region in REGIONS)

@@ -1,0 +1,152 @@
+"""A run of predictions as one HTML file that needs nothing else: summary, cases from worst to best, figures within."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from ray_jobs.evaluation.case_scores import COLUMNS, MEAN, VOLUMES, dice_of, mean_of_records
+from ray_jobs.predicting.report_style import PAGE
+from storage import REGIONS
+
+_QUALITY = 82  # of WebP: about a fifth of the PNG's bytes
+_ASCENDING = ' aria-sort="ascending"'
+_OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
+
+# What the table of cases shows: columns of a record's regions, each once a region.
+_SHOWN = {"dice": "Dice", "hd95_mm": "HD95, mm", "lesion_dice": "lesion Dice", "volume_ml": "volume, ml"}
+_HEADINGS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "hd95_mm": "HD95, mm",
+    "lesion_dice": "lesion-wise Dice",
+    "lesion_hd95_mm": "lesion-wise HD95, mm",
+    "volume_ml": "volume, ml",
+    "label_volume_ml": "label's volume, ml",
+}
+
+
+def build_report(
+    title: str,
+    records: Sequence[Mapping[str, Any]],
+    refused: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    read: Callable[[str], bytes],
+) -> bytes:
+    """Return report.html. `read` gives the content of a file that a record names."""
+    ordered = sort_worst_first(records)
+    labelled = sum(record["labelled"] for record in records)
+    shown = [name for name in _SHOWN if labelled or name in VOLUMES]
+    said = f"{len(records)} cases segmented, {labelled} of them with a label, {len(refused)} refused."
+    parts = {
+        "title": html.escape(title),
+        "said": said,
+        "settings": _settings(settings),
+        "summary": _summary(records),
+        "refused": _refused(refused),
+        "order": "from worst to best by mean Dice" if labelled else "by name",
+        "head": _head(shown, bool(labelled)),
+        "cases": "\n".join(_case(record, shown, bool(labelled), place, read) for place, record in enumerate(ordered)),
+    }
+    return PAGE.substitute(parts).encode()
+
+
+def sort_worst_first(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records by mean Dice, then those without a label by name."""
+    with_dice = [(dice_of(record), record) for record in records]
+    scored = sorted(
+        ((dice, record["case_id"], record) for dice, record in with_dice if dice is not None), key=lambda each: each[:2]
+    )
+    rest = sorted((record for dice, record in with_dice if dice is None), key=lambda record: str(record["case_id"]))
+    return [record for _, _, record in scored] + rest
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    rows = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs = (f"{key}: {_plain(item)}" for key, item in value.items())
+            text = "; ".join(pairs)
+        else:
+            text = _plain(value)
+        rows.append(f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(text)}</td></tr>")
+    return "".join(rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "as validated"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _summary(records: Sequence[Mapping[str, Any]]) -> str:
+    means = mean_of_records(records)
+    names = [name for name in COLUMNS if name in means[REGIONS[0]]]
+    head = "".join(f"<th>{_HEADINGS[name]}</th>" for name in names)
+    rows = []
+    for region, values in means.items():
+        label = "mean of regions" if region == MEAN else region
+        rows.append(f"<tr><th>{label}</th>{''.join(_cell(name, values.get(name)) for name in names)}</tr>")
+    return f"<thead><tr><th>mean over cases</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+
+
+def _refused(refused: Mapping[str, str]) -> str:
+    if not refused:
+        return ""
+    items = "".join(f"<li>{html.escape(reason)}</li>" for _, reason in sorted(refused.items()))
+    return f'<section id="refused"><h2>Refused</h2><ul>{items}</ul></section>'
+
+
+def _head(shown: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
+    columns = ["case", *(["mean Dice"] if labelled else [])]
+    columns += [f"{region} {_SHOWN[name]}" for name in shown for region in REGIONS]
+    sorted_by = "mean Dice" if labelled else "case"
+    return "".join(
+        f'<th scope="col"{_ASCENDING if column == sorted_by else ""}><button type="button">{column}</button></th>'
+        for column in columns
+    )
+
+
+def _case(
+    record: Mapping[str, Any],
+    shown: Sequence[str],
+    labelled: bool,  # noqa: FBT001
+    place: int,
+    read: Callable[[str], bytes],
+) -> str:
+    case_id = html.escape(record["case_id"])
+    cells = [_cell("dice", dice_of(record))] if labelled else []
+    cells += [_cell(name, record["regions"][region].get(name)) for name in shown for region in REGIONS]
+    figures = [name for name in record["files"] if name.endswith(".png")]
+    pictures = "".join(_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
+    folded = "" if place < _OPEN_AT_FIRST else " hidden"
+    opened = "false" if folded else "true"
+    width = 1 + len(cells)
+    unfold = f'<button type="button" class="unfold" aria-expanded="{opened}">{case_id}</button>' if figures else case_id
+    row = f'<tr class="scores"><td data-value="{case_id}">{unfold}</td>{"".join(cells)}</tr>'
+    below = f'<tr class="figures"{folded}><td colspan="{width}">{pictures}</td></tr>' if figures else ""
+    return f'<tbody class="case" id="{case_id}">{row}{below}</tbody>'
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return '<td data-value="">&ndash;</td>'
+    digits = 1 if name.endswith(("_mm", "_ml")) else 3
+    return f'<td data-value="{value:.6f}">{value:.{digits}f}</td>'
+
+
+def _picture(png: bytes, name: str) -> str:
+    with Image.open(io.BytesIO(png)) as image:
+        width, height = image.size
+        small = io.BytesIO()
+        image.convert("RGB").save(small, format="WEBP", quality=_QUALITY)
+    source = f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+    return f'<img loading="lazy" width="{width}" height="{height}" alt="{html.escape(name)}" src="{source}">'

@@ -1,0 +1,70 @@
+"""A search from its checked settings to the table of its trials."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ray_jobs.checkpoints.checkpoint import RECORD
+from ray_jobs.checkpoints.checkpoint_store import BEST
+from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.searching.figure import save_search_figure
+from ray_jobs.searching.results import RESULTS, describe_values
+from ray_jobs.searching.search import run_search
+from ray_jobs.searching.search_config import SearchConfig
+from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
+from storage import REGIONS
+
+MOST_TRIALS_AT_ONCE = 8
+
+
+def search_thresholds(search: SearchConfig, case_ids: Sequence[str], console: Console) -> int:
+    """Score the checkpoint on these cases, a threshold a trial; return the exit status."""
+    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
+        print_threshold_search(*run_threshold_search(search, case_ids, console), console)
+    return 0
+
+
+def search_fields(search: SearchConfig, console: Console) -> int:
+    """Train every trial; return the exit status: 1 where none came to a score."""
+    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
+        rows, folder = run_search(search, console)
+    scored = any("iou" in row for row in rows)
+    if scored:
+        save_search_figure(rows, folder)
+    print_trials(rows, folder, console)
+    return 0 if scored else 1
+
+
+def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console) -> None:
+    """Print one line per trial, best first, and where the best one is."""
+    table = Table(title=f"search {folder.name}")
+    table.add_column("values")
+    table.add_column("status")
+    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in REGIONS), "patches/s", "cost"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
+    console.print(table)
+    for row in rows:
+        if "error" in row:
+            why = f"failed ({describe_values(row['values'])}): {row['error']}"
+            console.print(why, markup=False, style="yellow", soft_wrap=True)
+        elif "iou" in row and row.get("checkpoint", "") is None:
+            why = f"no checkpoint of the trial with {describe_values(row['values'])} was written: it cannot be the best"
+            console.print(why, markup=False, style="yellow", soft_wrap=True)
+    console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
+    if any("iou" in row for row in rows):
+        console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)
+    if folder.read(f"{BEST}/{RECORD}") is not None:
+        console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
+    if "iou" not in row:
+        return [""] * (3 + len(REGIONS)) + [cost]
+    regions = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in REGIONS]
+    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *regions, f"{row['patches_per_second']:.1f}", cost]

@@ -1,0 +1,160 @@
+"""A search over fields of the training configuration as Ray Tune trials, each of which is a whole Ray Train run.
+
+Every report of a trial carries the best threshold per region and the IoU there, so the search answers for both.
+"""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+from rich.console import Console
+
+from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
+from ray_jobs.on_ray.ray_start import on_a_cluster
+from ray_jobs.searching.old_names import know_old_names
+from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
+from ray_jobs.searching.scheduler import METRIC, RememberingASHA
+from ray_jobs.searching.search_config import SearchConfig
+from ray_jobs.searching.space import set_fields
+from ray_jobs.searching.trial_progress import SearchProgress
+from ray_jobs.settings.config import run_identity, short_hash
+from ray_jobs.settings.exit_status import StoppedBySignalError
+from ray_jobs.training.fit import fit
+from ray_jobs.training.planning import Decided, decide
+from storage import InputError
+from storage.store.objects import Objects
+
+TRIALS = "trials"  # the folder below the search's that holds the trials' runs
+
+
+def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, Any]], RunFolder]:
+    """Run every trial and return one row per trial, best first. A finished search returns its rows at once."""
+    base = search.training
+    decided = decide(base, console)
+    identity = run_identity(base, decided.store_digest) | {"search": search.identity()}
+    name = base.name or f"tune-{base.preset}-{short_hash(identity)}"
+    folder = decided.open_folder(name)
+    was_there = folder.read(CONFIG) is not None
+    folder.claim(identity)
+    finished = folder.read(RESULTS)
+    if finished is not None:
+        console.print(f"search {name} is finished; give another --name to search anew")
+        return finished["trials"], folder
+    if was_there and not search.resume:
+        raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    tuner = build_tuner(search, decided, folder)
+    with signals_raised():
+        grid = tuner.fit()
+    pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
+    trials = f"{folder.uri}/{TRIALS}"
+    rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
+    best = export_best(rows, folder)
+    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": pricing.to_json()})
+    return rows, folder
+
+
+def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:
+    """Return a new Tuner, or the one of a search that was cut off."""
+    trainable = tune.with_resources(make_trial(decided, f"{folder.uri}/{TRIALS}"), driver_resources())
+    if search.resume and was_under_way(folder):
+        know_old_names()
+        return tune.Tuner.restore(folder.uri, trainable=trainable, resume_unfinished=True)
+    grid = search.algorithm == "grid"
+    return tune.Tuner(
+        trainable,
+        param_space={name: domain.for_tune(grid=grid) for name, domain in search.domains().items()},
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=1 if grid else search.trials,
+            search_alg=OptunaSearch(seed=search.search_seed) if search.algorithm == "optuna" else None,
+            scheduler=build_scheduler(search, folder),
+            max_concurrent_trials=search.max_concurrent or most_at_once(decided),
+        ),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=folder.runs,
+            verbose=0,
+            callbacks=[SearchProgress(epochs=search.most_epochs(), trials=None if grid else search.trials)],
+        ),
+    )
+
+
+def was_under_way(folder: RunFolder) -> bool:
+    """Whether Tune has written down trials to go on with: not yet where a search was cut off in its first moments.
+
+    Tuner.restore would then go on all the same, with one trial of no values.
+    """
+    files = Objects(folder.uri).keys()
+    return any(file.startswith("experiment_state") for file in files) and tune.Tuner.can_restore(folder.uri)
+
+
+def build_scheduler(search: SearchConfig, folder: RunFolder) -> TrialScheduler:
+    """Return what stops trials early, or does not."""
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    return RememberingASHA(folder, max_epochs=search.most_epochs(), grace_epochs=search.grace_epochs)
+
+
+def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], None]:
+    """Return the function that is a trial: it trains with the values it is given, in a run folder of its own."""
+    plan, digest, sizes, use_gpu = decided.plan, decided.store_digest, decided.sizes, decided.use_gpu
+
+    def trial(chosen: Mapping[str, Any]) -> None:
+        config = set_fields(plan.config, chosen)
+        # A name that a restarted trial has again: it goes on from its own checkpoint.
+        own = RunFolder(trials, tune.get_context().get_trial_id())
+        own.claim(run_identity(config, digest))
+        own_plan = dataclasses.replace(plan, config=config, may_end_at_a_report=True)
+        result = fit(own_plan, own, workers=sizes, use_gpu=use_gpu, board=None, callbacks=[TuneReportCallback()])
+        if "failed" in result:
+            raise InputError(result["failed"])
+        # What was reported before a restart is not reported again, so the last word is the run's own record.
+        history: list[dict[str, Any]] = result["history"]
+        best = max(history, key=lambda row: row["iou_mean"])
+        own.write_summary(result)
+        tune.report({**best, "epoch": history[-1]["epoch"], "best_epoch": best["epoch"], "run_finished": True})
+
+    return trial
+
+
+def driver_resources() -> dict[str, float]:
+    """Return what a trial's driver asks for: the head's own resource, or next to nothing where there is none.
+
+    It only waits: it must not take a worker's CPU, or workers and drivers wait for each other.
+    """
+    return {"tune_driver": 1} if "tune_driver" in ray.cluster_resources() else {"CPU": 0.001}
+
+
+def most_at_once(decided: Decided) -> int:
+    """Return how many trials have workers at the same time; on a cluster, which may grow, as many as have drivers."""
+    resources = ray.cluster_resources()
+    if on_a_cluster() and "tune_driver" in resources:
+        return int(resources["tune_driver"])
+    return max(1, int(resources.get("GPU" if decided.use_gpu else "CPU", 0) // decided.workers))
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise StoppedBySignalError(128 + number, "the same command with --resume goes on")
+
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

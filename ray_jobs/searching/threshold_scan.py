@@ -1,0 +1,145 @@
+"""The counts of every threshold over a split's cases: inference spread over the cluster once, then no more of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from rich.console import Console
+
+from dali_pipelines import VolumeLoader
+from models import ThresholdCounts
+from models.thresholds import RegionScores
+from ray_jobs.checkpoints.lookup import find_checkpoint
+from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.evaluation.validation import curves_of
+from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.on_ray.spread import spread
+from ray_jobs.searching.cases_to_score import Split
+from ray_jobs.settings.console import tracked
+from ray_jobs.settings.folders import cache_folder
+from storage import REGIONS, DecodedCaseCache, InputError, open_store
+
+BYTES_OF_A_WORKER = 4e9  # a network without a GPU, over a whole case: the preset brats3d peaks at 3.1 GB
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaseCounts:
+    """One case's counts, and how often the network was called for them."""
+
+    state: Mapping[str, Any]
+    forward_passes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counter:
+    """What an actor is made of: it loads the network and then counts case after case."""
+
+    checkpoint: str
+    store: str
+    cache: Path
+
+    def __call__(self) -> Callable[[str], CaseCounts]:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = open_trained(self.checkpoint, device)
+        evaluator = network.evaluator()
+        cache = DecodedCaseCache(open_store(self.store), self.cache, max_bytes=int(network.config.cache_gb * 1e9))
+        calls = [0]
+
+        def note_call(*_: object) -> None:
+            calls[0] += 1
+
+        network.model.register_forward_hook(note_call)
+
+        def count(case_id: str) -> CaseCounts:
+            calls[0] = 0
+            counts = ThresholdCounts(num_regions=len(REGIONS), device=device)
+            frame, normalisation = network.config.frame, network.config.normalisation
+            for volume in VolumeLoader(cache, [case_id], device=str(device), normalisation=normalisation, frame=frame):
+                if volume.regions_RDHW is None:
+                    raise InputError(f"case {case_id} has no label: it can be predicted, not scored")
+                counts.update(case_id, evaluator.probabilities(volume.image_MDHW), volume.regions_RDHW)
+            return CaseCounts(state=counts.state(), forward_passes=calls[0])
+
+        return count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThresholdScan:
+    """The merged counts of a split's cases and how they came about."""
+
+    checkpoint: str
+    store: str
+    split: Split
+    counts: ThresholdCounts
+    forward_passes: Mapping[str, int]
+    """By case: how often the network was called."""
+    bad_cases: Mapping[str, str]
+
+    @property
+    def per_region(self) -> dict[str, float]:
+        """For each region the threshold with the best IoU."""
+        return dict(zip(REGIONS, self.counts.best_per_region().threshold, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what thresholds.json says."""
+        grid = self.counts.thresholds.tolist()
+        return {
+            "checkpoint": self.checkpoint,
+            "store": self.store,
+            "split": self.split,
+            "per_region": _by_region(self.counts.best_per_region()),
+            "shared": _by_region(self.counts.best_shared()),
+            "grid": {"from": grid[0], "to": grid[-1], "thresholds": len(grid)},
+            "cases": list(self.counts.case_ids),
+            "bad_cases": dict(self.bad_cases),
+            "forward_passes": {"total": sum(self.forward_passes.values()), "by_case": dict(self.forward_passes)},
+            "curves": curves_of(self.counts).to_json(),
+        }
+
+
+def scan_thresholds(
+    checkpoint: str, store_uri: str, split: Split, case_ids: Sequence[str], console: Console, *, workers: int | None
+) -> ThresholdScan:
+    """Predict every case of the split (`cases_of`) once, over the cluster, and count. Bad cases are named and left out.
+
+    `workers` predict at once; None stands for one per GPU or, where there are none, as many as there is room for.
+    Raises InputError where no case can be scored.
+    """
+    found = find_checkpoint(checkpoint)
+    store = open_store(store_uri)
+    refuse_hidden_folder(store.uri, "store")
+    refuse_hidden_folder(found.uri, "checkpoint")
+    some, use_gpu = choose_workers(workers, gpu=None)
+    if workers is None and not use_gpu:
+        some = max(some, most_on_cpus())
+    make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
+    merged = ThresholdCounts(num_regions=len(REGIONS))
+    passes: dict[str, int] = {}
+    bad: dict[str, str] = {}
+    outcomes = spread(make, case_ids, workers=some, use_gpu=use_gpu)
+    for outcome in tracked(outcomes, console, "predicting each case once", total=len(case_ids)):
+        if outcome.result is None:
+            bad[outcome.item] = outcome.error or ""
+            console.print(f"left out {outcome.item}: {outcome.error}", markup=False, style="yellow", soft_wrap=True)
+        else:
+            merged.merge(ThresholdCounts.from_state(outcome.result.state))
+            passes[outcome.item] = outcome.result.forward_passes
+    if not passes:
+        raise InputError(f"none of the {len(case_ids)} cases could be scored; the last: {list(bad.values())[-1]}")
+    return ThresholdScan(
+        checkpoint=found.uri, store=store.uri, split=split, counts=merged, forward_passes=passes, bad_cases=bad
+    )
+
+
+def most_on_cpus() -> int:
+    """Return how many workers the cluster has CPUs and memory for, at this moment."""
+    resources = ray.cluster_resources()
+    return int(min(resources.get("CPU", 0), resources.get("memory", 0) // BYTES_OF_A_WORKER))
+
+
+def _by_region(scores: RegionScores) -> dict[str, dict[str, float]]:
+    rows = zip(REGIONS, scores.threshold, scores.iou, scores.dice, strict=True)
+    return {region: {"threshold": round(at, 6), "iou": iou, "dice": dice} for region, at, iou, dice in rows}

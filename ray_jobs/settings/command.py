@@ -1,0 +1,71 @@
+"""A command line over a preset over the environment's defaults."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import tyro
+
+from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default
+from ray_jobs.settings.console import open_console
+from ray_jobs.settings.help_screen import help_topic, show_help
+from ray_jobs.settings.presets import preset
+
+Config = TypeVar("Config")
+
+# Fields of the training configuration that the first screen of --help shows; groups are named there.
+EVERY_DAY = ("preset", "source", "store", "name", "runs", "workers", "epochs", "precision")
+SELDOM = frozenset(
+    f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(TrainConfig) if field.name not in EVERY_DAY
+)
+
+
+def parse_training(arguments: Sequence[str]) -> TrainConfig:
+    """Return the training configuration of `arguments`."""
+    return parse_over_preset(arguments, lambda base: base, TrainConfig)
+
+
+def parse_over_preset(
+    arguments: Sequence[str],
+    around: Callable[[TrainConfig], Config],
+    kind: type[Config],
+    *,
+    seldom: Collection[str] = (),
+) -> Config:
+    """Return the `kind` of configuration that `arguments` describe.
+
+    Defaults come from the preset that they name, then from the environment; `around` puts them into a `kind`.
+    The first screen of --help leaves out `seldom` too.
+    """
+    chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
+    base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
+    topic = help_topic(arguments)
+    if topic is not None:
+        show_help(
+            lambda: tyro.cli(kind, default=around(base), args=["--help"]),
+            topic,
+            seldom=SELDOM.union(seldom),
+            console=open_console(),
+        )
+        sys.exit(0)
+    return tyro.cli(kind, default=around(base), args=list(arguments))
+
+
+def parse(arguments: Sequence[str], kind: type[Config], *, seldom: Collection[str]) -> Config:
+    """Return the `kind` of configuration that `arguments` describe; --help leaves out `seldom` on its first screen."""
+    topic = help_topic(arguments)
+    if topic is not None:
+        show_help(lambda: tyro.cli(kind, args=["--help"]), topic, seldom=seldom, console=open_console())
+        sys.exit(0)
+    return tyro.cli(kind, args=list(arguments))
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return what follows `option`: the preset must be known before the command line over it can be parsed."""
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None

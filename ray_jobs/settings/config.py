@@ -1,0 +1,199 @@
+"""The training run's configuration, composed of what the other packages own, and where its defaults come from.
+
+This is the only file that reads the environment: BRATS_PRESET, BRATS_WORKERS, BRATS_STORE and BRATS_RUNS give a
+cluster's defaults, so that `ray job submit -- python ray_jobs/train.py` needs no arguments there.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, get_type_hints
+
+from dali_pipelines import AugmentationConfig, SamplingConfig
+from models import Execution, LossConfig, UNetConfig
+from ray_jobs.settings.folders import home_folder
+from ray_jobs.settings.groups import CheckpointConfig, OptimiserConfig, ParallelConfig, ValidationConfig
+from storage import REGIONS, Frame, InputError, SplitConfig
+
+THRESHOLD_STEPS = 1000  # of models.thresholds' grid
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a U-Net on BraTS cases. Without --source or --store it writes and uses a synthetic cohort."""
+
+    preset: str = "demo"
+    """Named starting point for everything below: demo, laptop, brats3d, g4dn, brats2d, cs231n3d or cs231n2d."""
+    source: str | None = None
+    """Folder of BraTS cases as downloaded (NIfTI); converted once, found again next time."""
+    store: str | None = None
+    """Zarr store made by convert.py: a path or an s3:// URL."""
+    runs: str = "runs"
+    """Where runs are kept: a path or an s3:// URL."""
+    name: str | None = None
+    """Name of the run, or of the search: train.py resumes the run of that name, tune.py with --resume the search.
+    Default: preset and a hash of configuration and store."""
+    workers: int | None = None
+    """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
+    min_workers: int | None = None
+    """Go on with as few workers as this while the cluster has no more, with the same global batch. Default: --workers.
+    """
+    gpu: bool | None = None
+    """Whether each worker has a GPU. Default: where there are GPUs."""
+    max_failures: int = 3
+    """How often lost workers are started again before the run gives up."""
+    cache_gb: float = 50.0
+    """Local disk for decoded cases, shared by the ranks of a node, in GB."""
+    read_threads: int = 2
+    """CPU threads that read patches for a rank."""
+    ready_batches: int = 8
+    """Batches that the loader of a rank holds ready against slow ones. They take memory where training runs."""
+    epochs: int = 10
+    """Passes over sampling.patches-per-epoch patches; the learning rate falls to zero over all of them."""
+    micro_batch_size: int | None = None
+    """Patches a rank computes at once: it works off its share of the global batch in such parts and adds up their
+    gradients. Batch Dice is then taken over a part. Default: the whole share."""
+    patience: int | None = None
+    """Validations in a row without a better mean IoU after which the run ends. Default: all epochs are done."""
+    on_bad_case: Literal["skip", "raise"] = "skip"
+    """A case that can no longer be read is named, and then: another takes its place (in a score it is left out), or
+    the run ends."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
+    thresholds: tuple[float, float, float] | None = None
+    """Probabilities from which WT, TC and ET count as predicted, in steps of 0.001; they are saved with the model.
+    Default: those with the best IoU on the validation cases, found anew at each validation."""
+    normalisation: Literal["zscore", "minmax"] = "zscore"
+    """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
+    frame: Frame = dataclasses.field(default_factory=Frame)
+    splits: SplitConfig = dataclasses.field(default_factory=SplitConfig)
+    sampling: SamplingConfig
+    augmentation: AugmentationConfig
+    model: UNetConfig
+    execution: Execution = dataclasses.field(default_factory=Execution)
+    loss: LossConfig
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.store is not None:
+            raise InputError("give --source (NIfTI) or --store (already converted), not both")
+        if self.epochs < 1:
+            raise InputError(f"--epochs must be at least 1, got {self.epochs}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}")
+        if self.ready_batches < 1:
+            raise InputError(f"--ready-batches must be at least 1, got {self.ready_batches}")
+        if self.read_threads < 1:
+            raise InputError(f"--read-threads must be at least 1, got {self.read_threads}")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise InputError(f"--micro-batch-size must be at least 1, got {self.micro_batch_size}")
+        if self.micro_batch_size is not None and self.parallel.static_graph:
+            # torch 2.13 fails with an internal assertion in the first part of the first step.
+            raise InputError("--parallel.static-graph and --micro-batch-size exclude each other: leave one of them out")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"--patience must be at least 1, got {self.patience}")
+        if self.min_workers is not None and self.min_workers < 1:
+            raise InputError(f"--min-workers must be at least 1, got {self.min_workers}")
+        for threshold in self.thresholds or ():
+            if not 0 <= threshold <= 1 or round(threshold * THRESHOLD_STEPS) != threshold * THRESHOLD_STEPS:
+                raise InputError(f"--thresholds must lie in [0, 1] in steps of 0.001, got {threshold}")
+        if self.model.dimensions != self.sampling.dimensions:
+            raise InputError(
+                f"the model is {self.model.dimensions}-D and the patches are {self.sampling.dimensions}-D; "
+                "give a preset in which they agree"
+            )
+        if self.loss.head != self.model.head:
+            raise InputError(
+                f"--loss.voxel {self.loss.voxel} wants --model.head {self.loss.head}, got {self.model.head}"
+            )
+        try:
+            self.model.check_sides(self.sampling.patch_shape)
+        except ValueError as error:
+            raise InputError(f"--sampling.patch-shape: {error}") from error
+
+    @property
+    def fixed_thresholds(self) -> dict[str, float] | None:
+        """The thresholds by region, where they are given."""
+        return None if self.thresholds is None else dict(zip(REGIONS, self.thresholds, strict=True))
+
+
+# What may differ between two starts of one run: where it is kept and on how much machine it runs.
+NOT_PART_OF_A_RUN = (
+    *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
+    *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches"),
+)
+
+
+def environment_default(name: Literal["PRESET", "WORKERS", "STORE", "RUNS"]) -> str | None:
+    """Return BRATS_<name>, or None where it is unset or empty."""
+    return os.environ.get(f"BRATS_{name}") or None
+
+
+def apply_environment(config: TrainConfig, *, ignore_store: bool = False) -> TrainConfig:
+    """Fill in what the environment names: defaults that the command line may still change."""
+    workers = environment_default("WORKERS")
+    if workers is not None and not workers.isdecimal():
+        raise InputError(f"BRATS_WORKERS must be a whole number, got {workers!r}")
+    return dataclasses.replace(
+        config,
+        workers=int(workers) if workers else config.workers,
+        store=config.store if ignore_store else environment_default("STORE") or config.store,
+        runs=environment_default("RUNS") or str(home_folder() / "runs"),
+    )
+
+
+def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
+    """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
+    part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
+    part["parallel"] = {"gradient_compression": config.parallel.gradient_compression}  # all that the result depends on
+    return {"store_digest": store_digest, **json.loads(json.dumps(part))}
+
+
+def describe_start(config: TrainConfig) -> dict[str, Any]:
+    """Return the rest of the configuration, which may be another at the next start, as JSON."""
+    rest = {key: value for key, value in dataclasses.asdict(config).items() if key in NOT_PART_OF_A_RUN}
+    described: dict[str, Any] = json.loads(json.dumps(rest, default=str))
+    return described
+
+
+def decode_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The inverse of `run_identity`; what is no part of a run gets its default. Raises InputError for unknown names.
+
+    What a checkpoint says beside it is passed over.
+    """
+    beside = ("store_digest", "regions", "modalities", "made_with")
+    own = {key: value for key, value in values.items() if key not in beside}
+    decoded: TrainConfig = _decode(TrainConfig, own, "")
+    return decoded
+
+
+def _decode(kind: Any, values: Mapping[str, Any], place: str) -> Any:
+    kinds = get_type_hints(kind)
+    unknown = sorted(set(values) - set(kinds))
+    if unknown:
+        raise InputError(f"wanted a configuration of this version, found {place}{unknown[0]}, which it does not know")
+    decoded = {}
+    for key, value in values.items():
+        nested = dataclasses.is_dataclass(kinds[key])
+        decoded[key] = _decode(kinds[key], value, f"{place}{key}.") if nested else as_tuple(value)
+    return kind(**decoded)
+
+
+def as_tuple(value: Any) -> Any:
+    """JSON's lists as the tuples that configurations hold, at any depth."""
+    return tuple(as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def default_run_name(config: TrainConfig, store_digest: str) -> str:
+    """Return `<preset>-<hash>`, the same for the same configuration and store."""
+    return f"{config.preset}-{short_hash(run_identity(config, store_digest))}"
+
+
+def short_hash(identity: Mapping[str, Any]) -> str:
+    """Return eight digits that are the same for the same identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]

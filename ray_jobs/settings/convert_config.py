@@ -1,0 +1,56 @@
+"""What a conversion is told."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ray_jobs.settings.label_choice import told_convention
+from storage import MODALITIES, InputError
+from storage.labels.conventions import LabelConvention
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Convert a BraTS download into a store; run again, it does only what is missing or changed."""
+
+    store: str
+    """Folder or s3:// URL of the store; it is made if it is not there."""
+    source: Path | None = None
+    """Folder with the cases, at any depth. Without it only --verify is done."""
+    verify: bool = False
+    """Read everything in the store again and compare it with its checksums (and with the source files)."""
+    mirror: str | None = None
+    """Copy the store to this folder or s3:// URL, at the end; cases that are there already are left alone."""
+    modalities: tuple[str, ...] = MODALITIES
+    """The scans each case must have, in the store's order; fewer for cohorts with fewer."""
+    names: dict[str, str] = field(default_factory=dict)
+    """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
+    label_convention: str | None = None
+    """What the label values mean: brats-124, brats-123, gli-2024, msd or brats-2013; else told from the cohort."""
+    label_map: dict[int, int] = field(default_factory=dict)
+    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
+    subjects: Path | None = None
+    """CSV with columns case_id and subject, where ids do not tell which exams are of one person; every id a case."""
+
+    def convention(self) -> LabelConvention | None:
+        """The convention that was told, if any; raises InputError."""
+        return told_convention(self.label_convention, self.label_map)
+
+
+def read_subjects(path: Path | None) -> dict[str, str] | None:
+    """The subject of each case id by the CSV; raises InputError when it is not one."""
+    if path is None:
+        return None
+    wanted = "--subjects: wanted a CSV with columns case_id and subject"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines)
+            columns, rows = table.fieldnames or [], list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{wanted}, {path}: {error}") from None
+    if not {"case_id", "subject"} <= set(columns):
+        raise InputError(f"{wanted}, {path} has {', '.join(columns) or 'nothing'}; name them so in its first line")
+    for row in rows:
+        if not row["case_id"] or not row["subject"]:
+            raise InputError(f"{wanted}, {path} has a line without one: {','.join(map(str, row.values()))}; fill it in")
+    return {row["case_id"]: row["subject"] for row in rows}

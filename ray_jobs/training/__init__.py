@@ -1,0 +1,1 @@
+"""One training run, from its decisions to its summary. Knows nothing of searches."""

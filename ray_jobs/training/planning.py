@@ -1,0 +1,64 @@
+"""What a run or a search decides before any worker starts: workers, store, splits."""
+
+import dataclasses
+
+from rich.console import Console
+
+from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.on_ray.ray_start import choose_workers, most_workers, refuse_hidden_folder
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.folders import cache_folder
+from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.run_input import find_or_make_store
+from storage import InputError, split_cohort
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A plan, the digest of its store, and what it runs on."""
+
+    plan: TrainPlan
+    store_digest: str
+    workers: int
+    least_workers: int
+    use_gpu: bool
+
+    @property
+    def sizes(self) -> int | tuple[int, int]:
+        """The number of workers, or the range it may lie in."""
+        return self.workers if self.least_workers == self.workers else (self.least_workers, self.workers)
+
+    def open_folder(self, name: str) -> RunFolder:
+        """Return the folder of that name among the runs; raises InputError where some node does not see it."""
+        folder = RunFolder(self.plan.config.runs, name)
+        refuse_hidden_folder(folder.uri, "run folder")
+        return folder
+
+
+def decide(config: TrainConfig, console: Console) -> Decided:
+    """Choose workers, convert what is to be converted, deal the cases out. Raises InputError for what cannot run."""
+    workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
+    least = config.min_workers or workers
+    check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
+    store = find_or_make_store(config, console)
+    splits = split_cohort(store, config.splits)
+    refuse_hidden_folder(store.uri, "store")
+    plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
+    return Decided(plan=plan, store_digest=store.digest, workers=workers, least_workers=least, use_gpu=use_gpu)
+
+
+def check_world_sizes(config: TrainConfig, least: int, most: int, *, room: int | None = None) -> None:
+    """Raise InputError where some number of workers that the run may have cannot share out the batch equally.
+
+    `room` is how many workers there can be at most.
+    """
+    batch = config.sampling.global_batch_size
+    if least > most:
+        raise InputError(f"--min-workers {least} is more than --workers {most}")
+    for workers in range(least, most + 1):
+        if batch % workers:
+            fits = [size for size in range(1, min(batch, room or batch) + 1) if batch % size == 0]
+            raise InputError(
+                f"--sampling.global-batch-size {batch} does not divide among {workers} workers: "
+                f"give --workers {' or '.join(map(str, fits))}, or another batch size"
+            )

@@ -1,0 +1,220 @@
+"""The parts of a training run, how they are built, and all of their state in a checkpoint and back."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from dali_pipelines import PatchLoader, Shard
+from models import OptimiserStep, Precision, WeightAverage, build_loss, build_unet, choose_precision
+from models.rank_sums import sum_over_ranks
+from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.saver import Saver
+from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation
+from ray_jobs.on_ray.session import Session, from_every_rank
+from ray_jobs.settings.config import TrainConfig, describe_start, run_identity
+from ray_jobs.training.early_stopping import EarlyStopping
+from ray_jobs.training.optimiser import Schedule, build_optimiser
+from ray_jobs.training.parallel import distribute
+from ray_jobs.watching.monitoring import Monitor
+from ray_jobs.watching.step_clock import StepClock
+from storage import REGIONS, DecodedCaseCache, Splits, open_store
+
+Seen = TypeVar("Seen")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """A run that is decided: what every rank must know."""
+
+    config: TrainConfig
+    store: str
+    splits: Splits
+    cache: Path
+    may_end_at_a_report: bool = False  # a trial, which Tune ends when it hears of a score that is too low
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The moving parts of a run, all of whose state a checkpoint holds."""
+
+    plan: TrainPlan
+    cache: DecodedCaseCache
+    loader: PatchLoader
+    model: nn.Module  # plain, for weights and inference
+    parallel: nn.Module  # the same parameters, averaging gradients over the ranks
+    gradients_kept_local: Callable[[], AbstractContextManager[None]]  # for all but the last part of a batch
+    average: WeightAverage | None
+    loss: nn.Module
+    precision: Precision
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
+    take_step: OptimiserStep
+    early_stopping: EarlyStopping
+    evaluator: CaseEvaluator
+    history: list[Mapping[str, float]]  # the figures of each validated epoch
+    clock: StepClock
+
+
+def prepare(plan: TrainPlan, session: Session) -> Run:
+    """Build everything at its starting state: the same on every rank, and the same in every start of the run."""
+    config = plan.config
+    torch.manual_seed(config.sampling.seed)
+    torch.set_num_threads(session.cpu_threads)
+    cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
+    precision = same_precision(choose_precision(session.device, config.precision), session)
+    execution = config.execution.settled(session.device, precision)
+    loader = PatchLoader(
+        cache,
+        plan.splits.train,
+        sampling=config.sampling,
+        augmentation=config.augmentation,
+        shard=Shard(rank=session.rank, world_size=session.world_size),
+        device=str(session.device),
+        normalisation=config.normalisation,
+        frame=config.frame,
+        dtype="float16" if precision.dtype == torch.float16 else "float32",
+        channels_last=bool(execution.channels_last),
+        on_bad_case=config.on_bad_case,
+        read_threads=config.read_threads,
+        ready_batches=config.ready_batches,
+    )
+    model = build_unet(config.model, execution).to(session.device)
+    parallel = distribute(model, config.parallel, world_size=session.world_size)
+    gradients_kept_local: Callable[[], AbstractContextManager[None]] = nullcontext
+    if isinstance(parallel, nn.parallel.DistributedDataParallel):
+        gradients_kept_local = parallel.no_sync
+    clock = StepClock(session.device)
+    add_up: Callable[[torch.Tensor], torch.Tensor] = sum_over_ranks
+    if session.world_size > 1:
+        clock.follow_gradients(model)
+        add_up = clock.counted("communication", sum_over_ranks)
+    optimiser = build_optimiser(config.optimiser, model)
+    schedule = Schedule(config.optimiser, optimiser, config.epochs * loader.steps_per_epoch)
+    take_step = OptimiserStep(model, optimiser, precision, device=session.device, clip_norm=config.optimiser.clip_norm)
+    return Run(
+        plan=plan,
+        cache=cache,
+        loader=loader,
+        model=model,
+        parallel=parallel,
+        gradients_kept_local=gradients_kept_local,
+        average=WeightAverage(model, decay) if (decay := config.optimiser.ema_decay) is not None else None,
+        loss=build_loss(config.loss, add_up),
+        precision=precision,
+        optimiser=optimiser,
+        schedule=schedule,
+        take_step=take_step,
+        early_stopping=EarlyStopping(config.patience),
+        history=[],
+        evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
+        clock=clock,
+    )
+
+
+def same_precision(own: Precision, session: Session) -> Precision:
+    """Return what all ranks compute in, where each would choose its `own`: "auto" on nodes with other GPUs.
+
+    Gradients that one rank scales, for float16's sake, and another does not cannot be averaged.
+    """
+    names = set(from_every_rank(own.name, session))
+    if len(names) == 1:
+        return own
+    return choose_precision(session.device, "float16" if "float16" in names else "float32")
+
+
+def weights_to_keep(run: Run) -> AbstractContextManager[None]:
+    """The network computes with the weights that are scored and saved: their average, where there is one."""
+    return nullcontext() if run.average is None else run.average.in_use()
+
+
+def save(
+    run: Run,
+    session: Session,
+    monitor: Monitor,
+    saver: Saver,
+    *,
+    scored: Evaluation | None = None,
+) -> str:
+    """Start saving all state, and the validation that closes it, as a checkpoint; return its name.
+
+    Every rank must call it.
+    """
+    metrics = scored.metrics if scored is not None else {}
+    record = CheckpointRecord(epoch=run.loader.epoch, step=run.loader.step, metrics=metrics)
+    monitor_state = monitor.state_dict()  # gathers from all ranks
+    loader_state = run.loader.state_dict()
+    replacements = from_every_rank(loader_state["replacements"], session)
+    monitor.flush()  # what lies before the checkpoint is not done again, so nobody would write its events anew
+
+    def encode() -> dict[str, bytes]:
+        state = {
+            "loader": loader_state | {"replacements": list(itertools.chain(*replacements))},
+            "optimiser": run.optimiser.state_dict(),
+            "schedule": run.schedule.state_dict(),
+            "steps": run.take_step.state_dict(),
+            "early_stopping": run.early_stopping.state_dict(),
+            "monitor": monitor_state,
+            "history": run.history,
+            "torch_rng": torch.get_rng_state(),
+        }
+        if run.average is not None:
+            # Copies: the average takes the weights' place below.
+            weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+            state |= {"weights": weights, "average": run.average.state_dict()}
+        made_with = describe_start(run.plan.config) | {"precision": run.precision.name, "workers": session.world_size}
+        trained_on = run.cache.store
+        # Beside the identity, not in it: the digest stands for the modalities there, and runs begun before they were
+        # written down go on.
+        config = run_identity(run.plan.config, trained_on.digest)
+        config |= {"modalities": list(trained_on.settings.modalities), "regions": list(REGIONS), "made_with": made_with}
+        with weights_to_keep(run):
+            if scored is None:
+                return encode_checkpoint(run.model, state=state, config=config)
+            curves = scored.curves.to_json()
+            return encode_checkpoint(run.model, state=state, config=config, thresholds=scored.thresholds, curves=curves)
+
+    with run.clock.aside("checkpoints"):
+        saver.save(record, encode)
+        session.publish()  # what lies before the checkpoint goes with it
+    monitor.after_checkpoint()
+    return record.name
+
+
+def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore) -> None:
+    """Put every part back to where the newest checkpoint left it, if there is one."""
+    record = same_on_every_rank(store.newest, session)
+    if record is None:
+        return
+    checkpoint = store.open(record)
+    state = checkpoint.state()
+    if run.average is None:
+        checkpoint.load_weights(run.model)
+    else:
+        run.model.load_state_dict(state["weights"])
+        run.average.load_state_dict(state["average"])
+    # Of all ranks, who may be others now: the first one counts them on.
+    replacements = state["loader"]["replacements"] if session.rank == 0 else []
+    run.loader.load_state_dict(state["loader"] | {"replacements": replacements})
+    run.optimiser.load_state_dict(state["optimiser"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.take_step.load_state_dict(state["steps"])
+    run.early_stopping.load_state_dict(state["early_stopping"])
+    monitor.load_state_dict(state["monitor"])
+    run.history.extend(state["history"])
+    torch.set_rng_state(state["torch_rng"])
+    monitor.tell(f"going on from {record.name}, world size {session.world_size}")
+
+
+def same_on_every_rank(look: Callable[[], Seen | None], session: Session) -> Seen | None:
+    """Return what rank 0 sees: the ranks may look at a moment when the folder changes."""
+    seen = [look() if session.rank == 0 else None]
+    if session.world_size > 1:
+        torch.distributed.broadcast_object_list(seen, src=0)
+    return seen[0]

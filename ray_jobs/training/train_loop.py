@@ -1,0 +1,224 @@
+"""THE training loop. It knows ranks and checkpoints only through its `Session`, so it runs with and without Ray."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dali_pipelines import Batch
+from models import NonFiniteGradientsError, StepResult
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.saver import Saver
+from ray_jobs.evaluation.validation import CaseImage, Evaluation, evaluate
+from ray_jobs.on_ray.agreement import Wish
+from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
+from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
+from ray_jobs.pictures.figures import save_cross_section
+from ray_jobs.training.parallel import RankWatch
+from ray_jobs.training.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
+from ray_jobs.watching.advice import Setting, advise
+from ray_jobs.watching.monitoring import Monitor
+from storage import InputError
+
+FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
+
+
+def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
+    session = RaySession(config["folder"], config["board"])
+    hidden = find_hidden(config["seen"], session)
+    return {"failed": hidden} if hidden is not None else train(config["plan"], session)
+
+
+def find_hidden(seen: Sequence[SeenFile], session: Session) -> str | None:
+    """Say which of the driver's local paths some rank does not see, on every rank alike; None where there is none."""
+    for file in seen:
+        found = from_every_rank(not file.is_hidden(), session)
+        if not all(found):
+            return describe_hidden(file.name, found, places="workers")
+    return None
+
+
+def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
+    """Train to the end, from the newest checkpoint if there is one, and return the scores of the best epoch.
+
+    A run that was asked to stop returns `{"stopped": where}` instead, and one that had to `{"failed": why}`; the same
+    call goes on from there.
+    """
+    with (
+        watch_ranks(plan, session) as watch,
+        (run := prepare(plan, session)).loader as loader,
+        Monitor(session, loader, run.clock, epochs=plan.config.epochs) as monitor,
+        Saver(session, plan.config.checkpoints, monitor.tell) as saver,
+    ):
+        restore(run, monitor, session, saver.store)
+        while loader.epoch < plan.config.epochs and not run.early_stopping.is_over:
+            try:
+                stopped = train_epoch(run, session, monitor, saver, watch)
+            except NonFiniteGradientsError as error:  # on every rank alike; to start the workers again would not help
+                return {"failed": str(error)}
+            if stopped is not None:
+                saver.wait()
+                return {"stopped": stopped} if saver.failure is None else {"failed": saver.failure}
+            watch.at(f"epoch {loader.epoch}, validation")
+            metrics = monitor.after_epoch(loader.epoch - 1, skipped_steps=run.take_step.steps_skipped)
+            last = loader.epoch == plan.config.epochs
+            if last or loader.epoch % plan.config.validation.every == 0:
+                validate(run, session, monitor, saver, metrics)
+        with run.clock.aside("checkpoints"):
+            saver.wait()
+        failure = same_on_every_rank(lambda: saver.failure, session)
+        if failure is not None:
+            return {"failed": failure}
+        watch.at("the last scoring")
+        return finish(run, session, monitor, saver.store)
+
+
+def watch_ranks(plan: TrainPlan, session: Session) -> RankWatch:
+    """What names rank and step where another rank is lost; to whoever watches, too."""
+
+    def tell(message: str) -> None:
+        session.tell(Progress(stage="note", message=message))
+
+    return RankWatch(plan.config.parallel, rank=session.rank, world_size=session.world_size, tell=tell)
+
+
+def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watch: RankWatch) -> str | None:
+    """Do the remaining steps of the epoch. Returns where it stopped, if the run is to stop there."""
+    run.model.train()
+    monitor.start_epoch()
+    for batch in run.clock.batches(run.loader):
+        watch.at(f"epoch {run.loader.epoch + 1}, step {run.loader.step}")
+        step = train_step(run, batch)
+        monitor.after_step(step, run.schedule.learning_rate)
+        monitor.name_bad_cases({each.case_id: each.error for each in batch.replacements}, "others take its place")
+        agreed = saver.after_step(run.loader.step, last=run.loader.step == run.loader.steps_per_epoch)
+        if agreed & Wish.CHECKPOINT:
+            save(run, session, monitor, saver)
+        if agreed & Wish.STOP:
+            return f"after step {run.loader.step} of epoch {run.loader.epoch + 1}"
+    return None
+
+
+def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
+    """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed."""
+    with weights_to_keep(run):
+        fixed = run.plan.config.fixed_thresholds
+        scored = score(run, session, run.plan.splits.validation, fixed, keep_images=1)
+    run.schedule.after_validation(scored.scores.mean_iou)
+    run.early_stopping.after_validation(scored.scores.mean_iou)
+    monitor.after_validation(run.loader.epoch - 1, scored)
+    if session.rank == 0:
+        monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
+    metrics = {**metrics, **scored.metrics}
+    run.history.append(metrics)
+    name = save(run, session, monitor, saver, scored=scored)
+    if run.plan.may_end_at_a_report:
+        saver.wait()
+    session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
+
+
+def train_step(run: Run, batch: Batch) -> StepResult:
+    """Forward and backward in parts that fit the device, then one update along their mean gradient."""
+    whole = len(batch.image)
+    size = run.plan.config.micro_batch_size or whole
+    parts = list(zip(batch.image.split(size), batch.regions.split(size), strict=True))
+    for image, regions in parts[:-1]:
+        with run.gradients_kept_local():
+            forward_and_backward(run, image, regions, share=len(image) / whole)
+    image, regions = parts[-1]
+    forward_and_backward(run, image, regions, share=len(image) / whole)
+    with run.clock.part("optimiser"):
+        result = run.take_step.update(describe_batch=lambda: ", ".join(batch.case_ids))
+        if run.average is not None and result.taken:
+            run.average.update()
+    run.schedule.after_step()
+    return result
+
+
+def forward_and_backward(run: Run, image: torch.Tensor, regions: torch.Tensor, *, share: float) -> None:
+    """Add the gradients of some patches, which are this `share` of the batch, to the step's."""
+    with run.clock.part("forward"):
+        with run.precision.autocast(image.device):
+            outputs = run.parallel(image)
+        loss: torch.Tensor = run.loss(outputs, regions) * share
+    with run.clock.part("backward"):
+        run.take_step.backward(loss)
+
+
+def score(
+    run: Run,
+    session: Session,
+    case_ids: Sequence[str],
+    thresholds: Mapping[str, float] | None = None,
+    *,
+    keep_images: int = 0,
+    with_baseline: bool = False,
+) -> Evaluation:
+    """Score whole cases with the weights as they are."""
+    run.model.eval()
+    with run.clock.aside("validation"):
+        return evaluate(
+            run.evaluator,
+            run.cache,
+            case_ids,
+            session,
+            normalisation=run.plan.config.normalisation,
+            frame=run.plan.config.frame,
+            thresholds=thresholds,
+            keep_images=keep_images,
+            with_baseline=with_baseline,
+            on_bad_case=run.plan.config.on_bad_case,
+        )
+
+
+def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore) -> dict[str, Any]:
+    """Score the best checkpoint: validation at its own best thresholds, test at those; draw the cross-sections."""
+    best = same_on_every_rank(store.best, session)
+    if best is None:
+        raise InputError(f"no checkpoint could be written to {session.folder}: make room there, or give another --runs")
+    checkpoint = store.open(best)
+    checkpoint.load_weights(run.model)
+    thresholds = checkpoint.thresholds()
+    monitor.tell("scoring the best epoch")
+    splits = run.plan.splits
+    validation = score(run, session, splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True)
+    test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
+    with run.clock.aside("figures"):
+        draw_cases((*validation.images, *(test.images if test else ())), thresholds, session, monitor)
+    session.publish()
+    seconds = monitor.time_spent()
+    advice = advise(seconds, describe_setting(run, session))
+    return {
+        "checkpoint": f"{session.folder}/{best.name}",
+        "validation": validation.summary(),
+        "test": test.summary() if test else None,
+        "baseline_iou": validation.baseline_iou,
+        "history": run.history,
+        "bad_cases": dict(sum(map(Counter, from_every_rank(run.loader.bad_cases, session)), Counter[str]())),
+        "throughput": monitor.throughput() | {"precision": run.precision.name},
+        "time": {"seconds": seconds, "bound_by": advice.verdict, "advice": advice.sentence},
+    }
+
+
+def draw_cases(
+    images: Sequence[CaseImage], thresholds: Mapping[str, float], session: Session, monitor: Monitor
+) -> None:
+    """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
+    try:
+        for image in images:
+            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
+    except OSError as error:
+        monitor.tell(f"cross-sections are missing: {error}")
+
+
+def describe_setting(run: Run, session: Session) -> Setting:
+    """What the run ran on and with, for advice on its speed."""
+    return Setting(
+        device="cuda" if session.device.type == "cuda" else "cpu",
+        precision=run.precision.name,
+        compiled=run.plan.config.execution.compile,
+        world_size=session.world_size,
+        validation_every=run.plan.config.validation.every,
+    )

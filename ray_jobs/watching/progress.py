@@ -1,0 +1,191 @@
+"""What the driver shows of a run, fed by rank 0 through a small actor: a bar on a terminal, lines in a log."""
+
+import datetime
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from ray_jobs.settings.console import SECONDS_BETWEEN_LINES
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Board:
+    """Keeps the news until the driver looks. An actor that takes no CPU from the workers."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Any] | None = None
+        self._notes: list[str] = []
+        self._stop = False
+
+    def tell(self, progress: dict[str, Any]) -> bool:
+        """Take news; return whether the run is asked to stop."""
+        if progress["message"]:
+            self._notes.append(progress["message"])
+        else:
+            self._latest = progress
+        return self._stop
+
+    def stop(self) -> None:
+        """From now on the answer to news is that the run should save and end."""
+        self._stop = True
+
+    def look(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the latest news and the notes since the last look."""
+        notes, self._notes = self._notes, []
+        return self._latest, notes
+
+
+def start_board() -> Any:
+    """Start a Board on this node, which is the driver's: elsewhere it would go when that node goes."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+
+
+class News:
+    """The run's news in words, and how long it will still take at the pace since the first of them."""
+
+    def __init__(self, *, epochs: int) -> None:
+        self._epochs = epochs
+        self._first: tuple[float, int] | None = None
+        self.stage, self.figures, self.left = "starting workers", "", ""
+        self.done, self.total = 0, 0
+        self.epoch = 0
+
+    def take(self, latest: dict[str, Any], now: float) -> None:
+        """Take rank 0's latest news, at `now` in seconds."""
+        self.done = latest["epoch"] * latest["steps"] + latest["step"]
+        self.total = self._epochs * latest["steps"]
+        self.epoch = min(latest["epoch"] + 1, self._epochs)
+        self.stage = f"{latest['stage']}, epoch {self.epoch} of {self._epochs}"
+        parts = [f"loss {latest['loss']:.3f}", f"{latest['patches_per_second']:.1f} patches/s"]
+        parts.append(f"data wait {latest['data_wait_fraction']:.1%}")
+        if latest["iou"] == latest["iou"]:  # not NaN: there has been a validation
+            parts.append(f"IoU {latest['iou']:.3f}")
+        self.figures = "  ".join(parts)
+        if self._first is None:
+            self._first = now, self.done
+        started, before = self._first
+        if self.done > before:
+            seconds = (self.total - self.done) * (now - started) / (self.done - before)
+            self.left = f"{datetime.timedelta(seconds=round(seconds))} left"
+
+
+class Bar:
+    """News as a bar at the bottom of a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("starting workers", total=None, figures="", left="")
+
+    def start(self) -> None:
+        """Draw the bar."""
+        self._bar.start()
+
+    def show(self, news: News) -> None:
+        """Bring the bar up to date."""
+        self._bar.update(
+            self._task,
+            total=news.total,
+            completed=news.done,
+            description=news.stage,
+            figures=news.figures,
+            left=news.left,
+        )
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+
+class Lines:
+    """News as lines of a log, now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: tuple[float, int] | None = None
+
+    def start(self) -> None:
+        """Nothing to draw."""
+
+    def show(self, news: News) -> None:
+        """Print a line if one is due."""
+        now = time.monotonic()
+        if self._shown is not None and now - self._shown[0] < SECONDS_BETWEEN_LINES and news.epoch == self._shown[1]:
+            return
+        self._shown = now, news.epoch
+        share = news.done / news.total if news.total else 0.0
+        self._console.print(
+            "  ".join(each for each in (f"{news.stage}, {share:.0%}:", news.figures, news.left) if each)
+        )
+
+    def stop(self) -> None:
+        """Nothing to leave."""
+
+
+class TrainingProgress:
+    """Context manager that shows a run's progress on `console` while the body blocks in `fit()`."""
+
+    def __init__(self, console: Console, *, epochs: int, workers: int, use_gpu: bool) -> None:
+        self.board = start_board()
+        self._console = console
+        self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
+        self._news = News(epochs=epochs)
+        self._display = Bar(console) if console.is_terminal else Lines(console)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
+        self._display.stop()
+
+    def ask_to_stop(self) -> None:
+        """Ask the run to save and end."""
+        self._console.print("saving, then stopping; once more to stop at once")
+        self.board.stop.remote()
+
+    def _watch(self) -> None:
+        asked = False
+        while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
+            if self._show() or asked:
+                continue
+            there = int(ray.cluster_resources().get(self._resource, 0))
+            if there < self._workers:
+                asked = True
+                self._console.print(
+                    f"waiting for {self._workers} workers with one {self._resource} each: "
+                    f"the cluster has {there} so far, and starts more if it may"
+                )
+
+    def _show(self) -> bool:
+        """Show what is new; return whether the workers have spoken yet."""
+        latest, notes = ray.get(self.board.look.remote())
+        for note in notes:
+            self._console.print(note, markup=False)  # an error's text may have brackets in it
+        if latest is None:
+            return False
+        self._news.take(latest, time.monotonic())
+        self._display.show(self._news)
+        return True

@@ -1,0 +1,79 @@
+"""Source grids and stored grids: reorientation to LPS by the header, the crop, and both undone.
+
+nibabel's arrays are (x, y, z); everything stored is (z, y, x) in LPS: x to the patient's left, y to the back, z up.
+Affines take voxel (x, y, z, 1) to scanner millimetres in nibabel's RAS+ world.
+
+Shapes: X Y Z are voxels in the source's own axis order, D H W are voxels z y x in LPS.
+"""
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from numpy.typing import NDArray
+
+from storage.cases.info import Box, CaseInfo
+
+STORED_ORIENTATION = "LPS"
+
+
+def orientation_of(affine: NDArray[np.float64]) -> str:
+    """The axis codes of an affine, such as "LPS" or "RAS"."""
+    return "".join(aff2axcodes(affine))
+
+
+def to_lps(array_XYZ: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """The array as DHW in LPS; a view, nothing is copied."""
+    turned: NDArray[Any] = nib.orientations.apply_orientation(array_XYZ, _to_lps_transform(affine))
+    return turned.T
+
+
+def lps_affine(shape_XYZ: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine of the whole grid after reorientation, for voxel (x, y, z)."""
+    result: NDArray[np.float64] = affine @ inv_ornt_aff(_to_lps_transform(affine), shape_XYZ)
+    return result + 0.0  # -0.0 becomes 0.0, so that equal grids read equal
+
+
+def to_source(array_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
+    """A stored-grid array back in the source's full grid and axis order, 0 outside the stored box: array_XYZ.
+
+    With `info.source_affine` this is what a NIfTI file that lies over the source scans needs.
+    """
+    if array_DHW.shape != info.shape:
+        raise ValueError(f"wanted an array of the stored shape {info.shape} of {info.case_id}, got {array_DHW.shape}")
+    full_DHW = np.zeros(info.original_shape, dtype=array_DHW.dtype)
+    full_DHW[box_slices(info.bbox)] = array_DHW
+    return scan_to_source(full_DHW, info)
+
+
+def scan_to_source(full_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
+    """An array of the whole scan, `info.original_shape` in LPS, in the source's axis order: array_XYZ, a view."""
+    if full_DHW.shape != info.original_shape:
+        raise ValueError(f"wanted the whole scan {info.original_shape} of {info.case_id}, got {full_DHW.shape}")
+    source = axcodes2ornt(aff2axcodes(np.asarray(info.source_affine)))
+    back = ornt_transform(axcodes2ornt(STORED_ORIENTATION), source)
+    restored: NDArray[Any] = nib.orientations.apply_orientation(full_DHW.T, back)
+    return restored
+
+
+def box_slices(bbox: Box) -> tuple[slice, slice, slice]:
+    """A half-open box [[z0, z1], [y0, y1], [x0, x1]] as slices."""
+    (z0, z1), (y0, y1), (x0, x1) = bbox
+    return slice(z0, z1), slice(y0, y1), slice(x0, x1)
+
+
+def bounding_box(mask_DHW: NDArray[np.bool_]) -> Box | None:
+    """The smallest half-open box that holds every true voxel; None when there is none."""
+    sides = []
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        hit = np.flatnonzero(mask_DHW.any(axis=axes))
+        if hit.size == 0:
+            return None
+        sides.append((int(hit[0]), int(hit[-1]) + 1))
+    return sides[0], sides[1], sides[2]
+
+
+def _to_lps_transform(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = ornt_transform(io_orientation(affine), axcodes2ornt(STORED_ORIENTATION))
+    return result

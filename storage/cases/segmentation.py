@@ -1,0 +1,69 @@
+"""Predictions as NIfTI files on the source's own grid: its shape, axis order, affine and header.
+
+Shapes: R region, D H W voxels z y x in LPS of the whole scan, X Y Z voxels in the source's own axis order.
+"""
+
+import base64
+import gzip
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.cases.grid import scan_to_source
+from storage.cases.info import CaseInfo
+from storage.labels.conventions import BACKGROUND, EDEMA, ENHANCING, NECROTIC_CORE, LabelConvention
+from storage.scans.nifti import decode_header
+
+_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
+_COMPRESSION = 6
+
+
+def labels_of_regions(regions_RDHW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Stored labels of regions in the order of REGIONS, of which each lies within the one before."""
+    by_depth = np.array([BACKGROUND, EDEMA, NECROTIC_CORE, ENHANCING], dtype=np.uint8)
+    labels_DHW: NDArray[np.uint8] = by_depth[regions_RDHW.sum(axis=0, dtype=np.uint8)]
+    return labels_DHW
+
+
+def encode_segmentation(label_DHW: NDArray[np.uint8], case: CaseInfo, convention: LabelConvention) -> bytes:
+    """Stored labels of the whole scan as .nii.gz, uint8 in the values of `convention`; equal input, equal bytes.
+
+    Raises ValueError where the convention has no value for a label.
+    """
+    return _encode(scan_to_source(convention.to_source(label_DHW), case), case)
+
+
+def encode_probabilities(probabilities_RDHW: NDArray[np.float32], case: CaseInfo) -> bytes:
+    """Probabilities of the whole scan as .nii.gz, float32 (X, Y, Z, R)."""
+    return _encode(np.stack([scan_to_source(each, case) for each in probabilities_RDHW], axis=-1), case)
+
+
+def _encode(array_XYZ: NDArray[Any], case: CaseInfo) -> bytes:
+    header = source_header(case)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    header.set_data_dtype(array_XYZ.dtype)
+    # Without an affine nibabel leaves the header's two as they are, with their codes.
+    image = kind(np.asfortranarray(array_XYZ), None, header)
+    return gzip.compress(image.to_bytes(), compresslevel=_COMPRESSION, mtime=0)
+
+
+def source_header(case: CaseInfo) -> nib.Nifti1Header:
+    """The first scan's header but for what it says of intensities; where a store has none, one with the affine."""
+    if not case.source_header:
+        return _header_of(case)
+    header = decode_header(base64.b64decode(case.source_header))
+    header["cal_min"] = header["cal_max"] = 0
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    return header
+
+
+def _header_of(case: CaseInfo) -> nib.Nifti1Header:
+    affine = np.asarray(case.source_affine)
+    header = nib.Nifti1Header()
+    header.set_data_shape(case.source_shape)
+    header.set_xyzt_units("mm", "sec")
+    header.set_qform(affine, code=_SCANNER)  # drops a shear, which only the sform can say
+    header.set_sform(affine, code=_SCANNER)
+    return header

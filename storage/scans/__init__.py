@@ -1,0 +1,1 @@
+"""NIfTI files found, named and read. Knows nothing of Zarr."""

@@ -1,0 +1,48 @@
+"""What one exam is before it is stored: which file holds which modality, and which cases a folder has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from storage.errors import Refusal
+from storage.labels.conventions import LabelConvention
+
+
+class Naming(Enum):
+    """How the files say what they are; one part of the evidence for the label convention."""
+
+    UNDERSCORE = "BraTS 2018-2021: _flair _t1 _t1ce _t2 _seg"
+    HYPHEN = "BraTS 2023 and later: -t1n -t1c -t2w -t2f -seg"
+    MSD = "Medical Segmentation Decathlon: 4-D images and dataset.json"
+    TOLD = "names given on the command line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One exam of one subject, as files.
+
+    `files` maps each modality to its NIfTI file. Where one 4-D file holds them all (MSD), `volumes` maps each
+    modality to its index along the fourth axis; it is empty otherwise.
+    """
+
+    case_id: str
+    subject: str
+    files: Mapping[str, Path]
+    label: Path | None = None
+    grade: str | None = None
+    naming: Naming = Naming.UNDERSCORE
+    volumes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSearch:
+    """What `find_cases` found: complete cases in order of their id, and everything that is not one, with the reason.
+
+    `convention` is set where the folder itself states it (an MSD dataset.json) and None where labels must be looked at.
+    """
+
+    cases: tuple[Case, ...]
+    refused: tuple[Refusal, ...]
+    convention: LabelConvention | None = None

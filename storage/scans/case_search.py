@@ -1,0 +1,255 @@
+"""A folder to its cases, whatever BraTS year it comes from; what is not a complete case is refused by name.
+
+File contents are not opened here, only names, `name_mapping.csv` (grades) and MSD's `dataset.json`.
+"""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from storage.errors import InputError, Refusal
+from storage.labels.conventions import MODALITIES, LabelConvention
+from storage.scans.case import Case, CaseSearch, Naming
+from storage.scans.decathlon import DATASET_FILE, find_msd_cases, is_msd_folder
+from storage.scans.naming import LABEL_SUFFIXES, ParsedName, is_nifti_name, nifti_stem, parse_name, subject_of
+
+_GRADE_FOLDERS = ("HGG", "LGG")
+
+
+@dataclass(kw_only=True)
+class _Group:
+    """The files of one folder that share a case id, while they are collected."""
+
+    folder: Path
+    case_id: str
+    roles: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    namings: set[Naming] = field(default_factory=set)
+
+    @property
+    def modalities(self) -> set[str]:
+        return set(self.roles) - {"label"}
+
+
+def find_cases(
+    root: Path,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    names: Mapping[str, str] | None = None,
+    subjects: Mapping[str, str] | None = None,
+) -> CaseSearch:
+    """Every case below `root`, at any depth.
+
+    `modalities` are those a case must have. `names` replaces the BraTS file names: it maps each modality, and "label",
+    to the end of its file's name (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
+    `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `root` is not a folder or
+    holds no NIfTI file, and for modalities that no file can be.
+    """
+    check_folder(root)
+    _check_modalities(modalities, names)
+    refused: list[Refusal] = []
+    cases: list[Case] = []
+    convention: LabelConvention | None = None
+    grades = _read_grades(root)
+    any_file = False
+    for folder, paths in _walk(root, refused):
+        if is_msd_folder(folder):
+            found = find_msd_cases(folder, modalities)
+            any_file, convention = True, found.convention
+            cases += found.cases
+            refused += found.refused
+        elif paths and not _inside_msd(folder, root):
+            any_file = True
+            for item in _cases_of_folder(folder, paths, modalities, names):
+                (cases if isinstance(item, Case) else refused).append(item)  # type: ignore[arg-type]
+    if not any_file:
+        raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {root}, found none; name the unpacked folder")
+    cases, twice = _refuse_repeated(cases)
+    told = subjects or {}
+    cases = [
+        replace(case, grade=case.grade or grades.get(case.case_id), subject=told.get(case.case_id, case.subject))
+        for case in cases
+    ]
+    return CaseSearch(
+        cases=tuple(sorted(cases, key=lambda case: case.case_id)),
+        refused=tuple(sorted([*refused, *twice], key=lambda refusal: (refusal.case_id, refusal.file))),
+        convention=convention,
+    )
+
+
+def check_folder(root: Path) -> None:
+    """Raise InputError where `root` is not a folder."""
+    if not root.is_dir():
+        raise InputError(f"wanted a folder of BraTS cases, found {'a file' if root.exists() else 'nothing'} at {root}")
+
+
+def _check_modalities(modalities: Sequence[str], names: Mapping[str, str] | None) -> None:
+    unknown = [modality for modality in modalities if modality not in (MODALITIES if names is None else names)]
+    if unknown and names is None:
+        raise InputError(
+            f"--modalities: {unknown[0]} is none that BraTS names say: wanted some of {', '.join(MODALITIES)}; "
+            f"for others say how the files' names end with --names {unknown[0]} ENDING …"
+        )
+    if unknown:
+        raise InputError(
+            f"--names: wanted the ending of {unknown[0]} too, got {', '.join(names or ())}; add it, or leave "
+            f"{unknown[0]} out of --modalities"
+        )
+
+
+def _walk(root: Path, refused: list[Refusal]) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder with its NIfTI files, in order; symbolic links are followed, each real folder once."""
+    seen: set[Path] = set()
+
+    def unreadable(error: OSError) -> None:
+        folder = Path(error.filename)
+        refused.append(
+            Refusal(
+                case_id=folder.name,
+                file=str(folder),
+                finding=f"the folder cannot be listed ({error.strerror})",
+                remedy="give this user read and search permission on it",
+            )
+        )
+
+    for name, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        real = Path(name).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(name), [Path(name) / file for file in sorted(files) if is_nifti_name(file)]
+
+
+def _inside_msd(folder: Path, root: Path) -> bool:
+    return folder != root and is_msd_folder(folder.parent)
+
+
+def _cases_of_folder(
+    folder: Path, paths: Sequence[Path], modalities: Sequence[str], names: Mapping[str, str] | None
+) -> list[Case | Refusal]:
+    groups: dict[str, _Group] = {}
+    ignored: list[str] = []
+    for path in paths:
+        parsed = parse_name(path) if names is None else _parse_told(path, names)
+        if parsed is None:
+            ignored.append(path.name)
+            continue
+        case_id = parsed.case_id or folder.name
+        group = groups.setdefault(case_id, _Group(folder=folder, case_id=case_id))
+        group.roles[parsed.role].append(path)
+        if parsed.naming is not None:
+            group.namings.add(parsed.naming)
+    _adopt_lone_label(groups, folder)
+    if not any(group.modalities for group in groups.values()):
+        return [_refuse_without_scans(folder, groups, ignored, modalities)]
+    note = tuple(f"ignored {name}" for name in ignored)
+    return [_complete(group, modalities, note) for group in groups.values()]
+
+
+def _parse_told(path: Path, names: Mapping[str, str]) -> ParsedName | None:
+    stem = nifti_stem(path)
+    for role, told in names.items():
+        name = nifti_stem(Path(told)).lstrip("-_")  # people also give the end as it stands: _flair.nii.gz
+        if stem.lower() == name.lower():
+            return ParsedName(case_id=None, role=role, naming=Naming.TOLD)
+        if stem.lower().endswith(name.lower()) and stem[-len(name) - 1] in "-_":
+            return ParsedName(case_id=stem[: -len(name) - 1], role=role, naming=Naming.TOLD)
+    return None
+
+
+def _adopt_lone_label(groups: dict[str, _Group], folder: Path) -> None:
+    """BraTS 2020's case 355 names its segmentation W39_1998.09.19_Segm.nii: one label and one case without, together.
+
+    Only where the folder is named after the case, so that nothing is paired by guesswork.
+    """
+    owner = groups.get(folder.name)
+    lone = [group for group in groups.values() if not group.modalities]
+    if owner is not None and owner.modalities and "label" not in owner.roles and len(lone) == 1 and len(groups) == 2:
+        owner.roles["label"] = lone[0].roles["label"]
+        del groups[lone[0].case_id]
+
+
+def _refuse_without_scans(
+    folder: Path, groups: Mapping[str, _Group], ignored: Sequence[str], modalities: Sequence[str]
+) -> Refusal:
+    case_id = next(iter(groups)) if len(groups) == 1 else folder.name
+    labels = [path.name for group in groups.values() for path in group.roles["label"]]
+    found = ", ".join([*labels, *ignored])
+    kind = "segmentations only" if labels else "names that say no modality"
+    return Refusal(
+        case_id=case_id,
+        file=str(folder),
+        finding=f"missing modalities {', '.join(modalities)}: found {kind} ({found})",
+        remedy="add the scans, or say which file is which with --names (flair ENDING … label ENDING) and --modalities",
+    )
+
+
+def _complete(group: _Group, modalities: Sequence[str], notes: tuple[str, ...]) -> Case | Refusal:
+    """The group as a case, or the reason why it is none."""
+    doubled = next((paths for paths in group.roles.values() if len(paths) > 1), None)
+    missing = [modality for modality in modalities if modality not in group.roles]
+    finding = remedy = ""
+    if doubled is not None:
+        finding = f"two files for one thing: {', '.join(path.name for path in doubled)}"
+        remedy = "keep one of them"
+    elif missing:
+        have = ", ".join(sorted(group.modalities)) or f"only a segmentation named *_{LABEL_SUFFIXES[0]}"
+        finding = f"missing modalities {', '.join(missing)} (found {have})"
+        remedy = "add the files, or name the modalities this cohort has with --modalities"
+    elif len(group.namings) > 1:
+        finding = "the files follow two naming conventions: " + " and ".join(
+            sorted(naming.value for naming in group.namings)
+        )
+        remedy = "rename them to one, or say which file is which with --names"
+    if finding:
+        return Refusal(case_id=group.case_id, file=str(group.folder), finding=finding, remedy=remedy)
+    grade = next((part for part in reversed(group.folder.parts) if part in _GRADE_FOLDERS), None)
+    labels = group.roles.get("label")
+    return Case(
+        case_id=group.case_id,
+        subject=subject_of(group.case_id),
+        files={modality: group.roles[modality][0] for modality in modalities},
+        label=labels[0] if labels else None,
+        grade=grade,
+        naming=next(iter(group.namings)),
+        notes=notes,
+    )
+
+
+def _refuse_repeated(cases: Sequence[Case]) -> tuple[list[Case], list[Refusal]]:
+    """Two folders with one case id: neither is taken, since nothing says which is meant."""
+    by_id: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_id[case.case_id].append(case)
+    kept = [group[0] for group in by_id.values() if len(group) == 1]
+    refused = [
+        Refusal(
+            case_id=case_id,
+            file=", ".join(str(next(iter(case.files.values())).parent) for case in group),
+            finding=f"the same case id in {len(group)} places",
+            remedy="keep one, or rename the others",
+        )
+        for case_id, group in by_id.items()
+        if len(group) > 1
+    ]
+    return kept, refused
+
+
+def _read_grades(root: Path) -> dict[str, str]:
+    """Grades from every name_mapping*.csv below `root` (at most three folders deep): case id to HGG or LGG."""
+    grades: dict[str, str] = {}
+    for pattern in ("name_mapping*.csv", "*/name_mapping*.csv", "*/*/name_mapping*.csv"):
+        for path in sorted(root.glob(pattern)):
+            with path.open(newline="", encoding="utf-8-sig") as lines:
+                for row in csv.DictReader(lines):
+                    grade = (row.get("Grade") or "").strip().upper()
+                    if grade in _GRADE_FOLDERS:
+                        grades |= {name: grade for name in row.values() if name and name.upper() != grade}
+    return grades
+
+
+__all__ = ["DATASET_FILE", "find_cases"]

@@ -1,0 +1,1 @@
+"""Which case trains, validates or tests: dealt out once, and kept in the store. Knows no voxel."""

@@ -1,0 +1,264 @@
+"""CohortStore: a cohort as a Zarr v3 group, opened with one read and read by case or by patch.
+
+Layout (docs/store-format.md has every attribute):
+    zarr.json                     what the store is, and the record of every case
+    cases/<case_id>/zarr.json     the case's record; written last, so a case without it does not exist
+    cases/<case_id>/image         (modality, z, y, x), int16 unless that would lose something
+    cases/<case_id>/label         (z, y, x) uint8; absent for an unlabelled case
+    cases/<case_id>/foreground    (region, sample, zyx) int16; absent for an unlabelled case
+
+Shapes: M modality, D H W voxels z y x of the stored grid, R region, N sampled voxel.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.cases.foreground import unpack_foreground
+from storage.cases.info import CaseArrays, CaseInfo, Shape, content_digest
+from storage.cases.patch import clip_patch, place_patch
+from storage.errors import CorruptStoreError, InputError
+from storage.labels.conventions import BRATS_124, MODALITIES, LabelConvention
+from storage.store.index import (
+    EMPTY_GROUP,
+    ROOT_KEY,
+    Index,
+    StoreSettings,
+    decode_case,
+    decode_index,
+    encode_index,
+)
+from storage.store.objects import Objects, explained, parse_uri
+
+if TYPE_CHECKING:
+    import zarr
+
+CASES = "cases"
+
+
+def case_key(case_id: str, name: str = "") -> str:
+    """The key of a case's group, or of one array or file in it."""
+    return f"{CASES}/{case_id}/{name}".rstrip("/")
+
+
+class CohortStore:
+    """A cohort, read-only but for `rebuild_index`. Use `open_store` or `create_store`."""
+
+    def __init__(self, objects: Objects, index: Index) -> None:
+        self.objects = objects
+        self._index = index
+        self._infos: dict[str, CaseInfo] = {}
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    @property
+    def uri(self) -> str:
+        """The path or URL, absolute."""
+        return self.objects.uri
+
+    @property
+    def index(self) -> Index:
+        """The decoded root."""
+        return self._index
+
+    @property
+    def settings(self) -> StoreSettings:
+        """Modalities and label convention."""
+        return self._index.settings
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Every case, sorted."""
+        return tuple(sorted(self._index.records))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the index, and through its records over every voxel."""
+        return self._index.digest
+
+    def info(self, case_id: str) -> CaseInfo:
+        """The case's record; costs no read. Raises InputError for an unknown case."""
+        if case_id not in self._infos:
+            record = self._index.records.get(case_id)
+            if record is None:
+                raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.records)} cases without it")
+            self._infos[case_id] = CaseInfo.from_attributes(record)
+        return self._infos[case_id]
+
+    def infos(self) -> tuple[CaseInfo, ...]:
+        """The records of all cases, in the order of `case_ids`."""
+        return tuple(self.info(case_id) for case_id in self.case_ids)
+
+    def read_case(self, case_id: str) -> CaseArrays:
+        """The whole case: image MDHW, label DHW or None, compared with the digests in its record.
+
+        Raises CorruptStoreError naming case, array and chunk.
+        """
+        info = self.info(case_id)
+        image_MDHW = self._read_whole(case_id, "image")
+        return CaseArrays(image_MDHW, self._read_whole(case_id, "label") if info.labelled else None)
+
+    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
+        """The patch of `shape` at `origin` (z y x of the stored grid); voxels outside the stored box are 0.
+
+        Reads only the chunks that the patch touches. Raises CorruptStoreError naming case, array and chunk.
+        """
+        info = self.info(case_id)
+        inside, target = clip_patch(origin, shape, info.shape)
+        image_MDHW = self._read(case_id, "image", (slice(None), *inside))
+        label_DHW = self._read(case_id, "label", inside) if info.labelled else None
+        if image_MDHW.shape[1:] == shape:  # all of it lies inside: what was decoded is the patch
+            return CaseArrays(image_MDHW, label_DHW)
+        return place_patch(CaseArrays(image_MDHW, label_DHW), target, shape)
+
+    def foreground(self, case_id: str) -> dict[str, NDArray[np.int32]]:
+        """Sampled voxels of each region, int32 [N, 3] of z y x in the stored grid. Raises InputError if unlabelled."""
+        if not self.info(case_id).labelled:
+            raise InputError(f"case {case_id} of {self.uri} has no label, so no foreground; leave it out of training")
+        return unpack_foreground(self._read_whole(case_id, "foreground"))
+
+    def committed_cases(self) -> dict[str, CaseInfo]:
+        """Every case with a sound commit record, read from the cases themselves: what a conversion may keep."""
+        names = self.objects.folders(CASES)
+        keys = [case_key(name, ROOT_KEY) for name in names]
+        found: dict[str, CaseInfo] = {}
+        for name, key, raw in zip(names, keys, self.objects.get_many(keys), strict=True):
+            if raw is not None:
+                with suppress(CorruptStoreError):  # converted again, like a case that is not there
+                    found[name] = decode_case(raw, f"{self.uri}/{key}")
+        return found
+
+    def check_settings(self, cases: Mapping[str, CaseInfo]) -> None:
+        """Raise InputError where one of `cases` was made with other modalities or labels than this store's."""
+        wanted = (self.settings.modalities, self.settings.convention.name)
+        for case_id, info in cases.items():
+            if (info.modalities, info.label_convention) != wanted:
+                raise InputError(
+                    f"wanted cases of {', '.join(wanted[0])} with labels {wanted[1]} in {self.uri}, case {case_id} has "
+                    f"{', '.join(info.modalities)} with labels {info.label_convention}; give the flags it was made with"
+                )
+
+    def rebuild_index(self, cases: Mapping[str, CaseInfo] | None = None) -> None:
+        """List the committed cases in the root, in one atomic write. For the driver of a conversion only."""
+        found = self.committed_cases() if cases is None else cases
+        raw = encode_index(self.settings, found)
+        index = decode_index(raw, self.uri)
+        if index.digest != self.digest:
+            self.objects.put(ROOT_KEY, raw)
+        self._index = index
+        self._arrays.clear()
+        self._infos.clear()
+
+    def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
+        from storage.store.strict_reader import open_array  # zarr takes half a second, which opening a store need not
+
+        path = case_key(case_id, name)
+        if path not in self._arrays:
+            raw = self.objects.get(f"{path}/{ROOT_KEY}")
+            wanted = self.info(case_id).arrays[name].metadata_sha256
+            if raw is None or hashlib.sha256(raw).hexdigest() != wanted:
+                state = "is missing" if raw is None else "was changed since it was written"
+                raise CorruptStoreError(
+                    f"{self.uri}: case {case_id}, array {name}: its {ROOT_KEY} {state}; convert the case again"
+                )
+            self._arrays[path] = open_array(self.objects, path, json.loads(raw))
+        return self._arrays[path]
+
+    def _read_whole(self, case_id: str, name: str) -> NDArray[Any]:
+        array = self._read(case_id, name, ...)
+        if content_digest(array) != self.info(case_id).arrays[name].content_sha256:
+            raise CorruptStoreError(
+                f"{self.uri}: case {case_id}, array {name}: not the voxels that were written (SHA-256 differs); "
+                f"convert the case again"
+            )
+        return array
+
+    def _read(self, case_id: str, name: str, selection: Any) -> NDArray[Any]:
+        with explained(self.uri):
+            array = self._open(case_id, name)
+            try:
+                return np.asarray(array[selection])
+            except CorruptStoreError as error:
+                where = f"{self.uri}: case {case_id}, array {name}, every chunk: {error}"
+                raise CorruptStoreError(where) from error
+            except (ValueError, RuntimeError) as error:
+                chunk = _find_damaged_chunk(array)
+                raise CorruptStoreError(
+                    f"{self.uri}: case {case_id}, array {name}, chunk {chunk}: {error}; convert the case again"
+                ) from error
+
+
+def create_store(
+    uri: str | Path,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    convention: LabelConvention = BRATS_124,
+    repair: bool = False,
+) -> CohortStore:
+    """Make an empty store, or open the one that is there if it has the same settings.
+
+    With `repair` a damaged index is replaced by an empty one, for a driver that lists the cases anew.
+    Raises InputError for a folder that holds something else, or a store with other settings.
+    """
+    objects = Objects(uri, create=True)
+    settings = StoreSettings(modalities=tuple(modalities), convention=convention)
+    raw = objects.get(ROOT_KEY)
+    if raw is not None and repair:
+        try:
+            decode_index(raw, objects.uri)
+        except CorruptStoreError:
+            raw = None
+            rootless = CohortStore(objects, Index(settings=settings, records={}, digest=""))
+            rootless.check_settings(rootless.committed_cases())  # else the new root would say what its cases do not
+    if raw is None:
+        if not objects.is_empty() and objects.get(f"{CASES}/{ROOT_KEY}") is None:
+            raise InputError(f"wanted an empty place or a store at {objects.uri}, found other files; name a new folder")
+        raw = encode_index(settings, {})
+        objects.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
+        objects.put(ROOT_KEY, raw)
+    store = CohortStore(objects, decode_index(raw, objects.uri))
+    if store.settings != settings:
+        raise InputError(
+            f"wanted a store of {', '.join(settings.modalities)} with labels {convention.name}, {objects.uri} has "
+            f"{', '.join(store.settings.modalities)} with labels {store.settings.convention.name}; name another store"
+        )
+    return store
+
+
+def open_store(uri: str | Path) -> CohortStore:
+    """Open a store for reading: one read, however many cases. Raises InputError when it is not one of ours."""
+    objects = Objects(uri)
+    return CohortStore(objects, decode_index(objects.get(ROOT_KEY), objects.uri))
+
+
+def find_store(uri: str | Path) -> CohortStore | None:
+    """The store at `uri`, or None when nothing is there yet. Raises InputError when something else is."""
+    _, folder = parse_uri(uri)
+    if folder is not None and not folder.exists():
+        return None
+    objects = Objects(uri)
+    raw = objects.get(ROOT_KEY)
+    return None if raw is None else CohortStore(objects, decode_index(raw, objects.uri))
+
+
+def _find_damaged_chunk(array: "zarr.Array[Any]") -> str:
+    """The first chunk that cannot be decoded, as its indices; reads every chunk, but only after a failure."""
+    sides = [range(-(-size // chunk)) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    damaged: list[tuple[int, ...]] = []
+    total = 0
+    for indices in itertools.product(*sides):
+        total += 1
+        window = tuple(slice(i * c, (i + 1) * c) for i, c in zip(indices, array.chunks, strict=True))
+        try:
+            array[window]
+        except Exception:  # whatever the codec raises, this is the place
+            damaged.append(indices)
+    if len(damaged) == total and total > 1:
+        return "index (no chunk can be found)"
+    return ", ".join(str(indices) for indices in damaged) or "unknown (it reads now)"

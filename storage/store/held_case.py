@@ -1,0 +1,64 @@
+"""One case in memory, from a store or straight from its NIfTI files, the same either way: what prediction reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from storage.cases.info import ArrayRecord, CaseArrays, CaseInfo, Shape, content_digest
+from storage.cases.patch import cut_patch
+from storage.errors import CaseRefusedError, InputError
+from storage.labels.conventions import LabelConvention
+from storage.scans.case import Case
+from storage.store.case_conversion import read_source_case
+from storage.store.cohort_store import CohortStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldCase:
+    """A case's record and voxels. `label_refused` says why its label was left out, where there was one to leave out."""
+
+    case: CaseInfo
+    arrays: CaseArrays
+    label_refused: str | None = None
+
+    def info(self, case_id: str) -> CaseInfo:
+        """The record; raises InputError for another case."""
+        if case_id != self.case.case_id:
+            raise InputError(f"wanted case {case_id}, only {self.case.case_id} is held")
+        return self.case
+
+    def read_case(self, case_id: str) -> CaseArrays:
+        """The whole case."""
+        self.info(case_id)
+        return self.arrays
+
+    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
+        """The patch of `shape` at `origin` (z y x), copied; voxels outside the stored box are 0."""
+        self.info(case_id)
+        return cut_patch(self.arrays, origin, shape)
+
+
+def hold_stored(store: CohortStore, case_id: str) -> HeldCase:
+    """Read a case from its store, compared with its checksums; raises CorruptStoreError naming what is damaged."""
+    return HeldCase(case=store.info(case_id), arrays=store.read_case(case_id))
+
+
+def hold_source(case: Case, modalities: Sequence[str], convention: LabelConvention) -> HeldCase:
+    """Read a case from its files, as a conversion would; raises InputError with file, finding and remedy.
+
+    A label that a conversion would refuse is left out, and said to be: a prediction does not need it.
+    """
+    try:
+        arrays, info = read_source_case(case, tuple(modalities), convention)
+    except CaseRefusedError as error:
+        if case.label is None or error.refusal.file != str(case.label):
+            raise InputError(str(error)) from None
+        return replace(hold_source(replace(case, label=None), modalities, convention), label_refused=str(error.refusal))
+    named = {"image": arrays.image_MDHW, "label": arrays.label_DHW}
+    records = {
+        name: ArrayRecord(
+            shape=array.shape, dtype=array.dtype.name, metadata_sha256="", content_sha256=content_digest(array)
+        )
+        for name, array in named.items()
+        if array is not None
+    }
+    return HeldCase(case=replace(info, arrays=records), arrays=arrays)

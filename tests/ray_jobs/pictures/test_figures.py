@@ -1,0 +1,32 @@
+"""The threshold curves as drawn."""
+
+import numpy as np
+import torch
+
+from models import ThresholdCounts
+from ray_jobs.evaluation.validation import ThresholdCurves
+from ray_jobs.pictures.figures import as_pixels, draw_threshold_curves
+from storage import REGIONS
+
+
+def test_threshold_curves_show_each_region_with_the_threshold_chosen() -> None:
+    generator = torch.Generator().manual_seed(1)
+    counts = ThresholdCounts(num_regions=len(REGIONS))
+    probabilities_RDHW = torch.rand(len(REGIONS), 8, 8, 8, generator=generator)
+    counts.update("case", probabilities_RDHW, probabilities_RDHW > torch.tensor([0.2, 0.5, 0.8]).reshape(3, 1, 1, 1))
+    best = counts.best_per_region()
+    iou_TR, dice_TR = (curve.numpy() for curve in counts.curves())
+    curves = ThresholdCurves(thresholds_T=counts.thresholds.numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
+    figure = draw_threshold_curves(curves, dict(zip(REGIONS, best.threshold, strict=True)))
+
+    assert [axis.get_title() for axis in figure.axes] == [
+        f"{region} at {threshold:.3f}" for region, threshold in zip(REGIONS, best.threshold, strict=True)
+    ]
+    for index, axis in enumerate(figure.axes):
+        iou, dice, chosen = axis.get_lines()
+        np.testing.assert_array_equal(iou.get_ydata(), iou_TR[:, index])
+        assert np.all(dice.get_ydata() >= iou.get_ydata())
+        assert chosen.get_xdata()[0] == best.threshold[index]
+        peak = iou.get_xdata()[np.argmax(iou.get_ydata())]
+        assert abs(peak - best.threshold[index]) < 0.05
+    assert as_pixels(figure).std() > 0

@@ -1,0 +1,155 @@
+"""One case through a plan: the same from store and folder, averaged over networks, cut by the rules."""
+
+import dataclasses
+import gzip
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from models import RegionRules
+from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.predicting.input import FolderInput, StoreInput, open_cohort
+from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictedCase, PredictionPlan
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.label_choice import refuse_incomplete, told_convention
+from storage import REGIONS, CohortStore, Frame, InputError, find_cases
+from storage.labels.conventions import BRATS_124, CONVENTIONS, GLI_2024, MODALITIES
+
+CASE = "BraTS20_Training_002"
+THRESHOLDS = (0.502, 0.501, 0.5)
+
+MakeCheckpoint = Callable[..., str]
+Predict = Callable[..., PredictedCase]
+
+
+def decode(raw: bytes) -> Any:
+    return np.asanyarray(nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(raw))).dataobj)
+
+
+@pytest.fixture
+def predict(phantom_store: CohortStore) -> Predict:
+    """Predict CASE in this process."""
+
+    def run(checkpoints: Sequence[str], **changes: Any) -> PredictedCase:
+        plan = PredictionPlan(
+            checkpoints=tuple(checkpoints),
+            source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
+            rules=RegionRules(thresholds=THRESHOLDS),
+            inference=InferenceConfig(),
+            convention=BRATS_124,
+            probabilities=True,
+            figures=False,
+        )
+        return MakePredictor(plan=dataclasses.replace(plan, **changes), use_gpu=False)()(CASE)
+
+    return run
+
+
+def test_a_store_and_its_folder_give_the_same_bytes(
+    phantom_source: Path, make_checkpoint: MakeCheckpoint, predict: Predict
+) -> None:
+    checkpoints = [make_checkpoint("one", seed=1)]
+    cases = {case.case_id: case for case in find_cases(phantom_source).cases}
+    folder = FolderInput(cases=cases, modalities=MODALITIES, convention=BRATS_124)
+    from_store, from_folder = predict(checkpoints, figures=True), predict(checkpoints, figures=True, source=folder)
+    assert set(from_store.files) == {
+        *(f"{CASE}_seg.nii.gz", f"{CASE}_prob.nii.gz"),
+        *(f"figures/{CASE}_sections.png", f"figures/{CASE}_3d.png"),
+    }
+    assert from_store.files == from_folder.files
+    assert from_store.record["regions"] == from_folder.record["regions"]
+    assert set(np.unique(decode(from_store.files[f"{CASE}_seg.nii.gz"]))) == {0, 1, 2, 4}
+
+
+def test_the_segmentation_follows_from_the_probabilities(make_checkpoint: MakeCheckpoint, predict: Predict) -> None:
+    done = predict([make_checkpoint("one", seed=1)], convention=GLI_2024)
+    passes = decode(done.files[f"{CASE}_prob.nii.gz"]) >= np.array(THRESHOLDS, np.float32)
+    enhancing, core, whole = passes[..., 2], passes[..., 1:].any(-1), passes.any(-1)
+    wanted = np.where(enhancing, 3, np.where(core, 1, np.where(whole, 2, 0)))
+    np.testing.assert_array_equal(decode(done.files[f"{CASE}_seg.nii.gz"]), wanted)
+    voxel_ml = 2 * 2 * 2 / 1000
+    volumes = [done.record["regions"][region]["volume_ml"] for region in REGIONS]
+    assert volumes == pytest.approx([mask.sum() * voxel_ml for mask in (whole, core, enhancing)])
+    assert whole.any() and (whole & ~enhancing).any()
+
+
+def test_networks_of_different_runs_are_averaged_each_with_its_own_view(
+    make_checkpoint: MakeCheckpoint, predict: Predict, small_config: TrainConfig
+) -> None:
+    """One sees the head by z-scores, the other the scan but for ten slices at each end, scaled to its range."""
+    other = dataclasses.replace(
+        small_config,
+        normalisation="minmax",
+        frame=Frame(grid="scan", drop_slices=10),
+        validation=dataclasses.replace(small_config.validation, head_only=False),
+    )
+    one, two = make_checkpoint("one", seed=1), make_checkpoint("two", seed=2, config=other)
+    apart = [decode(predict([uri]).files[f"{CASE}_prob.nii.gz"]) for uri in (one, two)]
+    together = decode(predict([one, two]).files[f"{CASE}_prob.nii.gz"])
+    np.testing.assert_array_equal(together, ((apart[0] + apart[1]) / 2).astype(np.float32))
+    # The second network's slices lie where they were cut from, and nothing is said of those left out.
+    said = apart[1].any(axis=(0, 1, 3))
+    assert not said[:10].any() and said[10:-10].all() and not said[-10:].any()
+    assert (apart[1][0, 0, 10:-10] > 0).all() and not apart[0][0, 0].any()  # a corner of the scan, far from the head
+
+
+def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_store: CohortStore) -> None:
+    """With mirroring the prediction of a mirrored image is the mirrored prediction."""
+    network = open_trained(make_checkpoint("one", seed=1), torch.device("cpu"))
+    image = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def asymmetry(inference: InferenceConfig) -> float:
+        plan = PredictionPlan(
+            checkpoints=(network.uri,),
+            source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
+            rules=RegionRules(thresholds=THRESHOLDS),
+            inference=inference,
+            convention=BRATS_124,
+            probabilities=False,
+            figures=False,
+        )
+        (evaluator,) = CasePredictor(plan, [network], torch.device("cpu")).evaluators
+        plain, mirrored = evaluator.probabilities(image), evaluator.probabilities(image.flip(3)).flip(3)
+        return float((plain - mirrored).abs().max())
+
+    assert asymmetry(InferenceConfig()) > 1e-3
+    assert asymmetry(InferenceConfig(mirror=True)) < 1e-6
+    # What is not given is as the network was validated.
+    validation = dataclasses.replace(network.config.validation, mirror=True)
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, validation=validation))
+    assert asymmetry(InferenceConfig()) < 1e-6
+    assert asymmetry(InferenceConfig(mirror=False)) > 1e-3
+
+
+def test_a_convention_without_a_value_for_each_label_cannot_be_written() -> None:
+    incomplete = told_convention(None, {1: 1, 2: 2})
+    assert incomplete is not None
+    with pytest.raises(InputError, match=r"custom-1:1,2:2, which has no value for enhancing \(3\): give one in"):
+        refuse_incomplete(incomplete)
+    for convention in CONVENTIONS.values():
+        refuse_incomplete(convention)
+
+
+def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phantom_store: CohortStore) -> None:
+    plan = PredictionPlan(
+        checkpoints=(make_checkpoint("one", seed=1),),
+        source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
+        rules=RegionRules(thresholds=THRESHOLDS),
+        inference=InferenceConfig(),
+        convention=BRATS_124,
+        probabilities=False,
+        figures=False,
+    )
+    with pytest.raises(InputError, match="wanted case nobody"):
+        MakePredictor(plan=plan, use_gpu=False)()("nobody")
+
+
+def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder of NIfTI cases or a store, found nothing at .*nowhere"):
+        open_cohort(str(tmp_path / "nowhere"), modalities=MODALITIES, names={}, told=None, instead=None, workers=1)

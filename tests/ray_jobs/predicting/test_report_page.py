@@ -1,0 +1,76 @@
+"""The report is one file that needs nothing else, with the worst case first; a browser opens it in tests/system."""
+
+import base64
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ray_jobs.predicting.report_page import build_report, sort_worst_first
+from storage import REGIONS
+
+
+def record(case_id: str, dice: float | None) -> dict[str, Any]:
+    scores = {} if dice is None else {"dice": dice, "hd95_mm": 3.25, "lesion_dice": dice}
+    regions = {region: {**scores, "volume_ml": 12.5} for region in REGIONS}
+    files = [f"figures/{case_id}_3d.png", f"figures/{case_id}_sections.png", f"{case_id}_seg.nii.gz"]
+    return {"case_id": case_id, "labelled": dice is not None, "regions": regions, "files": files}
+
+
+RECORDS = [record("good", 0.9), record("b", None), record("bad & <b>", 0.2), record("a", None), record("fair", 0.5)]
+
+
+def picture(name: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((6, 8, 3), 255 if "3d" in name else 0, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def build(records: list[dict[str, Any]], refused: dict[str, str] | None = None) -> str:
+    settings = {"thresholds": {"WT": 0.5, "TC": 0.25}, "figures": True, "inference": {"overlap": None}, "input": "a<b"}
+    return build_report("run & name", records, refused or {}, settings, read=picture).decode()
+
+
+def test_the_worst_come_first_and_those_without_a_label_last() -> None:
+    assert [each["case_id"] for each in sort_worst_first(RECORDS)] == ["bad & <b>", "fair", "good", "a", "b"]
+    page = build(RECORDS)
+    assert re.findall(r'<tbody class="case" id="([^"]*)"', page) == ["bad &amp; &lt;b&gt;", "fair", "good", "a", "b"]
+
+
+def test_names_from_outside_are_text_not_markup() -> None:
+    page = build(RECORDS, {"x": "x: <script>alert(1)</script>"})
+    assert "<b>" not in page and "run &amp; name" in page and "a&lt;b" in page
+    assert page.count("<script>") == 1 and "&lt;script&gt;alert(1)" in page
+
+
+def test_all_figures_lie_within_the_cross_sections_first() -> None:
+    page = build(RECORDS)
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert len(sources) == 10 and all(source.startswith("data:image/webp;base64,") for source in sources)
+    shades = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each.split(",")[1]))).convert("L")) for each in sources]
+    assert [int(shade.mean()) for shade in shades] == [0, 255] * 5
+    assert not re.findall(r'(?:href|src)="(?!data:)', page) and "@import" not in page and "url(" not in page
+
+
+def test_settings_scores_and_refusals_are_said() -> None:
+    page = build(RECORDS, {"x": "x: truncated"})
+    assert "5 cases segmented, 3 of them with a label, 1 refused." in page
+    assert "x: truncated" in page and "WT: 0.5; TC: 0.25" in page and "overlap: as validated" in page
+    assert page.count("<td data-value") == 5 * (1 + 1 + 9 + 3) + 4 * 4
+    assert 'data-value="0.533333">0.533<' in page  # the mean Dice of the labelled
+
+
+def test_cases_without_labels_have_a_shorter_table() -> None:
+    page = build([RECORDS[1], RECORDS[3]])
+    assert "Dice" not in page.split("<script>")[0] and "Sorted by name" in page
+    assert 'scope="col" aria-sort="ascending"><button type="button">case<' in page
+
+
+@pytest.mark.parametrize("cases", [2, 5])
+def test_only_the_worst_are_unfolded(cases: int) -> None:
+    page = build([record(f"case{number}", number / 10) for number in range(cases)])
+    assert page.count('<tr class="figures">') == min(cases, 3)
+    assert page.count('<tr class="figures" hidden>') == max(cases - 3, 0)

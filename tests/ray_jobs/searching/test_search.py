@@ -1,0 +1,232 @@
+"""`python ray_jobs/tune.py` as users type it: a whole search, a search that was cut off, thresholds as trials."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from ray.tune.search.optuna import OptunaSearch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.searching.scheduler import REPORTS
+from ray_jobs.searching.search import signals_raised, was_under_way
+from ray_jobs.settings.exit_status import StoppedBySignalError
+from storage import CohortStore
+
+ROOT = Path(__file__).parents[3]
+GRID = ("--algorithm", "grid", "--scheduler", "none")
+CPU = torch.device("cpu")
+
+
+def read_results(search: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((search / "results.json").read_text())
+    return found
+
+
+def reports_of_trials(search: Path) -> list[list[dict[str, Any]]]:
+    """What each trial told Tune, in order."""
+    files = sorted(search.glob("trial_*/result.json"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def hparams_of_trials(search: Path) -> Iterator[tuple[dict[str, float], set[str]]]:
+    """What TensorBoard's HParams tab reads of each trial: the values, and the names of the metrics."""
+    for file in search.glob("trial_*/events.*"):
+        data = EventAccumulator(str(file)).Reload().summary_metadata
+        values: dict[str, float] = {}
+        metrics: set[str] = set()
+        for name, metadata in data.items():
+            if metadata.plugin_data.plugin_name != "hparams":
+                continue
+            content = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+            if name == "_hparams_/session_start_info":
+                values = {key: value.number_value for key, value in content.session_start_info.hparams.items()}
+            if name == "_hparams_/experiment":
+                metrics = {each.name.tag for each in content.experiment.metric_infos}
+        yield values, metrics
+
+
+def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
+    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], command
+) -> None:
+    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments, *GRID]
+    arguments += ["--sampling.patches-per-epoch", "24"]
+    # With the larger weight the loss is infinite, which the trainer bears for ten steps.
+    arguments += ["--space", "optimiser.learning-rate=choice:0.001,0.01", "loss.voxel-weight=choice:1,1e39"]
+    arguments += ["--price-per-node-hour", "0.5", "--max-failures", "0"]
+    done = command("tune.py", *arguments, timeout=500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    search = tmp_path / "runs" / "search"
+    found = read_results(search)
+    rows = found["trials"]
+    assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
+    tried = [(row["values"]["optimiser.learning_rate"], row["values"]["loss.voxel_weight"]) for row in rows]
+    assert sorted(tried) == [(0.001, 1), (0.001, 1e39), (0.01, 1), (0.01, 1e39)]
+    assert all(row["values"]["loss.voxel_weight"] == 1 for row in rows[:2])
+    assert "wanted finite gradients" in rows[3]["error"] and "wanted finite gradients" in done.stdout
+    assert rows[0]["iou"]["mean"] >= rows[1]["iou"]["mean"]
+    for row in rows[:2]:
+        assert set(row["threshold"]) == {"WT", "TC", "ET"}
+        assert set(row["dice"]) == set(row["iou"]) == {"WT", "TC", "ET", "mean"}
+        assert row["epochs"] == 2 and row["patches_per_second"] > 0
+        nodes = 1 / found["pricing"]["workers_per_node"]
+        assert row["cost"] == pytest.approx(0.5 * nodes * row["seconds"] / 3600, rel=0.01)
+    # Two at a time: some trial starts before another ends.
+    spans = [
+        (reports[0]["timestamp"] - reports[0]["time_this_iter_s"], reports[-1]["timestamp"])
+        for reports in reports_of_trials(search)
+        if reports
+    ]
+    assert any(a[0] < b[1] and b[0] < a[1] for a in spans for b in spans if a != b)
+
+    # The best checkpoint is a whole one, with the thresholds of its row.
+    best = open_trained(str(search / "best"), CPU)
+    assert open_trained(str(search), CPU).uri == best.uri
+    assert best.thresholds == pytest.approx(rows[0]["threshold"])
+    assert best.config.optimiser.learning_rate == rows[0]["values"]["optimiser.learning_rate"]
+    assert (search / "search.png").stat().st_size > 10_000
+    filled = [(values, metrics) for values, metrics in hparams_of_trials(search) if values]
+    assert {values["optimiser.learning_rate"] for values, _ in filled} == {0.001, 0.01}
+    assert all("ray/tune/iou_mean" in metrics and "ray/tune/threshold_WT" in metrics for _, metrics in filled)
+
+    again = command("tune.py", *arguments)
+    assert again.returncode == 0 and "is finished" in again.stdout
+
+
+def test_a_killed_search_goes_on_where_it_was(
+    tmp_path: Path,
+    phantom_store: CohortStore,
+    small_arguments: Sequence[str],
+    command,
+    losses_by_step: Callable[[Path], dict[int, set[float]]],
+) -> None:
+    """With the defaults: Optuna chooses, ASHA stops. A search killed in its second trial remembers the first."""
+    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments]
+    # This seed's rates are a middling, a good and a poor one, so ASHA lets the second go on and stops the third.
+    arguments += ["--epochs", "6", "--max-concurrent", "1", "--trials", "3", "--search-seed", "1"]
+    search, home = tmp_path / "runs" / "search", tmp_path / "home"
+    home.mkdir()
+    script = [sys.executable, str(ROOT / "ray_jobs" / "tune.py"), *arguments]
+    with (tmp_path / "log").open("w") as log:
+        # Tune writes down what it knows every ten seconds, which is a trial here.
+        variables = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1"}
+        first = subprocess.Popen(script, cwd=tmp_path, env=variables, stdout=log, stderr=log)
+    try:
+        # One trial through, the other in the middle.
+        wait_until(lambda: "epoch 2 of 6" in (tmp_path / "log").read_text().partition("finished")[2], first, tmp_path)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    (finished_id,) = re.findall(r"^trial (\w+) .* finished$", (tmp_path / "log").read_text(), re.MULTILINE)
+    finished = search / "trials" / finished_id
+    (cut_off,) = [run for run in (search / "trials").iterdir() if run != finished]
+    before = {file.name: file.stat().st_mtime_ns for file in finished.iterdir()}
+    wait_until(lambda: not is_growing(cut_off), None, tmp_path)
+
+    refused = command("tune.py", *arguments)
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+
+    done = command("tune.py", *arguments, "--resume", timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = read_results(search)["trials"]
+    run_of = {Path(row["run"]): row for row in rows}
+    (last,) = set(run_of) - {finished, cut_off}
+    assert [run_of[run]["status"] for run in (finished, cut_off, last)] == ["finished", "finished", "stopped"]
+    # The last is measured by the two before it: a search that had forgotten them would train it to the end.
+    assert [run_of[run]["epochs"] for run in (finished, cut_off)] == [6, 6]
+    assert [epoch for trial_id, epoch, _ in heard_by_scheduler(search) if trial_id == last.name] == [1]
+    rates = [run_of[run]["values"]["optimiser.learning_rate"] for run in (finished, cut_off, last)]
+    assert rates == pytest.approx(rates_of_optuna(seed=1, trials=3))
+    assert {file.name: file.stat().st_mtime_ns for file in finished.iterdir()} == before
+    for row in rows:
+        best = CheckpointStore(row["run"]).best()
+        assert best is not None and row["iou"]["mean"] == best.score
+    # The other went on from its checkpoint: no line for its first epochs again, and its steps are done once.
+    own = [line for line in done.stdout.splitlines() if line.startswith(f"trial {cut_off.name}")]
+    assert own and not [line for line in own if "epoch 1 of 6" in line or "epoch 2 of 6" in line]
+    # What the scheduler heard in either start is there for a third.
+    assert {trial_id for trial_id, _, _ in heard_by_scheduler(search)} == {
+        run.name for run in (finished, cut_off, last)
+    }
+    losses = losses_by_step(cut_off)
+    assert sorted(losses) == list(range(1, 19)) and all(len(values) == 1 for values in losses.values())
+
+
+def test_a_search_of_which_tune_knows_no_trial_yet_starts_anew(tmp_path: Path) -> None:
+    """Tuner.restore would go on with one trial of no values."""
+    folder = RunFolder(str(tmp_path), "search")
+    folder.put("tuner.pkl", b"as Tune leaves it first")
+    assert not was_under_way(folder)
+    folder.put("experiment_state-2026-11-26_08-00-00.json", b"{}")
+    assert was_under_way(folder)
+
+
+def heard_by_scheduler(search: Path) -> list[tuple[str, int, float]]:
+    """Trial, epoch and score as they were reported, in all starts."""
+    return [tuple(each) for each in json.loads((search / REPORTS).read_text())["reports"]]
+
+
+def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
+    """What an uninterrupted search tries; the scores do not yet matter for so few."""
+    space = {"rate": optuna.distributions.FloatDistribution(3e-4, 3e-2, log=True)}
+    searcher = OptunaSearch(space=space, metric="iou_mean", mode="max", seed=seed)
+    return [searcher.suggest(str(trial))["rate"] for trial in range(trials)]
+
+
+def test_bad_searches_are_one_line(phantom_store: CohortStore, command) -> None:
+    store = ["--store", phantom_store.uri]
+    for arguments, says in (
+        (["--space", "weight_decay=loguniform:1:2"], "did you mean optimiser.weight_decay"),
+        (["--space", "epochs=choice:0"], "--epochs must be at least 1"),
+        (["--algorithm", "grid"], "--algorithm grid wants"),
+        (["--search", "threshold"], "--checkpoint go together"),
+    ):
+        done = command("tune.py", *store, *arguments)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_search_at_once_and_says_how_it_goes_on(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(StoppedBySignalError, match="stopped by signal") as ended, signals_raised():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert ended.value.status == 128 + number and "--resume" in ended.value.remedy
+    assert signal.getsignal(number) is before
+
+
+def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes] | None", folder: Path) -> None:
+    for _ in range(600):
+        if ready():
+            return
+        assert process is None or process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.5)
+    raise AssertionError((folder / "log").read_text())
+
+
+def is_growing(folder: Path) -> bool:
+    """Whether anything is still written there: the killed driver's workers take a moment to end."""
+
+    def look() -> dict[Path, int] | None:
+        try:
+            return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+        except FileNotFoundError:  # deleted while it was looked at: somebody is at work
+            return None
+
+    before = look()
+    time.sleep(3)
+    return before is None or look() != before

@@ -1,0 +1,92 @@
+"""Presets, the environment's defaults, and what makes two starts one run."""
+
+import dataclasses
+
+import pytest
+
+from ray_jobs.settings.command import parse_training
+from ray_jobs.settings.config import default_run_name, run_identity
+from ray_jobs.settings.presets import PRESETS, preset
+from ray_jobs.training.planning import check_world_sizes
+from storage import InputError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_carry_their_name(name: str) -> None:
+    assert preset(name).preset == name
+
+
+def test_command_line_goes_over_environment_over_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRATS_PRESET", "brats2d")
+    monkeypatch.setenv("BRATS_WORKERS", "3")
+    monkeypatch.setenv("BRATS_STORE", "s3://bucket/store.zarr")
+    monkeypatch.setenv("BRATS_RUNS", "s3://bucket/runs")
+    config = parse_training(["--workers", "1"])
+    assert (config.preset, config.workers) == ("brats2d", 1)
+    assert (config.store, config.runs) == ("s3://bucket/store.zarr", "s3://bucket/runs")
+    config = parse_training(["--preset", "demo", "--source", "/scans"])
+    assert (config.preset, config.workers, config.source, config.store) == ("demo", 3, "/scans", None)
+
+
+def test_nested_fields_are_reachable() -> None:
+    config = parse_training(["--optimiser.learning-rate", "0.5", "--sampling.patch-shape", "32", "32", "32"])
+    assert config.optimiser.learning_rate == 0.5
+    assert config.sampling.patch_shape == (32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--preset", "nosuch"], "demo, laptop, brats3d, g4dn, brats2d, cs231n3d, cs231n2d"),
+        (["--preset", "brat3d"], "did you mean brats3d?"),
+        (["--micro-batch-size", "0"], "--micro-batch-size"),
+        (["--patience", "0"], "--patience"),
+        (["--min-workers", "0"], "--min-workers"),
+        (["--checkpoints.every-steps", "0"], "--checkpoints.every-steps"),
+        (["--checkpoints.every-minutes", "0"], "--checkpoints.every-minutes"),
+        (["--checkpoints.keep-best", "0"], "--checkpoints.keep-best"),
+        (["--source", "a", "--store", "b"], "not both"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--sampling.patch-shape", "50", "50", "50"], "48 or 56"),
+        (["--optimiser.learning-rate", "-1"], "learning-rate"),
+        (["--loss.voxel", "ce"], "--model.head labels"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_training(arguments)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_training(["--optimiser.learning-rat", "3"])
+    assert ended.value.code == 2
+    assert "--optimiser.learning-rate" in capsys.readouterr().err
+
+
+def test_run_name_follows_what_the_result_depends_on() -> None:
+    config = preset("demo")
+
+    def named(**changes: object) -> str:
+        return default_run_name(dataclasses.replace(config, **changes), "digest")
+
+    assert named() == named(workers=1, runs="elsewhere", cache_gb=1.0)
+    assert named() != named(epochs=config.epochs + 1)
+    assert named() != default_run_name(config, "another store")
+    assert named().startswith("demo-")
+
+
+def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> None:
+    """The store's digest stands for the scans; a key more would refuse them."""
+    assert "modalities" not in run_identity(preset("demo"), "digest")
+
+
+def test_workers_are_offered_only_where_there_is_room_for_them() -> None:
+    config = parse_training(["--sampling.global-batch-size", "5"])
+    with pytest.raises(InputError, match="give --workers 1, or another"):
+        check_world_sizes(config, 2, 2, room=2)
+    with pytest.raises(InputError, match="give --workers 1 or 5, or another"):
+        check_world_sizes(config, 2, 2)

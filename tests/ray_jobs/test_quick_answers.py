@@ -1,0 +1,69 @@
+"""What a command line gets wrong is said at once: before PyTorch, DALI or Ray are imported, which takes seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
+
+# Runs a command as Python does, and says at its end which of the libraries named first were imported.
+WATCH = """
+import atexit, runpy, sys
+heavy, sys.argv = sys.argv[1], sys.argv[2:]
+atexit.register(lambda: print("imported", *sorted(set(heavy.split()) & {*sys.modules}), file=sys.stderr))
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def answer(tmp_path: Path, name: str, *arguments: str) -> tuple[int, str, set[str]]:
+    """Return exit status, all that was printed, and the heavy libraries that were imported."""
+    script = str(ROOT / "ray_jobs" / f"{name}.py")
+    command = [sys.executable, "-c", WATCH, " ".join(HEAVY), script, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True)
+    *said, last = done.stderr.splitlines()
+    assert last.split()[:1] == ["imported"], done.stderr
+    return done.returncode, done.stdout + "\n".join(said), set(last.split()[1:])
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "tune", "threshold", "convert", "predict", "spot_watcher", "placement_groups"]
+)
+@pytest.mark.parametrize("arguments", [["--help"], ["--chekpoint", "x"]])
+def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str]) -> None:
+    status, said, imported = answer(tmp_path, name, *arguments)
+    if arguments == ["--help"]:
+        assert status == 0 and ("--help" in said or "usage" in said)
+    else:
+        assert status == 2 and "--chekpoint" in said
+    assert imported == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train", ["--source", "nowhere"]),
+        ("train", ["--store", "nowhere"]),
+        ("tune", ["--store", "nowhere"]),
+        ("tune", ["--search", "threshold", "--checkpoint", "nowhere", "--store", "nowhere"]),
+        ("threshold", ["--checkpoint", "nowhere", "--store", "nowhere"]),
+        ("convert", ["--source", "nowhere", "--store", "store"]),
+        ("predict", ["--checkpoint", "nowhere", "--input", "nowhere", "--output", "out"]),
+    ],
+)
+def test_a_folder_that_is_not_there(tmp_path: Path, name: str, arguments: list[str]) -> None:
+    status, said, imported = answer(tmp_path, name, *arguments)
+    assert status == 2 and "wanted" in said and "nowhere" in said
+    assert imported == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_watch_sees_what_is_imported(tmp_path: Path) -> None:
+    script = tmp_path / "heavy.py"
+    script.write_text("import scipy")
+    command = [sys.executable, "-c", WATCH, " ".join(HEAVY), str(script)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr.split() == ["imported", "scipy"]

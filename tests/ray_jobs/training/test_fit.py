@@ -1,0 +1,81 @@
+"""What a run asks of Ray Train."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.on_ray.hidden_paths import SeenFile, look_below
+from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.groups import ParallelConfig
+from ray_jobs.training import fit as fit_module
+from ray_jobs.training.run import TrainPlan
+
+
+def test_collectives_have_the_configured_timeout(
+    small_config: TrainConfig,
+    make_plan: Callable[[TrainConfig], TrainPlan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def trainer(*_: Any, **options: Any) -> SimpleNamespace:
+        asked.update(options)
+        return SimpleNamespace(fit=lambda: SimpleNamespace(return_value={}))
+
+    monkeypatch.setattr(fit_module, "TorchTrainer", trainer)
+    plan = make_plan(replace(small_config, parallel=ParallelConfig(timeout=77)))
+    fit_module.fit(plan, RunFolder(str(tmp_path), "run"), workers=2, use_gpu=False, board=None)
+    assert (asked["torch_config"].backend, asked["torch_config"].timeout_s) == ("gloo", 77)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data's own
+def test_workers_that_do_not_see_the_drivers_folders_are_not_started_again(
+    small_config: TrainConfig,
+    make_plan: Callable[[TrainConfig], TrainPlan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a cluster whose machines come for the run. All see the same here, so the driver saw what is gone since."""
+    plan = make_plan(replace(small_config, max_failures=3))
+    folder = RunFolder(str(tmp_path / "runs"), "run")
+    folder.claim({"seed": 1})
+    look = fit_module.look_below
+
+    def look_and_hide(path: str, what: str, file: str, *, fixed: bool) -> list[SeenFile]:
+        seen = look(path, what, file, fixed=fixed)
+        if what == hidden:
+            seen = [replace(each, content=b"the driver's own") for each in seen]
+        return seen
+
+    monkeypatch.setattr(fit_module, "look_below", look_and_hide)
+    with ray_running():
+        for hidden, path in (("run folder", folder.uri), ("store", plan.store)):
+            result = fit_module.fit(plan, folder, workers=2, use_gpu=False, board=None)
+            assert result == {
+                "failed": f"{hidden} {path} is a local path that 2 of 2 workers cannot see; "
+                "give an s3:// URL or a folder that all nodes share"
+            }
+    assert [file.name for file in Path(folder.uri).iterdir() if file.suffix == ".json"] == ["config.json"]
+    assert not list(Path(folder.uri).glob("events*"))
+
+
+def test_another_file_of_the_same_name_is_not_the_one_that_was_seen(tmp_path: Path) -> None:
+    assert look_below("s3://bucket/runs/one", "run folder", "config.json", fixed=True) == []
+    assert look_below(str(tmp_path), "run folder", "config.json", fixed=True) == []  # nothing to look for
+    file = tmp_path / "config.json"
+    file.write_text("ours")
+    (fixed,) = look_below(str(tmp_path), "run folder", "config.json", fixed=True)
+    (growing,) = look_below(str(tmp_path), "store", "config.json", fixed=False)
+    assert not fixed.is_hidden()
+    file.write_text("another machine's")
+    assert fixed.is_hidden()
+    assert not growing.is_hidden()
+    file.unlink()
+    assert growing.is_hidden()

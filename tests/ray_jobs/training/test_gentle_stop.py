@@ -1,0 +1,70 @@
+"""Signals while training: the first asks for an end, the second is one."""
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from ray_jobs.settings.exit_status import StoppedBySignalError, run_command
+from ray_jobs.training.gentle_stop import Stop
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_first_signal_asks_and_the_work_ends_itself(number: int, status: int) -> None:
+    before = signal.getsignal(number)
+    asked = threading.Event()
+
+    def work() -> str:
+        send(number)
+        assert asked.wait(30)
+        return "saved"
+
+    stop = Stop()
+    assert stop.guard(work, ask=asked.set) == "saved"
+    assert stop.exit_status == status
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_cuts_the_work_off() -> None:
+    let_go = threading.Event()
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        send(signal.SIGINT)  # the user has no patience
+
+    def work() -> None:
+        send(signal.SIGINT)
+        let_go.wait(30)
+
+    with pytest.raises(StoppedBySignalError) as cut_off:
+        Stop().guard(work, ask=ask)
+    let_go.set()
+    assert cut_off.value.status == 130
+    assert asked == [1]
+
+
+def test_what_the_work_raises_comes_out() -> None:
+    def work() -> None:
+        raise ZeroDivisionError("in a worker")
+
+    with pytest.raises(ZeroDivisionError, match="in a worker"):
+        Stop().guard(work, ask=lambda: None)
+
+
+def test_a_command_that_is_cut_off_ends_with_the_signals_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def main(_arguments: object) -> int:
+        raise StoppedBySignalError(143)
+
+    assert run_command(main) == 143
+    assert len(capsys.readouterr().err.splitlines()) == 1

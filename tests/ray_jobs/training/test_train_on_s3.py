@@ -1,0 +1,78 @@
+"""Training from a store on S3 into a run folder on S3, then predictions there, against a real endpoint on loopback."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ray_jobs.on_ray.conversion import convert_cohort
+
+BUCKET = "brats"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An endpoint with one bucket, as environment variables that this process has too."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    client().create_bucket(Bucket=BUCKET)
+    yield variables
+    server.stop()
+
+
+def client() -> Any:
+    return boto3.client("s3")
+
+
+def test_store_run_and_resume_on_s3(
+    environment: dict[str, str], phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
+) -> None:
+    convert_cohort(phantom_source, f"s3://{BUCKET}/phantom.zarr")
+    arguments = ["--store", f"s3://{BUCKET}/phantom.zarr", "--runs", f"s3://{BUCKET}/runs", "--name", "far"]
+    done = command("train.py", *arguments, *small_arguments, environment=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    listed = client().list_objects_v2(Bucket=BUCKET, Prefix="runs/far/")["Contents"]
+    names = {item["Key"].removeprefix("runs/far/") for item in listed}
+    assert {"config.json", "summary.json"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert any(name.startswith("cross_section_") for name in names)
+    summary = json.loads(client().get_object(Bucket=BUCKET, Key="runs/far/summary.json")["Body"].read())
+    checkpoint = summary["checkpoint"].removeprefix(f"s3://{BUCKET}/runs/far/")
+    assert f"{checkpoint}/model.safetensors" in names
+    assert not (tmp_path / "runs").exists()
+
+    again = command("train.py", *arguments, *small_arguments, environment=environment)
+    assert again.returncode == 0, again.stderr
+    assert "is finished" in again.stdout
+
+    places = ["--input", f"s3://{BUCKET}/phantom.zarr", "--output", f"s3://{BUCKET}/predictions/far"]
+    arguments = ["--checkpoint", f"s3://{BUCKET}/runs/far", *places, "--no-figures"]
+    done = command("predict.py", *arguments, environment=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    listed = client().list_objects_v2(Bucket=BUCKET, Prefix="predictions/far/")["Contents"]
+    names = [item["Key"].removeprefix("predictions/far/") for item in listed]
+    assert {"config.json", "metrics.csv", "metrics.json", "report.html"} < set(names)
+    assert sum(name.endswith("_seg.nii.gz") for name in names) == 6
+    again = command("predict.py", *arguments, environment=environment)
+    assert again.returncode == 0 and "0 of 6 cases to do" in again.stdout
+
+
+def test_a_bucket_that_is_not_there_is_one_line(environment: dict[str, str], tmp_path: Path, command) -> None:
+    done = command("train.py", "--store", "s3://nowhere/phantom.zarr", environment=environment)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "nowhere" in done.stderr

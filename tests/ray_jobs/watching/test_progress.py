@@ -1,0 +1,98 @@
+"""The run's news in words, on a terminal and in a log."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ray_jobs.settings import console
+from ray_jobs.settings.console import WIDTH_OF_A_LOG, open_console, tracked
+from ray_jobs.watching import progress
+from ray_jobs.watching.progress import Bar, Lines, News
+
+
+def latest(epoch: int, step: int, iou: float = float("nan")) -> dict[str, Any]:
+    figures = {"loss": 0.5, "patches_per_second": 4.0, "data_wait_fraction": 0.012, "iou": iou}
+    return {"stage": "training", "epoch": epoch, "step": step, "steps": 10, **figures}
+
+
+def test_figures_and_the_time_left() -> None:
+    news = News(epochs=4)
+    news.take(latest(0, 0), now=100.0)
+    assert news.left == ""  # no pace yet
+    news.take(latest(1, 0), now=130.0)
+    assert (news.done, news.total, news.stage) == (10, 40, "training, epoch 2 of 4")
+    assert news.figures == "loss 0.500  4.0 patches/s  data wait 1.2%"
+    assert news.left == "0:01:30 left"
+    news.take(latest(3, 10, iou=0.7), now=200.0)
+    assert news.figures.endswith("IoU 0.700")
+    assert news.left == "0:00:00 left"
+
+
+def test_the_pace_of_a_resumed_run_is_that_of_this_start() -> None:
+    news = News(epochs=4)
+    news.take(latest(3, 0), now=0.0)
+    news.take(latest(3, 5), now=10.0)
+    assert news.left == "0:00:10 left"
+
+
+def test_a_log_gets_a_line_an_epoch_or_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    log = io.StringIO()
+    lines, news = Lines(Console(file=log, width=WIDTH_OF_A_LOG)), News(epochs=2)
+    for step in range(10):
+        now[0] += 10.0
+        news.take(latest(0, step, iou=0.5), now[0])
+        lines.show(news)
+    assert log.getvalue().count("\n") == 4  # at 10, 40, 70 and 100 s
+    news.take(latest(1, 1), now[0])
+    lines.show(news)
+    written = log.getvalue().splitlines()
+    assert len(written) == 5
+    assert written[-1].startswith("training, epoch 2 of 2, 55%:  loss 0.500  4.0 patches/s")
+    assert written[-1].endswith(" left")
+
+
+def test_items_in_a_log_get_a_line_now_and_then_and_a_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    log = io.StringIO()
+    for _ in tracked(range(8), Console(file=log, width=WIDTH_OF_A_LOG), "predicting", total=10, done=2):
+        now[0] += 12.0
+    assert log.getvalue().splitlines() == [
+        "predicting  5/10  0:01:00 left",
+        "predicting  8/10  0:00:24 left",
+        "predicting  10/10  0:00:00 left",
+    ]
+
+
+def test_items_on_a_terminal_get_a_bar() -> None:
+    terminal = io.StringIO()
+    shown = Console(file=terminal, force_terminal=True, width=WIDTH_OF_A_LOG)
+    assert list(tracked("ab", shown, "predicting", total=3, done=1)) == ["a", "b"]
+    assert "predicting" in terminal.getvalue() and "3/3" in terminal.getvalue()
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    terminal = io.StringIO()
+    bar, news = Bar(Console(file=terminal, force_terminal=True, width=WIDTH_OF_A_LOG)), News(epochs=2)
+    bar.start()
+    news.take(latest(0, 5, iou=0.25), now=0.0)
+    news.take(latest(1, 0, iou=0.25), now=1.0)
+    bar.show(news)
+    bar.stop()
+    shown = terminal.getvalue()
+    for word in ("epoch 2 of 2", "50%", "data wait 1.2%", "IoU 0.250", "0:00:02 left"):
+        assert word in shown
+
+
+def test_a_log_is_wide_enough_to_break_no_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    open_console().print("a line of a hundred characters " * 4)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setenv("COLUMNS", "70")
+    assert open_console().width == 70
