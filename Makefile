@@ -70,7 +70,7 @@ docs-check: $(VENV)/.installed-dev
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
 bench: $(VENV)-bench/.installed
-	$(VENV)-bench/bin/python -m benchmarks.laptop $(if $(SOURCE),--source $(SOURCE))
+	$(VENV)-bench/bin/python -m benchmarks laptop $(if $(SOURCE),--source $(SOURCE))
 
 # Resolve anew into a fresh environment and write down what came.
 lock:

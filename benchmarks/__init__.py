@@ -1,1 +1,1 @@
-"""Measurements, each a command of `python ray_jobs/benchmark.py`. Never imported by the jobs themselves."""
+"""Measurements: `python -m benchmarks NAME` runs `benchmarks/NAME.py`. Never imported by the jobs themselves."""

@@ -1,24 +1,26 @@
 """Does the loader feed the network? What each gives alone, what both give together, and the share of time that waits.
 
-`python ray_jobs/benchmark.py end-to-end --preset brats3d --store S` times the training loop's own parts, without Ray.
+`python -m benchmarks end-to-end --preset brats3d --store S` times the training loop's own parts, without Ray.
 `--sleeping-step 1.0 1.5` tests the feed where loader and network would share the cores: see feed.py.
 """
 
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.device_speed import device_name, find_device
+from benchmarks.cohort import labelled_cases, open_cohort
+from benchmarks.device import device_name, find_device
 from benchmarks.feed import feed_rows
 from benchmarks.report import report
+from benchmarks.settings import EndToEndBenchmark
 from dali_pipelines import Batch
-from models import PrecisionName, StepResult
+from models import StepResult
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
@@ -26,45 +28,14 @@ from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import Run, TrainPlan, prepare
 from ray_jobs.training.train_loop import train_step
 from ray_jobs.watching.step_clock import DeviceMark, HostMark, Mark
-from storage import CohortStore, DecodedCaseCache, Splits, convert_case, create_store, find_cases, open_store
-from storage.scans.phantom import write_phantom_cohort
+from storage import Splits
 
 WARM_UP = 3
-PHANTOM_CASES = 6
 STEPS_WITHOUT_END = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class EndToEndBenchmark:
-    """Time the loader alone, the training step alone, and both together.
-
-    Attributes:
-        preset: a training preset; its patches, augmentation, network, loss and optimiser are used.
-        store: a converted cohort, path or URL; without it a synthetic one is written first.
-        patch: patch sides instead of the preset's.
-        batch: patches a step instead of the preset's.
-        device: "cpu" or "cuda:N"; by default a GPU where there is one.
-        precision: auto, float32, bfloat16 or float16.
-        steps: timed in each stage, after three of warm-up.
-        sleeping_step: instead of training, sleep for these multiples of the loader's time per batch.
-        ready_batches: of the sleeping steps' loaders, which hold that many batches ready; the default is training's.
-        json: file for the figures.
-    """
-
-    preset: str = "demo"
-    store: str | None = None
-    patch: tuple[int, ...] | None = None
-    batch: int | None = None
-    device: str = "cuda:0" if torch.cuda.is_available() else "cpu"
-    precision: PrecisionName = "auto"
-    steps: int = 30
-    sleeping_step: tuple[float, ...] = ()
-    ready_batches: tuple[int, ...] = (TrainConfig.ready_batches,)
-    json: Path | None = None
-
-
 def run(config: EndToEndBenchmark) -> None:
-    """Measure whether the loader feeds the network: each alone, both together, and the share of time that waits."""
+    """Time the stages of training, or the feed of a step that sleeps."""
     device, train = find_device(config.device), training_config(config)
     torch.backends.cudnn.benchmark = True
     sides = "x".join(str(side) for side in train.sampling.patch_shape)
@@ -72,7 +43,8 @@ def run(config: EndToEndBenchmark) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         plan, session = make_plan(config.store, train, Path(scratch)), LocalSession(Path(scratch) / "run", device)
         if config.sleeping_step:
-            rows = feed_rows(plan, session, config.sleeping_step, config.ready_batches, steps=config.steps)
+            depths = config.ready_batches or (train.ready_batches,)
+            rows = feed_rows(plan, session, config.sleeping_step, depths, steps=config.steps)
             report(f"feed of a sleeping step, {what}, {device_name(device)}", rows, config.json)
         else:
             prepared = prepare(plan, session)
@@ -96,22 +68,9 @@ def training_config(config: EndToEndBenchmark) -> TrainConfig:
 
 def make_plan(store: str | None, train: TrainConfig, scratch: Path) -> TrainPlan:
     """All labelled cases train, decoded as after a run's first epoch."""
-    opened = open_store(store) if store is not None else synthetic_store(scratch)
-    cases = tuple(info.case_id for info in opened.infos() if info.labelled)
-    cache = DecodedCaseCache(opened, scratch / "cache", max_bytes=int(train.cache_gb * 1e9))
-    for case_id in cases:
-        cache.read_case(case_id)
-    splits = Splits(train=cases, validation=(), test=())
+    opened = open_cohort(store, scratch).store
+    splits = Splits(train=labelled_cases(opened), validation=(), test=())
     return TrainPlan(config=train, store=opened.uri, splits=splits, cache=scratch / "cache")
-
-
-def synthetic_store(folder: Path) -> CohortStore:
-    """A few phantom cases, converted."""
-    store = create_store(folder / "phantom.zarr")
-    for case in find_cases(write_phantom_cohort(folder / "scans", cases=PHANTOM_CASES)).cases:
-        convert_case(case, store)
-    store.rebuild_index()
-    return store
 
 
 def stage_rows(run: Run, device: torch.device, *, steps: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What only a machine with a GPU can show, in one command and without Ray: `python benchmarks/gpu_check.py`.
+"""What only a machine with a GPU can show, in one command and without Ray: `python -m benchmarks gpu-check`.
 
 1. Parity: the same samples through the CPU's and the GPU's graph; labels equal, images within tolerance.
 2. Training: a small U-Net on the GPU whose loss falls, fed by the loader.
@@ -9,22 +9,23 @@ synthetic cohort. Exit status 0 when all checks pass, 1 when one fails, 2 when t
 B batch, M modalities, R regions, D H W voxels z, y, x.
 """
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from benchmarks.cohort import labelled_cases, open_cohort
+from benchmarks.device import device_name, wait
 from benchmarks.report import report
+from benchmarks.settings import GpuCheck
+from benchmarks.train_step import make_step
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, Batch, PatchLoader, SamplingConfig
-from storage import DecodedCaseCache, InputError, convert_case, create_store, find_cases, open_store
-from storage.scans.phantom import write_phantom_cohort
+from models import UNET_PRESETS, Execution, build_unet, choose_precision
+from storage import DecodedCaseCache, InputError
 
 # A place that falls on the border of two voxels may round either way on another processor.
 LABEL_TOLERANCE = 1e-5  # share of the voxels of resampled samples; of all others none may differ
@@ -36,48 +37,16 @@ HALF = AugmentationConfig(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuCheck:
-    """Parity of the graphs, a short training and throughput on a GPU.
-
-    Attributes:
-        store: a converted cohort; None writes and converts a synthetic one.
-        device: "cuda:N"; "cpu" runs the same steps without a GPU, to test this program.
-        steps: training steps.
-        side: side of the patches of parity and training; 128 is always tried for throughput on a GPU.
-        json: file for the figures.
-    """
-
-    store: str | None = None
-    device: str = "cuda:0"
-    steps: int = 200
-    side: int = 64
-    json: Path | None = None
-
-
 def run(config: GpuCheck) -> bool:
     """All checks; prints a table and returns whether every one passed. Raises InputError where there is no GPU."""
     if config.device != "cpu" and not torch.cuda.is_available():
         raise InputError("wanted a GPU, torch sees none; run this on a machine with one, or try it with --device cpu")
-    with open_cohort(config) as cache:
+    with tempfile.TemporaryDirectory() as folder:
+        cache = open_cohort(config.store, Path(folder))
         rows = [*check_parity(cache, config), check_training(cache, config), *measure_throughput(cache, config)]
-    report(f"GPU check on {describe(config.device)}", rows, config.json)
+    title = f"GPU check on {device_name(torch.device(config.device))}, torch {torch.__version__}"
+    report(title, rows, config.json)
     return all(row["passed"] != "NO" for row in rows)
-
-
-@contextmanager
-def open_cohort(config: GpuCheck) -> Iterator[DecodedCaseCache]:
-    """The cache over the given store, or over a synthetic one that goes when the check is over."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if config.store is None:
-            store = create_store(folder / "store")
-            for case in find_cases(write_phantom_cohort(folder, cases=4)).cases:
-                convert_case(case, store)
-            store.rebuild_index()
-        else:
-            store = open_store(config.store)
-        yield DecodedCaseCache(store, folder / "cache", max_bytes=64 * 2**30)
 
 
 def open_loader(
@@ -88,9 +57,14 @@ def open_loader(
     dtype: Literal["float32", "float16"] = "float32",
 ) -> PatchLoader:
     """A loader over all labelled cases."""
-    labelled = [info.case_id for info in cache.store.infos() if info.labelled]
     return PatchLoader(
-        cache, labelled, sampling=sampling, augmentation=augmentation, device=device, dtype=dtype, channels_last=True
+        cache,
+        labelled_cases(cache.store),
+        sampling=sampling,
+        augmentation=augmentation,
+        device=device,
+        dtype=dtype,
+        channels_last=True,
     )
 
 
@@ -126,7 +100,7 @@ def compare(left: Batch, right: Batch) -> tuple[float, float, float]:
 def check_training(cache: DecodedCaseCache, config: GpuCheck) -> dict[str, Any]:
     """A tiny U-Net learns: the mean loss of the last tenth is well below that of the first."""
     sampling = SamplingConfig(patch_shape=(config.side,) * 3, global_batch_size=2, patches_per_epoch=2 * config.steps)
-    step, precision = make_step("tiny", config.device)
+    step, precision = open_training("tiny", config.device)
     with open_loader(cache, config.device, sampling, AUGMENTATION_PRESETS["light"]) as loader:
         losses = torch.stack([step(batch) for batch in loader]).cpu()
     tenth = max(1, config.steps // 10)
@@ -138,24 +112,14 @@ def check_training(cache: DecodedCaseCache, config: GpuCheck) -> dict[str, Any]:
     }
 
 
-def make_step(preset: str, device: str) -> tuple[Callable[[Batch], torch.Tensor], str]:
+def open_training(preset: str, device: str) -> tuple[Callable[[Batch], torch.Tensor], str]:
     """One optimiser step of a U-Net: batch -> loss, still on the device; and the precision's name."""
-    from models import UNET_PRESETS, Execution, LossConfig, OptimiserStep, build_loss, build_unet, choose_precision
-
     torch.manual_seed(0)
     place = torch.device(device)
+    precision = choose_precision(place)
     network = build_unet(UNET_PRESETS[preset], Execution(channels_last=True)).to(place)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    precision, loss_of = choose_precision(place), build_loss(LossConfig())
-    take = OptimiserStep(network, optimiser, precision, device=place)
-
-    def step(batch: Batch) -> torch.Tensor:
-        with precision.autocast(place):
-            loss = loss_of(network(batch.image), batch.regions)
-        take.backward(loss)
-        return take.update().loss
-
-    return step, precision.name
+    step = make_step(network, torch.optim.AdamW(network.parameters(), lr=3e-3), precision, place)
+    return lambda batch: step(batch.image, batch.regions), precision.name
 
 
 def measure_throughput(cache: DecodedCaseCache, config: GpuCheck) -> Iterator[dict[str, Any]]:
@@ -166,7 +130,7 @@ def measure_throughput(cache: DecodedCaseCache, config: GpuCheck) -> Iterator[di
         sampling = SamplingConfig(
             patch_shape=(side,) * 3, global_batch_size=batch_size, patches_per_epoch=batch_size * (batches + 4)
         )
-        for name, step in (("loader alone", wait_for), ("training", make_step(preset, config.device)[0])):
+        for name, step in (("loader alone", wait_for), ("training", open_training(preset, config.device)[0])):
             with open_loader(cache, config.device, sampling, AUGMENTATION_PRESETS["nnunet"], dtype) as loader:
                 seconds, waited = time_steps(loader, step, config.device)
             rate = batches * batch_size / seconds
@@ -181,42 +145,11 @@ def wait_for(batch: Batch) -> torch.Tensor:
 
 def time_steps(loader: PatchLoader, step: Callable[[Batch], torch.Tensor], device: str) -> tuple[float, float]:
     """Seconds for all steps after the first four, and seconds of them spent waiting for batches."""
-    started = waited = 0.0
+    place, started, waited = torch.device(device), 0.0, 0.0
     for number, batch in enumerate(loader):
         if number == 4:
-            synchronise(device)
+            wait(place)
             started, waited = time.perf_counter(), loader.wait_seconds
         step(batch)
-    synchronise(device)
+    wait(place)
     return time.perf_counter() - started, loader.wait_seconds - waited
-
-
-def synchronise(device: str) -> None:
-    """Wait for the GPU's queue, without which a clock says nothing."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-
-
-def describe(device: str) -> str:
-    """The GPU's name, and what it runs with."""
-    name = "the CPU" if device == "cpu" else torch.cuda.get_device_name(device)
-    return f"{name}, torch {torch.__version__}"
-
-
-def main(arguments: list[str]) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store")
-    parser.add_argument("--device", default=GpuCheck.device)
-    parser.add_argument("--steps", type=int, default=GpuCheck.steps)
-    parser.add_argument("--side", type=int, default=GpuCheck.side)
-    parser.add_argument("--json", type=Path)
-    try:
-        return 0 if run(GpuCheck(**vars(parser.parse_args(arguments)))) else 1
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

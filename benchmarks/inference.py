@@ -2,61 +2,33 @@
 
 Seconds are those of one case; voxels/s are of the volume, each counted once however many windows see it.
 
-`python ray_jobs/benchmark.py inference --preset tiny --volume 96 128 96`
+`python -m benchmarks inference --preset tiny --volume 96 128 96`
 """
 
+import contextlib
+import ctypes
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.device_speed import find_device, wait
-from benchmarks.peak_memory import PeakMemory, keep_freed_memory
+from benchmarks.cost import Cost, time_call
+from benchmarks.device import find_device, wait
+from benchmarks.networks import check_sides, find_network
 from benchmarks.report import report
-from benchmarks.train_step import find_network
-from models import (
-    Execution,
-    PrecisionName,
-    ThresholdCounts,
-    build_unet,
-    choose_precision,
-    sliding_window_probabilities,
-)
-from storage import InputError
+from benchmarks.settings import InferenceBenchmark
+from models import Execution, ThresholdCounts, build_unet, choose_precision, sliding_window_probabilities
 
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceBenchmark:
-    """Time sliding-window inference of one random volume, ours and MONAI's turn about."""
-
-    preset: str = "strided"
-    """A 3-D U-Net by its name in models.UNET_PRESETS."""
-    volume: tuple[int, int, int] = (140, 170, 140)
-    """Voxels along D, H, W: about those of a brain-cropped BraTS case."""
-    window: tuple[int, int, int] = (96, 96, 96)
-    overlap: float = 0.5
-    batch: int = 2
-    """Windows predicted at once."""
-    rounds: int = 3
-    """Both are run this often, turn about; the fastest of each is reported."""
-    device: str = "cuda:0" if torch.cuda.is_available() else "cpu"
-    precision: PrecisionName = "auto"
-    json: Path | None = None
-    """Also write the figures to this file."""
+OVERLAP = 0.5
+WINDOWS_AT_ONCE = 2
 
 
 def run(config: InferenceBenchmark) -> None:
-    """Measure whole-volume inference, our sliding window beside MONAI's (where installed), and counting thresholds."""
+    """Predict one random volume, ours and MONAI's turn about."""
     unet, device = find_network(config.preset), find_device(config.device)
-    try:
-        unet.check_sides(config.window)
-    except ValueError as unsuitable:
-        raise InputError(f"--window: {unsuitable}") from None
+    check_sides(unet, config.window, "--window")
     precision = choose_precision(device, config.precision)
     if device.type == "cpu":
         keep_freed_memory()
@@ -70,13 +42,13 @@ def run(config: InferenceBenchmark) -> None:
 
     def ours() -> Tensor:
         return sliding_window_probabilities(
-            predict, image_MDHW, window=config.window, overlap=config.overlap, batch_size=config.batch
+            predict, image_MDHW, window=config.window, overlap=OVERLAP, batch_size=WINDOWS_AT_ONCE
         )
 
     ours_first = ours()
-    contenders: dict[str, Callable[[], Any]] = {"ours": ours}
+    contenders: dict[str, Callable[[], object]] = {"ours": ours}
     try:
-        theirs = _monai(predict, image_MDHW, config)
+        theirs = open_monai(predict, image_MDHW, config)
         difference = float((theirs() - ours_first).abs().max())
         contenders["MONAI"] = theirs
         print(f"largest difference of a probability from MONAI's: {difference:.2g}")
@@ -89,26 +61,27 @@ def run(config: InferenceBenchmark) -> None:
         return counts.thresholds
 
     contenders["counting 1,001 thresholds"] = count
-    best = _fastest(contenders, config.rounds, device)
-    key = "seconds" if device.type == "cuda" else "CPU s"
-    voxels = math.prod(config.volume)
+    volume, window = ("x".join(map(str, sides)) for sides in (config.volume, config.window))
+    title = f"inference, {config.preset}, volume {volume}, window {window}, overlap {OVERLAP}"
+    best = fastest(contenders, config.rounds, device)
     rows = [
         {
             "what": name,
-            **figures,
-            "voxels/s": voxels / figures["seconds"],
-            "of ours": f"{figures[key] / best['ours'][key]:.1%}",
+            "seconds": cost.wall,
+            "CPU s": cost.cpu,
+            "voxels/s": math.prod(config.volume) / cost.wall,
+            # On a CPU others of the machine disturb the clock; on a GPU the CPU's time says little.
+            "of ours": f"{cost.wall / best['ours'].wall if device.type == 'cuda' else cost.cpu / best['ours'].cpu:.1%}",
         }
-        for name, figures in best.items()
+        for name, cost in best.items()
     ]
-    title = (
-        f"inference, {config.preset}, volume {'x'.join(map(str, config.volume))}, window "
-        f"{'x'.join(map(str, config.window))}, overlap {config.overlap}, {precision.name}, {device}"
-    )
-    report(title, rows, config.json)
+    report(f"{title}, {precision.name}, {device}", rows, config.json)
 
 
-def _monai(predict: Callable[[Tensor], Tensor], image_MDHW: Tensor, config: InferenceBenchmark) -> Callable[[], Tensor]:
+def open_monai(
+    predict: Callable[[Tensor], Tensor], image_MDHW: Tensor, config: InferenceBenchmark
+) -> Callable[[], Tensor]:
+    """MONAI's sliding window around the same network. Raises ImportError where it isn't installed."""
     from monai.inferers import sliding_window_inference
 
     def theirs() -> Tensor:
@@ -116,9 +89,9 @@ def _monai(predict: Callable[[Tensor], Tensor], image_MDHW: Tensor, config: Infe
             result = sliding_window_inference(
                 image_MDHW[None],
                 config.window,
-                config.batch,
+                WINDOWS_AT_ONCE,
                 lambda image: torch.sigmoid(predict(image).float()),
-                overlap=config.overlap,
+                overlap=OVERLAP,
                 mode="gaussian",
             )
         assert isinstance(result, Tensor)
@@ -127,20 +100,29 @@ def _monai(predict: Callable[[Tensor], Tensor], image_MDHW: Tensor, config: Infe
     return theirs
 
 
-def _fastest(
-    contenders: dict[str, Callable[[], Any]], rounds: int, device: torch.device
-) -> dict[str, dict[str, float]]:
-    best: dict[str, dict[str, float]] = {}
+def fastest(contenders: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Cost]:
+    """The least CPU and the least wall time of each contender."""
+
+    def work_and_wait(work: Callable[[], object]) -> None:
+        work()
+        wait(device)
+
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, work in contenders.items():
-            # Resident memory says nothing of one row where freed memory is kept.
-            memory = PeakMemory(device) if device.type == "cuda" else None
-            wall, cpu = time.perf_counter(), time.process_time()
-            work()
-            wait(device)
-            figures = {"seconds": time.perf_counter() - wall, "CPU s": time.process_time() - cpu}
-            if memory is not None:
-                figures["peak MiB"] = memory.mib() or 0.0
-            before = best.get(name, figures)
-            best[name] = {key: min(value, before[key]) for key, value in figures.items()}
-    return best
+            costs[name].append(time_call(partial(work_and_wait, work)))
+    return {
+        name: Cost(cpu=min(cost.cpu for cost in each), wall=min(cost.wall for cost in each))
+        for name, each in costs.items()
+    }
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks for reuse, where there is one, as MALLOC_MMAP_THRESHOLD_ and …TRIM… do.
+
+    By default every large activation is a fresh mapping whose page faults are a quarter of inference's CPU time.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL(None)
+        for parameter in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+            glibc.mallopt(parameter, 2**30)

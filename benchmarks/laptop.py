@@ -1,14 +1,15 @@
 """All benchmarks that a laptop can run, one after the other, and the page of them: `make bench [SOURCE=DIR]`."""
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.page import PAGE, RECORDS, ROOT, render
+from benchmarks.cohort import PHANTOM_CASES
+from benchmarks.page import RECORDS, ROOT, write_page
+from benchmarks.settings import Laptop
+from storage import InputError
 from storage.scans.phantom import write_phantom_cohort
 
-PHANTOM_CASES = 6
 CONVERTED_CASES = "4"  # nnU-Net's preprocessing takes most of the time
 
 
@@ -26,18 +27,17 @@ def prepare(source: Path | None) -> tuple[str, str]:
     convert = [sys.executable, "ray_jobs/convert.py", "--source", str(scans), "--store", str(store)]
     # 3: some cases were refused by name, the others are there.
     if subprocess.run(convert, cwd=ROOT).returncode not in (0, 3):
-        raise SystemExit(f"error: {source} could not be converted; see above")
+        raise InputError(f"wanted BraTS cases that can be converted in {source}, found none; see above")
     return str(scans.relative_to(ROOT)), str(store.relative_to(ROOT))
 
 
 def commands(scans: str, store: str) -> dict[str, list[str]]:
     """Return each record's benchmark with its arguments."""
     return {
-        "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES, "--no-layouts"],
-        "convert-layouts": ["convert", "--source", scans, "--cases", "1", "--layouts"],
-        "storage": ["storage", "--store", store],
+        "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES],
+        "store-reads": ["store-reads", "--store", store],
         "peers-loader": ["peers-loader", "--store", store],
-        "train-step": ["train-step", "--peers", "--no-switches"],
+        "train-step": ["train-step", "--peers"],
         "end-to-end": ["end-to-end", "--store", store],
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "threshold-search": ["threshold-search"],
@@ -46,24 +46,16 @@ def commands(scans: str, store: str) -> dict[str, list[str]]:
     }
 
 
-def main() -> None:
+def run(config: Laptop) -> None:
     """Run them all; one that fails is named and the others go on."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", type=Path, help="folder of BraTS cases; synthetic ones without it")
-    parser.add_argument("--only", nargs="*", help="names of records")
-    chosen = parser.parse_args()
     failed = []
-    for name, arguments in commands(*prepare(chosen.source)).items():
-        if chosen.only and name not in chosen.only:
+    for name, arguments in commands(*prepare(config.source)).items():
+        if config.only and name not in config.only:
             continue
         print(f"== {name}", flush=True)
-        words = [sys.executable, "ray_jobs/benchmark.py", *arguments, "--json", str(RECORDS / f"{name}.json")]
+        words = [sys.executable, "-m", "benchmarks", *arguments, "--json", str(RECORDS / f"{name}.json")]
         if subprocess.run(words, cwd=ROOT).returncode != 0:
             failed.append(name)
-    PAGE.write_text(render())
+    write_page()
     if failed:
-        raise SystemExit(f"error: {', '.join(failed)} failed; their records are as they were")
-
-
-if __name__ == "__main__":
-    main()
+        raise InputError(f"{', '.join(failed)} failed, see above; their records are as they were")

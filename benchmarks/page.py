@@ -1,4 +1,4 @@
-"""BENCHMARKS.md, written from the records: `python -m benchmarks.page`. Nobody types a figure into it."""
+"""BENCHMARKS.md, written from the records: `python -m benchmarks page`. Nobody types a figure into it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import as_text
+from benchmarks.settings import Page
 
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).with_name("records")
@@ -26,7 +27,7 @@ CLAIMS = (
     Claim(
         heading="Conversion and storage",
         text="NIfTI to a store, one worker, beside nnU-Net v2's preprocessing of the same cases in the same run.",
-        records=("convert", "convert-layouts", "storage"),
+        records=("convert", "store-reads"),
     ),
     Claim(
         heading="What a training patch costs the CPU",
@@ -73,21 +74,22 @@ CLAIMS = (
 HEAD = """# Benchmarks
 
 Each table is a record in [benchmarks/records](benchmarks/records), as the command under it wrote it; this page is made
-of them by `python -m benchmarks.page`, and a test holds the two together. `make bench` reruns all but the last on a
+of them by `python -m benchmarks page`, and a test holds the two together. `make bench` reruns all but the last on a
 laptop with the peers beside ours (in an environment of its own, `.venv-bench`), on synthetic scans or, with
 `make bench SOURCE=DIR`, on yours; `.bench/NAME` and `.bench/NAME.zarr` in the commands are those scans and their store.
 A `+` after a commit means that files differed from it.
 
-Times on a shared machine are CPU times, or the fastest of several rounds; trust the ratios within a table.
+Times on a shared machine are CPU times, or the fastest of several rounds; trust the ratios within a table. What was
+measured before 29 November 2026 was typed as `ray_jobs/benchmark.py` with other flags; its command is spelt as it is
+now and measures the same. Of the reads, the rows of layouts that were not chosen were taken out.
 """
 
 NOT_MEASURED = """## Not measured
 
-- Anything on a GPU: no machine with one was to be had when this was written. `python benchmarks/gpu_check.py` checks
+- Anything on a GPU: no machine with one was to be had when this was written. `python -m benchmarks gpu-check` checks
   and measures the GPU path in one go, and
-  `python ray_jobs/benchmark.py end-to-end --preset brats3d --device cuda:0` gives the wait share there. The figures for
-  g4dn nodes in [docs/scaling.md](docs/scaling.md) are estimates of a written model, checked against two workers in
-  rate-limited network namespaces.
+  `python -m benchmarks end-to-end --preset brats3d --device cuda:0` gives the wait share there. The figures for
+  g4dn nodes in [docs/scaling.md](docs/scaling.md) are estimates of a written model.
 - A training run on AWS: `make drill-cluster` runs `ray up` to `ray down` against stand-ins of EC2 and S3.
 - Accuracy beside nnU-Net, MONAI or NVIDIA's nnU-Net after equal training.
 - pytorch-3dunet's and NVIDIA's loaders: the one reads HDF5 that it does not make, the other needs a GPU.
@@ -122,5 +124,11 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-if __name__ == "__main__":
+def run(_: Page) -> None:
+    """Write the page anew."""
+    write_page()
+
+
+def write_page() -> None:
+    """Write what the records say."""
     PAGE.write_text(render())

@@ -1,7 +1,7 @@
 """nnU-Net v2's own preprocessing of BraTS cases, as `nnUNetv2_plan_and_preprocess` does it: read, crop, z-score, save.
 
-Run by the convert benchmark with a Python that has nnunetv2 (2.8); imports nothing of this project. Prints one line of
-JSON. The plan is the one that nnU-Net makes for BraTS at 1 mm, so nothing is resampled.
+Run by the convert benchmark with a Python that has nnunetv2 (2.8) and need not have what this project needs. Prints one
+line of JSON. The plan is the one that nnU-Net makes for BraTS at 1 mm, so nothing is resampled.
 Source: Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation".
 """
 
@@ -9,9 +9,11 @@ import json
 import os
 import sys
 import tempfile
-import time
+from itertools import repeat
 from pathlib import Path
 from typing import Any
+
+from benchmarks.cost import conversion_figures, time_call
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
@@ -71,12 +73,6 @@ def prepare_label(folder: Path, target: Path) -> Path:
     return written
 
 
-def peak_megabytes() -> float:
-    """The most memory this process has had resident (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
-
-
 def main(folders: list[Path]) -> None:
     """Measure the preprocessing of each case; the first once before, so that imports do not count."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -94,34 +90,20 @@ def main(folders: list[Path]) -> None:
         "file_ending": ".nii.gz",
     }
     preprocessor = DefaultPreprocessor(verbose=False)
+    plan = manager.get_configuration("3d_fullres")
     with tempfile.TemporaryDirectory() as scratch:
         labels = {folder: prepare_label(folder, Path(scratch)) for folder in folders}
-        cpu = wall = 0.0
-        written: list[Path] = []
-        for number, folder in enumerate((folders[0], *folders)):
-            out = Path(scratch) / str(number)  # one each: its blosc2 files are never written over
-            out.mkdir()
+        first, timed = Path(scratch) / "first", Path(scratch) / "timed"  # apart: blosc2 files are never written over
+
+        def preprocess(folder: Path, out: Path) -> None:
             scans = [str(next(folder.glob(f"*_{modality}.nii*"))) for modality in MODALITIES]
-            plan = manager.get_configuration("3d_fullres")
-            started, started_cpu = time.perf_counter(), time.process_time()
             preprocessor.run_case_save(str(out / folder.name), scans, str(labels[folder]), manager, plan, dataset)
-            if number > 0:
-                cpu += time.process_time() - started_cpu
-                wall += time.perf_counter() - started
-                written += out.iterdir()
-        stored = sum(path.stat().st_size for path in written)
-        objects = len(written)
-    print(
-        json.dumps(
-            {
-                "CPU-s per case": cpu / len(folders),
-                "wall-s per case": wall / len(folders),
-                "MB per case": stored / len(folders) / 1e6,
-                "objects per case": objects / len(folders),
-                "peak MB": peak_megabytes(),
-            }
-        )
-    )
+
+        first.mkdir()
+        preprocess(folders[0], first)
+        timed.mkdir()
+        cost = time_call(lambda: list(map(preprocess, folders, repeat(timed))))
+        print(json.dumps(conversion_figures(cost, list(timed.iterdir()), cases=len(folders))))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import cycle
@@ -20,11 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.loader import GIB, LoaderBenchmark, full, gpu_feed
+from benchmarks.cohort import open_cohort
+from benchmarks.cost import Cost, time_patches
+from benchmarks.loader import measure_feed, measure_loader
 from benchmarks.report import report
-from benchmarks.timing import measure
+from benchmarks.settings import LoaderBenchmark, PeersLoaderBenchmark
 from dali_pipelines import SamplingConfig
-from storage import CohortStore, DecodedCaseCache, normalisation_coefficients, open_store
+from storage import CohortStore, normalisation_coefficients, open_store
 
 PATCH = (128, 128, 128)
 LABELS = (1, 2, 3)
@@ -32,23 +35,6 @@ LABELS = (1, 2, 3)
 # nnU-Net's ranges: rotation in radians, scale, probabilities as in its trainer.
 ROTATION = 0.52
 SCALE = (0.7, 1.4)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeersLoaderBenchmark:
-    """CPU and wall milliseconds a training patch of our loader and of other projects'.
-
-    Attributes:
-        store: a converted cohort, path or URL.
-        patches: patches timed for each peer, after two.
-        only: names of packages (nnunetv2, monai, torchio); all of them where empty.
-        json: file for the figures.
-    """
-
-    store: str
-    patches: int = 24
-    only: tuple[str, ...] = ()
-    json: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,38 +50,36 @@ Patches = Iterator[Any]
 
 
 def run(config: PeersLoaderBenchmark) -> None:
-    """Measure the training loaders of nnU-Net v2, MONAI and TorchIO beside ours; those not installed are left out."""
+    """Measure ours, then each peer that is installed."""
     torch.set_num_threads(1)
     store = open_store(config.store)
-    rows = [] if config.only else measure_ours(store, config.patches)
+    costs = measure_ours(store, config.patches)
     cases = load_cases(store)
     for name, (package, open_peer) in PEERS.items():
-        if find_spec(package) is None or (config.only and package not in config.only):
+        if find_spec(package) is None:
             continue
         torch.manual_seed(0)
         patches = open_peer(cases)
-        for _ in range(2):
-            next(patches)
-        cost = measure(lambda patches=patches: take(patches, config.patches), patches=config.patches)  # type: ignore[misc]
-        rows.append({"loader": f"{name} {version(package)}"} | cost.to_json())
-    if not rows:
-        rows = [{"loader": "none installed: pip install nnunetv2 monai torchio", "cpu_ms": "", "wall_ms": ""}]
+        take(patches, 2)
+        costs[f"{name} {version(package)}"] = time_patches(
+            partial(take, patches, config.patches), patches=config.patches
+        )
+    rows = [{"loader": name} | cost.milliseconds() for name, cost in costs.items()]
     report(f"Training loaders, a 4x128^3 patch, {len(cases)} cases", rows, config.json)
 
 
-def measure_ours(store: CohortStore, patches: int) -> list[dict[str, str | float]]:
-    """Rows of our loader with nnU-Net's augmentation."""
+def measure_ours(store: CohortStore, patches: int) -> dict[str, Cost]:
+    """Our loader with nnU-Net's augmentation."""
     config = LoaderBenchmark(store=store.uri)
     sampling = SamplingConfig(patch_shape=PATCH, global_batch_size=config.batch_size, patches_per_epoch=10_000)
     with tempfile.TemporaryDirectory() as folder:
-        cache = DecodedCaseCache(store, Path(folder), max_bytes=100 * GIB)
-        for case_id in store.case_ids:
-            cache.read_case(case_id)
-        costs = {
-            "ours, on the CPU": full(cache, config, sampling, "cpu", patches=patches),
-            "ours, the CPU's part where the graph runs on a GPU": gpu_feed(cache, config, sampling, patches=patches),
+        cache = open_cohort(store.uri, Path(folder))
+        return {
+            "ours, on the CPU": measure_loader(cache, config, sampling, "cpu", patches=patches),
+            "ours, the CPU's part where the graph runs on a GPU": measure_feed(
+                cache, config, sampling, patches=patches
+            ),
         }
-    return [{"loader": name} | cost.to_json() for name, cost in costs.items()]
 
 
 def take(patches: Patches, count: int) -> None:
@@ -176,7 +160,7 @@ def open_monai(cases: Sequence[PlainCase]) -> Patches:
         padding_mode="zeros", cache_grid=True, spatial_size=PATCH,
     )  # fmt: skip
     transforms = mt.Compose([
-        mt.RandCropByPosNegLabeld(keys, "label", PATCH, pos=1, neg=2, num_samples=1),
+        mt.RandCropByPosNegLabeld(keys, "label", PATCH, pos=1, neg=2, num_samples=1, allow_smaller=True),
         mt.SpatialPadd(keys, PATCH),
         affine,
         mt.RandGaussianNoised("image", prob=0.1, std=0.1),
@@ -195,7 +179,7 @@ def open_monai_plain(cases: Sequence[PlainCase]) -> Patches:
 
     keys = ["image", "label"]
     transforms = mt.Compose([
-        mt.RandCropByPosNegLabeld(keys, "label", PATCH, pos=1, neg=2, num_samples=1),
+        mt.RandCropByPosNegLabeld(keys, "label", PATCH, pos=1, neg=2, num_samples=1, allow_smaller=True),
         mt.SpatialPadd(keys, PATCH),
         *(mt.RandFlipd(keys, 0.5, axis) for axis in range(3)),
         mt.RandScaleIntensityd("image", 0.1, prob=1.0),

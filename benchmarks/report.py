@@ -44,8 +44,7 @@ def command_line(argv: Sequence[str]) -> str:
     if "--json" in words:
         at = words.index("--json")
         del words[at : at + 2]
-    script = Path(argv[0])
-    return shlex.join(["python", f"{script.parent.name}/{script.name}", *words])
+    return shlex.join(["python", "-m", "benchmarks", *words])
 
 
 def as_text(value: Any) -> str:

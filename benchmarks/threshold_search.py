@@ -1,58 +1,45 @@
 """What the best thresholds cost: from one pass over the cases, and as cs231n-3d-segmentation found them, one pass for
 each combination of the regions' thresholds.
 
-`python ray_jobs/benchmark.py threshold-search`. The combinations are run for real on a small grid; 19³ is an estimate.
+`python -m benchmarks threshold-search`. The combinations are run for real on a small grid; 19³ is an estimate.
 """
 
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.end_to_end import make_plan
+from benchmarks.cohort import labelled_cases, open_cohort
 from benchmarks.report import report
+from benchmarks.settings import ThresholdSearchBenchmark
 from models import build_unet, choose_precision
 from models.thresholds import ThresholdCounts
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation, evaluate
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import TrainPlan
-from storage import REGIONS, DecodedCaseCache, open_store
+from storage import REGIONS, DecodedCaseCache
 
 CS231N_STEPS = 19  # thresholds a region: 6,859 combinations
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ThresholdSearchBenchmark:
-    """Count and time the passes that find the best threshold of each region, both ways."""
-
-    store: str | None = None
-    """A converted cohort, path or URL; without it a synthetic one is written first."""
-    steps: int = 3
-    """Thresholds a region of the grid that is really run; its cube is the number of passes."""
-    json: Path | None = None
-    """File for the figures."""
-
-
 class Search:
-    """The cases and a network whose calls are counted. Its weights are random: passes cost the same."""
+    """The cases and the demo's network, whose calls are counted. Its weights are random: passes cost the same."""
 
-    def __init__(self, plan: TrainPlan, folder: Path) -> None:
-        self._plan, self._session = plan, LocalSession(folder, torch.device("cpu"))
-        self._cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=10**10)
+    def __init__(self, cache: DecodedCaseCache, folder: Path) -> None:
+        self._config, self._cache = preset("demo"), cache
+        self._session = LocalSession(folder, torch.device("cpu"))
         torch.manual_seed(0)
-        precision = choose_precision(self._session.device, plan.config.precision)
-        execution = plan.config.execution.settled(self._session.device, precision)
-        network = build_unet(plan.config.model, execution).eval()
+        precision = choose_precision(self._session.device, self._config.precision)
+        execution = self._config.execution.settled(self._session.device, precision)
+        network = build_unet(self._config.model, execution).eval()
         network.register_forward_hook(self._note_call)
-        self._evaluator = CaseEvaluator(network, plan.config.sampling.patch_shape, plan.config.validation, precision)
+        self._evaluator = CaseEvaluator(network, self._config.sampling.patch_shape, self._config.validation, precision)
         self.calls = 0
 
     def _note_call(self, *_: object) -> None:
@@ -63,10 +50,10 @@ class Search:
         return evaluate(
             self._evaluator,
             self._cache,
-            self._plan.splits.train,
+            labelled_cases(self._cache.store),
             self._session,
-            normalisation=self._plan.config.normalisation,
-            frame=self._plan.config.frame,
+            normalisation=self._config.normalisation,
+            frame=self._config.frame,
             thresholds=None if thresholds is None else dict(zip(REGIONS, thresholds, strict=True)),
         )
 
@@ -78,10 +65,10 @@ class Search:
 
 
 def run(config: ThresholdSearchBenchmark) -> None:
-    """Measure what the best thresholds cost: from one pass, and from one pass for each combination."""
+    """Find the best thresholds both ways, and count the passes."""
     with tempfile.TemporaryDirectory() as scratch:
-        search = Search(make_plan(config.store, preset("demo"), Path(scratch)), Path(scratch) / "run")
-        search.score(None)  # what only the first pass pays: decoding the cases
+        search = Search(open_cohort(config.store, Path(scratch)), Path(scratch) / "run")
+        search.score(None)  # imports and the like, which only the first pass pays
         exact, ours = search.measure(lambda: search.score(None))
         grid = [round((step + 1) / (config.steps + 1), 3) for step in range(config.steps)]
         combinations = list(itertools.product(grid, repeat=len(REGIONS)))

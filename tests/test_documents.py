@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import inspect
 import re
 import shlex
 import sys
@@ -81,6 +80,9 @@ def check(words: list[str]) -> None:
 
 
 def check_python(words: list[str]) -> None:
+    if words[:2] == ["-m", "benchmarks"]:
+        check_benchmark(words[2:])
+        return
     if words[0] == "-m":
         name, arguments = words[1], words[2:]
         assert importlib.util.find_spec(name) is not None
@@ -89,12 +91,9 @@ def check_python(words: list[str]) -> None:
         return
     script = Path(words[0])
     assert (ROOT / script).is_file()
-    if script == Path("ray_jobs/benchmark.py"):
-        check_benchmark(words[1:])
-    else:
-        with patch("sys.path", [str(ROOT / script.parent), *sys.path]):  # as Python does for a script
-            module = importlib.import_module(".".join(script.with_suffix("").parts))
-        check_main(module, words[1:])
+    with patch("sys.path", [str(ROOT / script.parent), *sys.path]):  # as Python does for a script
+        module = importlib.import_module(".".join(script.with_suffix("").parts))
+    check_main(module, words[1:])
 
 
 def check_main(module: Any, arguments: list[str]) -> None:
@@ -117,12 +116,10 @@ def check_main(module: Any, arguments: list[str]) -> None:
 
 
 def check_benchmark(arguments: list[str]) -> None:
-    from ray_jobs.benchmark import benchmarks
+    from benchmarks.__main__ import parse
 
-    if arguments in ([], ["--help"]):
-        return
-    (kind,) = inspect.signature(benchmarks()[arguments[0]]).parameters.values()
-    tyro.cli(kind.annotation, args=arguments[1:], config=(tyro.conf.OmitArgPrefixes,))
+    if arguments not in ([], ["--help"]):
+        parse(arguments)
 
 
 def check_ray(words: list[str]) -> None:

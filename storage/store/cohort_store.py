@@ -156,7 +156,9 @@ class CohortStore:
         self._infos.clear()
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
-        from storage.store.strict_reader import open_array  # zarr takes half a second, which opening a store need not
+        from storage.store.strict_reader import (
+            open_array,  # zarr takes half a second, which opening a store need not
+        )
 
         path = case_key(case_id, name)
         if path not in self._arrays:

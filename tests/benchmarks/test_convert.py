@@ -5,29 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.convert import LAYOUTS, ConvertBenchmark, convert_all, run
+from benchmarks.convert import OURS, run
+from benchmarks.settings import ConvertBenchmark
 from storage import InputError, find_cases
-from storage.store.layout import Layout
 
 
 def test_one_row_for_ours_and_the_same_figures_as_json(
     phantom_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(ConvertBenchmark(source=phantom_source, cases=1, layouts=False, json=tmp_path / "figures.json"))
+    run(ConvertBenchmark(source=phantom_source, cases=1, peer_python=None, json=tmp_path / "figures.json"))
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    assert row["what"] in next(iter(LAYOUTS))
+    assert row["what"] == OURS
     assert row["objects per case"] == 7
     source_bytes = sum(path.stat().st_size for path in find_cases(phantom_source).cases[0].files.values())
     assert 0 < row["MB per case"] < 2 * source_bytes / 1e6
     assert row["CPU-s per case"] > 0
     assert row["peak MB"] > 50
     assert "Conversion of 1 cases" in capsys.readouterr().out
-
-
-def test_the_layouts_differ_in_what_they_store(phantom_source: Path) -> None:
-    cases = find_cases(phantom_source).cases[:1]
-    sharded, not_sharded = (convert_all(cases, Layout(chunk_side=32, sharded=value)) for value in (True, False))
-    assert not_sharded["objects per case"] > sharded["objects per case"]
 
 
 def test_no_cases_and_a_python_without_the_peer_are_input_errors(phantom_source: Path, tmp_path: Path) -> None:
@@ -39,4 +33,4 @@ def test_no_cases_and_a_python_without_the_peer_are_input_errors(phantom_source:
     fails.write_text("#!/bin/sh\necho 'No module named nnunetv2' >&2\nexit 1\n")
     fails.chmod(0o755)
     with pytest.raises(InputError, match="No module named nnunetv2"):
-        run(ConvertBenchmark(source=phantom_source, cases=1, layouts=False, peer_python=fails))
+        run(ConvertBenchmark(source=phantom_source, cases=1, peer_python=fails))

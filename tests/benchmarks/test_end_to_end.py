@@ -8,22 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.end_to_end import EndToEndBenchmark, make_plan, run, training_config
+from benchmarks.end_to_end import make_plan, run, training_config
 from benchmarks.feed import open_loader, replay, share, waits_of
+from benchmarks.settings import EndToEndBenchmark
 from dali_pipelines import PatchLoader
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
-from storage import InputError, convert_case, create_store, find_cases
-
-
-@pytest.fixture(scope="module")
-def store_uri(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Three synthetic cases, converted."""
-    store = create_store(tmp_path_factory.mktemp("store") / "phantom.zarr")
-    for case in find_cases(phantom_source).cases[:3]:
-        convert_case(case, store)
-    store.rebuild_index()
-    return store.uri
+from storage import InputError
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.inference import InferenceBenchmark, run
+from benchmarks.inference import run
+from benchmarks.settings import InferenceBenchmark
 
 
 def test_ours_and_monais_are_timed_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

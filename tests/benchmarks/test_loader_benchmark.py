@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check
-from benchmarks.gpu_check import GpuCheck, check_parity
-from benchmarks.loader import LoaderBenchmark, run
-from storage import DecodedCaseCache, convert_case, create_store, find_cases, open_store
-
-
-@pytest.fixture(scope="module")
-def store_uri(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Three synthetic cases, converted."""
-    store = create_store(tmp_path_factory.mktemp("store") / "phantom.zarr")
-    for case in find_cases(phantom_source).cases[:3]:
-        convert_case(case, store)
-    store.rebuild_index()
-    return store.uri
+from benchmarks.__main__ import main
+from benchmarks.gpu_check import check_parity
+from benchmarks.loader import run
+from benchmarks.settings import GpuCheck, LoaderBenchmark
+from storage import DecodedCaseCache, InputError, open_store
 
 
 def test_the_figures_of_every_stage(store_uri: str, tmp_path: Path) -> None:
@@ -30,7 +21,7 @@ def test_the_figures_of_every_stage(store_uri: str, tmp_path: Path) -> None:
     )
     rows = {(row["sample"], row["stage"]): row for row in json.loads(target.read_text())["rows"]}
     for sample in ("4x24x24x24", "4x24x24"):
-        for stage in ("read_cold", "fill_cache", "read_warm", "gpu_feed", "cpu_full", "gpu_feed_quarter_cache"):
+        for stage in ("gpu_feed", "cpu_full", "gpu_feed_quarter_cache", "gpu_feed_quarter_cache_4_per_case"):
             assert rows[sample, stage]["cpu_ms"] > 0
             assert rows[sample, stage]["wall_ms"] > 0
         assert rows[sample, "gpu_feed_quarter_cache"]["hits"].endswith(" %")
@@ -44,7 +35,13 @@ def test_a_graph_equals_itself(store_uri: str, tmp_path: Path) -> None:
     assert all("0.0e+00 of unresampled" in row["figures"] for row in rows)
 
 
-def test_without_a_gpu_the_check_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert gpu_check.main([]) == 2
-    assert "wanted a GPU" in capsys.readouterr().err
+    with pytest.raises(InputError, match="wanted a GPU"):
+        main(["gpu-check"])
+
+
+def test_a_failed_check_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    for passed, status in ((True, 0), (False, 1)):
+        monkeypatch.setattr("benchmarks.gpu_check.run", lambda config, passed=passed: passed)
+        assert main(["gpu-check", "--device", "cpu"]) == status

@@ -12,7 +12,7 @@ NAMES = sorted(name for claim in CLAIMS for name in claim.records)
 
 
 def test_the_page_is_what_the_records_say() -> None:
-    assert PAGE.read_text() == render(), "run `python -m benchmarks.page`"
+    assert PAGE.read_text() == render(), "run `python -m benchmarks page`"
 
 
 def test_no_record_is_left_over() -> None:
@@ -22,7 +22,7 @@ def test_no_record_is_left_over() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_record_says_where_it_comes_from(name: str) -> None:
     record = json.loads((RECORDS / f"{name}.json").read_text())
-    assert record["command"].startswith(("python ray_jobs/benchmark.py ", "python ray_jobs/train.py "))
+    assert record["command"].startswith(("python -m benchmarks ", "python ray_jobs/train.py "))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["date"])
     assert record["machine"] and record["commit"] and record["rows"]
     assert "/work/" not in record["command"] and "/home/" not in record["command"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ray_jobs import benchmark, predict
+from ray_jobs import predict
 from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.help_screen import read_groups
 from storage import InputError
@@ -49,17 +49,6 @@ def test_every_commands_help_is_one_screen(
     said = first_screen(importlib.import_module(f"ray_jobs.{name}").main, capsys)
     assert len(said.splitlines()) <= LINES_OF_A_SCREEN
     assert "default" in said or name == "placement_groups"
-
-
-def test_each_benchmark_says_what_it_measures(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    said = first_screen(benchmark.main, capsys)
-    for name in benchmark.benchmarks():
-        (line,) = [line for line in said.splitlines() if f"• {name} " in line]
-        assert "Measure" in line or "Estimate" in line
-    assert "InputError" not in said and "JSON" not in said
 
 
 def test_a_short_flags_text_stands_beside_it(

@@ -1,9 +1,13 @@
-"""The device a benchmark runs on, and how fast it could be at best."""
+"""The device a benchmark runs on: how fast it could be at best, and how much of its memory was needed."""
 
-import time
+import contextlib
+import ctypes
+import gc
+from pathlib import Path
 
 import torch
 
+from benchmarks.cost import resident_mib, time_call
 from models import Precision
 from storage import InputError
 
@@ -21,7 +25,9 @@ PEAK_TFLOPS = {
 
 
 def find_device(name: str) -> torch.device:
-    """The device. Raises InputError where there is none of that name."""
+    """The device; "auto" takes a GPU where there is one. Raises InputError where there is none of that name."""
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -37,14 +43,12 @@ def matmul_flops(device: torch.device, precision: Precision) -> float:
     """What a large matrix product reaches here, in the run's precision: the yardstick where no data sheet is known."""
     side = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(side, side, device=device, dtype=precision.dtype or torch.float32)
-    seconds = []
-    for _ in range(5):
-        wait(device)
-        begun = time.perf_counter()
+
+    def multiply() -> None:
         matrix @ matrix
         wait(device)
-        seconds.append(time.perf_counter() - begun)
-    return 2 * side**3 / min(seconds)
+
+    return 2 * side**3 / min(time_call(multiply).wall for _ in range(5))
 
 
 def vendor_peak(device: torch.device) -> float | None:
@@ -64,3 +68,27 @@ def wait(device: torch.device) -> None:
     """Return when all work handed to the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class PeakMemory:
+    """MiB needed at most since its creation: allocated on a GPU, resident in this process on Linux, else unknown."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device) / 2**20
+        elif Path("/proc/self/clear_refs").exists():
+            # What earlier rows freed must be the system's again, or this row would seem to need nothing.
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident size, man 5 proc
+            self._before = resident_mib("VmRSS") or 0.0
+
+    def mib(self) -> float | None:
+        """The figure so far; None where the system doesn't tell."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20 - self._before
+        peak = resident_mib("VmHWM")
+        return None if peak is None else peak - self._before

@@ -1,0 +1,46 @@
+"""Measure: `python -m benchmarks --help`. Each benchmark prints a table; --json FILE keeps its figures."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import tyro
+
+from benchmarks import settings
+from ray_jobs.settings.exit_status import run_command
+
+# Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
+BENCHMARKS: dict[str, Callable[..., object]] = {
+    "convert": settings.ConvertBenchmark,
+    "store-reads": settings.StoreReadsBenchmark,
+    "loader": settings.LoaderBenchmark,
+    "peers-loader": settings.PeersLoaderBenchmark,
+    "train-step": settings.TrainStepBenchmark,
+    "inference": settings.InferenceBenchmark,
+    "end-to-end": settings.EndToEndBenchmark,
+    "threshold-search": settings.ThresholdSearchBenchmark,
+    "resume": settings.ResumeBenchmark,
+    "scaling": settings.ScalingEstimate,
+    "gpu-check": settings.GpuCheck,
+    "laptop": settings.Laptop,
+    "page": settings.Page,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark that the command line names; return the exit status."""
+    chosen = parse(arguments)
+    (name,) = (name for name, kind in BENCHMARKS.items() if type(chosen) is kind)
+    passed = import_module(f"benchmarks.{name.replace('-', '_')}").run(chosen)
+    return 1 if passed is False else 0  # only checks can fail; what measures returns nothing
+
+
+def parse(arguments: Sequence[str]) -> object:
+    """Return the settings of the benchmark that the command line names."""
+    return tyro.extras.subcommand_cli_from_dict(
+        BENCHMARKS, args=list(arguments), prog="python -m benchmarks", description=__doc__
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,199 @@
+"""What each benchmark can be told. All in one file that imports nothing heavy, so that --help and typing errors are
+answered at once: the benchmarks themselves import what they measure."""
+
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A benchmark whose figures can be kept."""
+
+    json: Path | None = None
+    """Write the figures to this file, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertBenchmark(Recorded):
+    """Measure the conversion of a BraTS folder with one worker, beside nnU-Net v2's preprocessing."""
+
+    source: Path
+    """Folder with BraTS cases."""
+    cases: int | None = None
+    """How many of its cases to convert; all without it."""
+    peer_python: Path | None = Path(sys.executable) if find_spec("nnunetv2") else None
+    """A Python that has nnunetv2 installed, as this one may; it knows the names of BraTS 2018-2021 only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreReadsBenchmark(Recorded):
+    """Measure reads of patches and cases: from the store, and from the node's cache of decoded cases."""
+
+    store: str
+    """A converted cohort, path or URL."""
+    cases: int = 4
+    """How many of its cases to read."""
+    patches: int = 16
+    """How many random patches to read."""
+    patch_side: int = 128
+    """Voxels a side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderBenchmark(Recorded):
+    """Measure what a training patch costs from the cache to the trainer, 3-D and 2-D."""
+
+    store: str
+    """A converted cohort, path or URL."""
+    patches: int = 48
+    """Timed in each stage, after as many batches as fill the queues."""
+    patch_shape: tuple[int, int, int] = (128, 128, 128)
+    slice_shape: tuple[int, int] = (192, 160)
+    batch_size: int = 2
+    """Patches a batch; slices come eight times as many."""
+    read_threads: int = 1
+    graph_threads: int = 1
+    """Threads that DALI computes with."""
+    device: str = "auto"
+    """cpu, or cuda:N for gpu_full as well; auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeersLoaderBenchmark(Recorded):
+    """Measure the training loaders of nnU-Net v2, MONAI and TorchIO beside ours; those not installed are left out."""
+
+    store: str
+    """A converted cohort, path or URL."""
+    patches: int = 24
+    """Timed for each loader, after two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStepBenchmark(Recorded):
+    """Measure a training step on random patches, without Ray: time, memory and arithmetic."""
+
+    preset: str = "tiny"
+    """A U-Net by its name in models.UNET_PRESETS."""
+    patch: tuple[int, ...] | None = None
+    """Patch sides; by default 128 on a GPU and 48 on a CPU, 2-D four times that."""
+    batch: int = 2
+    steps: int = 5
+    """Timed steps of each row, after two of warm-up. The fastest is reported: on a shared machine the others measure
+    the neighbours."""
+    device: str = "auto"
+    """cpu or cuda:N; auto takes a GPU where there is one."""
+    precision: PrecisionName = "auto"
+    channels_last: bool | None = None
+    """Memory layout of the default network; without it as training decides by device and precision."""
+    activation_checkpointing: bool = False
+    """Of the default network."""
+    compile: bool = False
+    """Of the default network: takes a minute, and wants a C++ compiler or Triton."""
+    peers: bool = False
+    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the same widths, where installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceBenchmark(Recorded):
+    """Measure whole-volume inference, our sliding window beside MONAI's, and what counting thresholds adds to it."""
+
+    preset: str = "strided"
+    """A 3-D U-Net by its name in models.UNET_PRESETS."""
+    volume: tuple[int, int, int] = (140, 170, 140)
+    """Voxels along D, H, W: about those of a brain-cropped BraTS case."""
+    window: tuple[int, int, int] = (96, 96, 96)
+    rounds: int = 3
+    """Both are run this often, turn about; the fastest of each is reported."""
+    device: str = "auto"
+    """cpu or cuda:N; auto takes a GPU where there is one."""
+    precision: PrecisionName = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEndBenchmark(Recorded):
+    """Measure whether the loader feeds the network: each alone, both together, and the share of time that waits."""
+
+    preset: str = "demo"
+    """A training preset: its patches, augmentation, network, loss and optimiser."""
+    store: str | None = None
+    """A converted cohort, path or URL; without it a synthetic one is written first."""
+    patch: tuple[int, ...] | None = None
+    """Patch sides instead of the preset's."""
+    batch: int | None = None
+    """Patches a step instead of the preset's."""
+    device: str = "auto"
+    """cpu or cuda:N; auto takes a GPU where there is one."""
+    precision: PrecisionName = "auto"
+    steps: int = 30
+    """Timed in each stage, after three of warm-up."""
+    sleeping_step: tuple[float, ...] = ()
+    """Instead of training, sleep for these multiples of the loader's time per batch."""
+    ready_batches: tuple[int, ...] = ()
+    """How many batches the sleeping steps' loaders hold ready; the default is training's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdSearchBenchmark(Recorded):
+    """Measure what the best thresholds cost: from one pass, and from one pass for each combination."""
+
+    store: str | None = None
+    """A converted cohort, path or URL; without it a synthetic one is written first."""
+    steps: int = 3
+    """Thresholds a region of the grid that is really run; its cube is the number of passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeBenchmark(Recorded):
+    """Measure what a run loses that is killed in mid-epoch and started again, beside a run left alone."""
+
+    every_steps: tuple[int, ...] = (1, 5, 20)
+    """Steps between checkpoints: a row for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingEstimate(Recorded):
+    """Estimate, by a model, what 1 to 64 g4dn nodes would give and where it stops paying; runs anywhere."""
+
+    preset: str = "nnunet"
+    """A U-Net by its name in models.UNET_PRESETS."""
+    patch: tuple[int, ...] = (128, 128, 128)
+    batch: int = 2
+    """Patches a GPU a step; gradient accumulation counts as a larger batch."""
+    step_seconds: float | None = None
+    """A GPU's own step, measured; without it a T4's is assumed."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    """As --parallel.gradient-compression of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuCheck(Recorded):
+    """Check and measure what only a machine with a GPU can show: parity of the graphs, a short training, throughput."""
+
+    store: str | None = None
+    """A converted cohort, path or URL; without it a synthetic one is written first."""
+    device: str = "cuda:0"
+    """cuda:N; cpu runs the same steps without a GPU, to test this program."""
+    steps: int = 200
+    """Training steps."""
+    side: int = 64
+    """Of the patches of parity and training; 128 is always tried for throughput on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laptop:
+    """Measure all that a laptop can, one after the other, into benchmarks/records and BENCHMARKS.md: `make bench`."""
+
+    source: Path | None = None
+    """Folder of BraTS cases; synthetic ones without it."""
+    only: tuple[str, ...] = ()
+    """Names of records; all without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Write BENCHMARKS.md from the records; measures nothing."""
