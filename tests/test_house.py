@@ -119,6 +119,7 @@ def test_imports_go_one_way(package: str) -> None:
         assert not wrong, f"{file.relative_to(ROOT)} must not import {', '.join(sorted(wrong))}"
 
 
+@pytest.mark.processes
 def test_the_training_loop_and_the_benchmarks_need_no_ray() -> None:
     """A GPU machine without Ray can run both."""
     benchmarks = [file.stem for file in (ROOT / "benchmarks").glob("*.py") if file.stem != "__init__"]

@@ -64,6 +64,7 @@ def share(row: dict[str, Any], nodes: int) -> int:
     return int(row[str(nodes)].removesuffix("%"))
 
 
+@pytest.mark.processes
 def test_the_slowest_network_stops_paying_first(tmp_path: Path) -> None:
     plain, half = estimates(tmp_path), estimates(tmp_path, compression="fp16")
     assert set(plain) == {kind.name for kind in G4DN}
