@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ray_jobs.pictures.sections import REGION_COLOURS, add_legend, as_png, tumour_to_show
+from ray_jobs.pictures.sections import REGION_COLOURS, add_words, as_png, room_for_words, tumour_to_show
 from ray_jobs.pictures.surfaces import Array, Camera, Layer, Surface, blend, draw_surface, look, make_surface
 from storage import REGIONS, CaseInfo
 
@@ -60,9 +60,11 @@ def draw_render(
     views = choose_views(side_of(tumour_to_show(label_RDHW, predicted_RDHW), brain_DHW))
     brain = brain_surface(brain_DHW, case.spacing)
     tumours = {name: region_surfaces(regions_RDHW, case.spacing) for name, regions_RDHW in masks.items()}
-    figure = Figure(figsize=(3.3 * len(views), 3.3 * len(masks) + 0.9), facecolor="black", layout="constrained")
+    height_in = 3.3 * len(masks) + 0.9
+    figure = Figure(figsize=(3.3 * len(views), height_in), facecolor="black")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(masks), len(views), squeeze=False)
+    place = room_for_words(height_in) | {"wspace": 0.03, "hspace": 0.12}
+    axes = figure.subplots(len(masks), len(views), squeeze=False, gridspec_kw=place)
     for column, view in enumerate(views):
         camera = _camera_for(brain, view)
         shell = draw_surface(brain, camera) if brain is not None else None
@@ -71,8 +73,7 @@ def draw_render(
             axis.imshow(take_picture(shell, surfaces, camera), interpolation="nearest")
             axis.set_axis_off()
             axis.set_title(f"{name} {view.name}", color="white", fontsize=9)
-    figure.suptitle(case.case_id, color="white", fontsize=10)
-    add_legend(figure)
+    add_words(figure, case.case_id)
     return as_png(figure)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ SEEN_OF_REGION = {"WT": "edema", "TC": "non-enhancing core", "ET": "enhancing"}
 PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
 _MARGIN_MM = 6.0
+_TITLE_INCHES, _LEGEND_INCHES = 0.55, 0.3
 _DPI = 100
 
 
@@ -59,11 +59,11 @@ def sections_figure(
     depth, height, width = (side * mm for side, mm in zip(image_MDHW.shape[1:], spacing_mm, strict=True))
     rows_mm, columns_mm = (height, depth, depth), (width, width, height)
     scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
-    size = (_PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9)
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=size, facecolor="black", layout=layout)
+    width_in, height_in = _PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9
+    figure = Figure(figsize=(width_in, height_in), facecolor="black")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(PLANES), len(columns), height_ratios=rows_mm, squeeze=False)
+    place = room_for_words(height_in) | {"wspace": 0.02, "hspace": _MARGIN_MM * len(rows_mm) / sum(rows_mm)}
+    axes = figure.subplots(len(PLANES), len(columns), squeeze=False, gridspec_kw={"height_ratios": rows_mm, **place})
     sides = ((1, 2), (0, 2), (0, 1))
     for row, plane in enumerate(PLANES):
         scans = [_cut(scan_DHW, row, centre[row]) for scan_DHW in image_MDHW]
@@ -79,8 +79,7 @@ def sections_figure(
             if row == 0:
                 axis.set_title(name, color="white", fontsize=10)
         axes[row][0].text(0.01, 0.98, plane, color="white", fontsize=7, va="top", transform=axes[row][0].transAxes)
-    figure.suptitle(title, color="white", fontsize=10)
-    add_legend(figure)
+    add_words(figure, title)
     return figure
 
 
@@ -97,10 +96,19 @@ def tumour_to_show(label_RDHW: NDArray[np.bool_] | None, predicted_RDHW: NDArray
     return whole_DHW
 
 
-def add_legend(figure: Figure) -> None:
-    """Say at the foot of a figure what the colours mean."""
+def room_for_words(height_in: float) -> dict[str, float]:
+    """Return where panels lie in a figure of this height in inches, below its titles and above its legend.
+
+    Placed by hand: a layout engine takes longer than all the rest of a picture.
+    """
+    return {"left": 0.0, "right": 1.0, "top": 1 - _TITLE_INCHES / height_in, "bottom": _LEGEND_INCHES / height_in}
+
+
+def add_words(figure: Figure, title: str) -> None:
+    """Write the title, and at the figure's foot what the colours mean."""
+    figure.suptitle(title, y=1 - 0.08 / figure.get_figheight(), va="top", color="white", fontsize=10)
     handles = [Patch(color=REGION_COLOURS[region], label=SEEN_OF_REGION[region]) for region in REGIONS]
-    place = "outside lower center"
+    place = "lower center"
     figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
 
 
