@@ -146,10 +146,16 @@ def most_at_once(decided: Decided) -> int:
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials."""
+    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials.
+
+    Whatever the body ends with after a signal, StoppedBySignalError comes out: Ray's C code that waits when the signal
+    comes raises a SystemError over it, and Tune takes some errors for a trial's own.
+    """
+    stopped: list[StoppedBySignalError] = []
 
     def stop(number: int, _frame: object) -> None:
-        raise StoppedBySignalError(128 + number, "the same command with --resume goes on")
+        stopped.append(StoppedBySignalError(128 + number, "the same command with --resume goes on"))
+        raise stopped[0]
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -158,3 +164,5 @@ def signals_raised() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stopped:
+            raise stopped[0]
