@@ -92,9 +92,6 @@ class TrainConfig:
             raise InputError(f"--read-threads must be at least 1, got {self.read_threads}")
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise InputError(f"--micro-batch-size must be at least 1, got {self.micro_batch_size}")
-        if self.micro_batch_size is not None and self.parallel.static_graph:
-            # torch 2.13 fails with an internal assertion in the first part of the first step.
-            raise InputError("--parallel.static-graph and --micro-batch-size exclude each other: leave one of them out")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"--patience must be at least 1, got {self.patience}")
         if self.min_workers is not None and self.min_workers < 1:

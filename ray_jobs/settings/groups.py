@@ -86,15 +86,11 @@ class CheckpointConfig:
 class ParallelConfig:
     """How the ranks of a run talk; without effect for one rank. docs/scaling.md says what each switch is worth."""
 
-    static_graph: bool = False
-    """Promise that every step uses the same weights in the same order; DDP then plans its buckets once."""
     bucket_mb: float = 25.0
     """Gradients are sent in buckets of this many MiB. Smaller ones leave earlier, more of them cost more latency."""
     gradient_compression: Literal["none", "fp16", "bf16"] = "none"
     """Send gradients in 16 bits: half the bytes. bf16 keeps the range and 8 bits of the value; fp16 keeps 11 bits, but
     gradients below 6e-8 become zero unless the run's precision is float16, whose loss scale lifts them."""
-    gradient_as_bucket_view: bool = False
-    """Gradients lie in the buckets themselves: less memory by one copy of the gradients."""
     timeout: int = 600
     """Seconds that a rank waits for the others in one collective before the run fails and names rank and step. It must
     be longer than one rank may lawfully keep the others waiting, as by the longest case of a validation."""

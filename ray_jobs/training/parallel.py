@@ -34,12 +34,7 @@ def distribute(model: nn.Module, config: ParallelConfig, *, world_size: int) -> 
         return model
     # A 1 x 1 x 1 convolution's weights lie the same in memory whatever the layout is called, and DDP minds the name.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    parallel = nn.parallel.DistributedDataParallel(
-        model,
-        bucket_cap_mb=config.bucket_mb,
-        static_graph=config.static_graph,
-        gradient_as_bucket_view=config.gradient_as_bucket_view,
-    )
+    parallel = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=config.bucket_mb)
     if config.gradient_compression != "none":
         parallel.register_comm_hook(None, make_compression_hook(COMPRESSED[config.gradient_compression]))
     return parallel
