@@ -22,9 +22,8 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
     if config.source is not None:
         check_folder(config.source)
-    from ray_jobs.on_ray.conversion_job import (
-        convert,  # PyTorch, DALI and Ray take seconds: not before the command line stands
-    )
+    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    from ray_jobs.on_ray.conversion_job import convert
 
     return convert(config)
 

@@ -37,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
             "wanted a cluster, RAY_ADDRESS is not set: "
             "use `ray job submit -- python ray_jobs/placement_groups.py`, or set it to the head's address"
         )
-    from ray_jobs.on_ray.leaked_groups import (
-        find_leaked_groups,  # Ray takes seconds: not before the command line stands
-    )
+    # Ray takes seconds: not before the command line stands
+    from ray_jobs.on_ray.leaked_groups import find_leaked_groups
     from ray_jobs.on_ray.ray_start import ray_running
 
     console = open_console()

@@ -32,9 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         refuse_missing(source, config.input)
         if folder.folder is not None:
             refuse_overlap(folder.folder.resolve(), source)
-    from ray_jobs.predicting.job import (
-        predict,  # PyTorch, DALI and Ray take seconds: not before the command line stands
-    )
+    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    from ray_jobs.predicting.job import predict
 
     return predict(config, checkpoints, modalities, thresholds, folder, open_console())
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -23,7 +22,6 @@ SEEN_OF_REGION = {"WT": "edema", "TC": "non-enhancing core", "ET": "enhancing"}
 PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
 _MARGIN_MM = 6.0
-_DPI = 100
 
 
 def draw_sections(
@@ -62,7 +60,6 @@ def sections_figure(
     size = (_PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9)
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
     figure = Figure(figsize=size, facecolor="black", layout=layout)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(PLANES), len(columns), height_ratios=rows_mm, squeeze=False)
     sides = ((1, 2), (0, 2), (0, 1))
     for row, plane in enumerate(PLANES):
@@ -104,10 +101,10 @@ def add_legend(figure: Figure) -> None:
     figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, *, dpi: int = 100) -> bytes:
     """Return the figure as a PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
+    figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
 
 

@@ -86,7 +86,7 @@ def open_cohort(
         told = instead
     values: dict[str, tuple[int, ...] | None] = {}
     if told is None and search.convention is None:
-        outcomes = spread(_label_reader, labelled, workers=workers, use_gpu=False)
+        outcomes = spread(lambda: read_label_values, labelled, workers=workers, use_gpu=False)
         values = {outcome.item.case_id: outcome.result for outcome in outcomes}
     usual = None if labelled else BRATS_124
     convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=usual)
@@ -115,10 +115,6 @@ def _open_store(place: str, modalities: Sequence[str]) -> Cohort:
         sources={info.case_id: {"digest": info.digest} for info in store.infos()},
         source=StoreInput(uri=store.uri, convention=store.settings.convention),
     )
-
-
-def _label_reader() -> Callable[[Case], tuple[int, ...] | None]:
-    return read_label_values
 
 
 def _describe_files(case: Case) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from io import BytesIO
 
 from rich.console import Console
-from rich.table import Table
 
 from ray_jobs.evaluation.validation import curves_of
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.pictures.figures import draw_threshold_curves
+from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.searching.threshold_scan import ThresholdScan, scan_thresholds
-from ray_jobs.settings.console import open_console
+from ray_jobs.settings.console import figures_table, open_console
 from storage.store.objects import Objects
 
 CASES_LEFT_OUT = 3
@@ -35,9 +34,8 @@ def write_scan(scan: ThresholdScan, output: str) -> str:
     """Write thresholds.json and thresholds.png to the folder or URL; return it as written."""
     folder = Objects(output, create=True)
     folder.put("thresholds.json", (json.dumps(scan.to_json(), indent=1) + "\n").encode())
-    picture = BytesIO()
-    draw_threshold_curves(curves_of(scan.counts), scan.per_region).savefig(picture, dpi=120, format="png")
-    folder.put("thresholds.png", picture.getvalue())
+    figure = draw_threshold_curves(curves_of(scan.counts), scan.per_region)
+    folder.put("thresholds.png", as_png(figure, dpi=120))
     return folder.uri
 
 
@@ -45,10 +43,8 @@ def print_scan(scan: ThresholdScan, console: Console) -> None:
     """Print the best threshold for each region, and the best shared one."""
     found = scan.to_json()
     cases = len(scan.counts.case_ids)
-    table = Table(title=f"{cases} {scan.split} cases, each predicted once")
-    table.add_column("region")
-    for column in ("threshold", "IoU", "Dice", "shared threshold", "IoU there", "Dice there"):
-        table.add_column(column, justify="right")
+    columns = ("threshold", "IoU", "Dice", "shared threshold", "IoU there", "Dice there")
+    table = figures_table(f"{cases} {scan.split} cases, each predicted once", "region", *columns)
     for region, own in found["per_region"].items():
         shared = found["shared"][region]
         figures = [f"{scores[key]:.3f}" for scores in (own, shared) for key in ("threshold", "iou", "dice")]
