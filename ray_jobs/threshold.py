@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     checkpoint = find_checkpoint(config.checkpoint).uri
     case_ids = cases_of(store, config.split, checkpoint)
     # PyTorch, DALI and Ray take seconds: not before the command line stands
-    from ray_jobs.searching.threshold_job import find_thresholds
+    from ray_jobs.searching.threshold_scan import find_thresholds
 
     return find_thresholds(checkpoint, store, config.split, case_ids, output=config.output, workers=config.workers)
 

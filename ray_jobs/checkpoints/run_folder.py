@@ -47,10 +47,6 @@ class RunFolder:
             )
         return self.read(SUMMARY)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json: from now on the run is finished."""
-        self.write(SUMMARY, summary)
-
     def read(self, file: str) -> dict[str, Any] | None:
         """Return what JSON `file` says, None where there is none. Raises InputError where it cannot be read."""
         try:
@@ -60,7 +56,7 @@ class RunFolder:
             raise InputError(f"--runs {self.runs} cannot be read: {file}: {error}") from error
 
     def write(self, file: str, content: Mapping[str, Any]) -> None:
-        """Write `content` as JSON to `file`, whole or not at all."""
+        """Write `content` as JSON to `file`, whole or not at all. With a summary.json the run is finished."""
         self.put(file, encode_json(content))
 
     def put(self, file: str, content: bytes) -> None:

@@ -24,7 +24,6 @@ class Saver:
 
     def __init__(self, session: Session, config: CheckpointConfig, tell: Callable[[str], None]) -> None:
         self.store = CheckpointStore(session.folder, keep_best=config.keep_best)
-        self.seconds = 0.0  # that training waited for checkpoints
         self._session, self._config, self._tell = session, config, tell
         self._agreement = Agreement(session.world_size, session.device)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -61,13 +60,11 @@ class Saver:
 
     def save(self, record: CheckpointRecord, encode: Callable[[], Mapping[str, bytes]]) -> None:
         """Start writing a checkpoint; waits only while an earlier one is still being written."""
-        started = time.monotonic()
         self.wait()
         if self._session.rank == 0 and self.failure is None:
             files = encode()
             self._writing = record, self._pool.submit(self.store.save, record, files)
         self._saved_at = time.monotonic()
-        self.seconds += self._saved_at - started
 
     def wait(self) -> None:
         """Wait until nothing is being written; tell of what could not be."""

@@ -1,7 +1,7 @@
 """What is to be predicted: the cases of a store, or of a folder of NIfTI files as they are, and how one is read."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from storage.store.cohort_conversion import choose_convention
 from storage.store.held_case import hold_source, hold_stored
 from storage.store.index import ROOT_KEY
 from storage.store.objects import Objects
-
-ReadCase = Callable[[str], HeldCase]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
-from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import on_a_cluster
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
@@ -59,7 +59,7 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     trials = f"{folder.uri}/{TRIALS}"
     rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
     best = export_best(rows, folder)
-    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": pricing.to_json()})
+    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
     return rows, folder
 
 
@@ -122,7 +122,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
         # What was reported before a restart is not reported again, so the last word is the run's own record.
         history: list[dict[str, Any]] = result["history"]
         best = max(history, key=lambda row: row["iou_mean"])
-        own.write_summary(result)
+        own.write(SUMMARY, result)
         tune.report({**best, "epoch": history[-1]["epoch"], "best_epoch": best["epoch"], "run_finished": True})
 
     return trial

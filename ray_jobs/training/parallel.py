@@ -4,6 +4,7 @@ Only gradients are shared, bucket by bucket while the backward pass still comput
 sums up over the ranks (models/rank_sums.py), so any number of ranks trains as one does.
 """
 
+import contextlib
 import threading
 import time
 import warnings
@@ -116,17 +117,12 @@ class RankWatch:
         found: dict[int, str] = {}
 
         def ask() -> None:
-            for rank in range(self._world_size):
-                if rank != self._rank and _places().check([str(rank)]):
-                    found[rank] = _places().get(str(rank)).decode()
+            with contextlib.suppress(RuntimeError):  # rank 0 is gone, and the store with it
+                for rank in range(self._world_size):
+                    if rank != self._rank and _places().check([str(rank)]):
+                        found[rank] = _places().get(str(rank)).decode()
 
-        def ask_quietly() -> None:
-            try:
-                ask()
-            except RuntimeError:
-                return  # rank 0 is gone, and the store with it
-
-        asking = threading.Thread(target=ask_quietly, name="ask-ranks", daemon=True)
+        asking = threading.Thread(target=ask, name="ask-ranks", daemon=True)
         asking.start()
         asking.join(SECONDS_FOR_THE_STORE)
         places = dict(found)

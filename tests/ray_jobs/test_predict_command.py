@@ -34,7 +34,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture
 def run(cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process; return its exit status and what it printed."""
-    monkeypatch.setattr("ray_jobs.predicting.job.ray_running", nullcontext)
+    monkeypatch.setattr("ray_jobs.on_ray.ray_start.ray_running", nullcontext)
     monkeypatch.setenv("COLUMNS", "200")
 
     def predict(*arguments: str) -> tuple[int, str]:
