@@ -1,18 +1,28 @@
 # Two commands do everything on a machine with Python 3.11, make and gcc: `make train` and `make test`.
+# `make check` is what to run while working: two minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# Each of a hundred processes would compile the project and the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test test-system drill-metrics drill-cluster docs-check bench lint lock clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs-check bench lint lock clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
 
-test: lint
-	$(BIN)/python -m pytest -m "not system"
+# In two processes. What shares a cluster or a file's fixtures stays in one of them (tests/conftest.py).
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-# Tests that need Debian packages, and root for network namespaces.
+# Without the tests that start Ray or any other process.
+check: lint
+	$(PYTEST) -m "not system and not processes"
+
+test: lint
+	$(PYTEST) -m "not system"
+
+# Tests that need Debian packages, and root for network namespaces; and those that kill and start again for minutes.
 test-system: $(VENV)/.installed-dev
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: its test is skipped"
 	command -v chromium > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes chromium; }

@@ -20,7 +20,6 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "end-to-end": settings.EndToEndBenchmark,
     "threshold-search": settings.ThresholdSearchBenchmark,
     "resume": settings.ResumeBenchmark,
-    "scaling": settings.ScalingEstimate,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

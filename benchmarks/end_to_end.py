@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.cohort import labelled_cases, open_cohort
 from benchmarks.device import device_name, find_device
 from benchmarks.feed import feed_rows
 from benchmarks.report import report
 from benchmarks.settings import EndToEndBenchmark
+from benchmarks.stores import labelled_cases, open_cohort
 from dali_pipelines import Batch
 from models import StepResult
 from models.unet import channels_last_format

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.cohort import labelled_cases, open_cohort
 from benchmarks.device import device_name, wait
 from benchmarks.report import report
 from benchmarks.settings import GpuCheck
+from benchmarks.stores import labelled_cases, open_cohort
 from benchmarks.train_step import make_step
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, Batch, PatchLoader, SamplingConfig
 from models import UNET_PRESETS, Execution, build_unet, choose_precision

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.cohort import PHANTOM_CASES
 from benchmarks.page import RECORDS, ROOT, write_page
 from benchmarks.settings import Laptop
+from benchmarks.stores import PHANTOM_CASES
 from storage import InputError
 from storage.scans.phantom import write_phantom_cohort
 

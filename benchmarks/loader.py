@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from nvidia.dali import pipeline_def
 
-from benchmarks.cohort import labelled_cases, open_cohort
 from benchmarks.cost import Cost, time_patches
 from benchmarks.report import report
 from benchmarks.settings import LoaderBenchmark
+from benchmarks.stores import labelled_cases, open_cohort
 from dali_pipelines import AUGMENTATION_PRESETS, PatchLoader, SamplingConfig, Shard
 from dali_pipelines.graph import GraphConfig, declare_parameters, declare_voxels, parameter_inputs
 from dali_pipelines.loader import compute_batches, labelled_infos, make_sampler, positions

@@ -88,8 +88,7 @@ NOT_MEASURED = """## Not measured
 
 - Anything on a GPU: no machine with one was to be had when this was written. `python -m benchmarks gpu-check` checks
   and measures the GPU path in one go, and
-  `python -m benchmarks end-to-end --preset brats3d --device cuda:0` gives the wait share there. The figures for
-  g4dn nodes in [docs/scaling.md](docs/scaling.md) are estimates of a written model.
+  `python -m benchmarks end-to-end --preset brats3d --device cuda:0` gives the wait share there.
 - A training run on AWS: `make drill-cluster` runs `ray up` to `ray down` against stand-ins of EC2 and S3.
 - Accuracy beside nnU-Net, MONAI or NVIDIA's nnU-Net after equal training.
 - pytorch-3dunet's and NVIDIA's loaders: the one reads HDF5 that it does not make, the other needs a GPU.

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.cohort import open_cohort
 from benchmarks.cost import Cost, time_patches
 from benchmarks.loader import measure_feed, measure_loader
 from benchmarks.report import report
 from benchmarks.settings import LoaderBenchmark, PeersLoaderBenchmark
+from benchmarks.stores import open_cohort
 from dali_pipelines import SamplingConfig
 from storage import CohortStore, normalisation_coefficients, open_store
 

@@ -14,9 +14,9 @@ from typing import Any, TextIO
 
 import torch
 
-from benchmarks.cohort import make_synthetic_store
 from benchmarks.report import report
 from benchmarks.settings import ResumeBenchmark
+from benchmarks.stores import make_synthetic_store
 from dali_pipelines import Batch
 from models import StepResult
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore

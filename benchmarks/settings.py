@@ -156,21 +156,6 @@ class ResumeBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingEstimate(Recorded):
-    """Estimate, by a model, what 1 to 64 g4dn nodes would give and where it stops paying; runs anywhere."""
-
-    preset: str = "nnunet"
-    """A U-Net by its name in models.UNET_PRESETS."""
-    patch: tuple[int, ...] = (128, 128, 128)
-    batch: int = 2
-    """Patches a GPU a step; gradient accumulation counts as a larger batch."""
-    step_seconds: float | None = None
-    """A GPU's own step, measured; without it a T4's is assumed."""
-    compression: Literal["none", "fp16", "bf16"] = "none"
-    """As --parallel.gradient-compression of training."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show: parity of the graphs, a short training, throughput."""
 

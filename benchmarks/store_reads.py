@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cohort import ENOUGH_BYTES
 from benchmarks.cost import Cost, time_call
 from benchmarks.report import report
 from benchmarks.settings import StoreReadsBenchmark
+from benchmarks.stores import ENOUGH_BYTES
 from storage.cases.info import Shape
 from storage.store.cache import DecodedCaseCache
 from storage.store.cohort_store import CohortStore, open_store

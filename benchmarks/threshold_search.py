@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.cohort import labelled_cases, open_cohort
 from benchmarks.report import report
 from benchmarks.settings import ThresholdSearchBenchmark
+from benchmarks.stores import labelled_cases, open_cohort
 from models import build_unet, choose_precision
 from models.thresholds import ThresholdCounts
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation, evaluate

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
     if config.source is not None:
         check_folder(config.source)
-    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.conversion_job import convert
 
     return convert(config)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             "wanted a cluster, RAY_ADDRESS is not set: "
             "use `ray job submit -- python ray_jobs/placement_groups.py`, or set it to the head's address"
         )
-    # Ray takes seconds: not before the command line stands
+    # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.leaked_groups import find_leaked_groups
     from ray_jobs.on_ray.ray_start import ray_running
 

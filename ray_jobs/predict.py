@@ -6,15 +6,13 @@ could be done with what was given. Run again, it does only what is missing.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.predicting.folder import PredictionFolder, refuse_overlap
-from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities, choose_thresholds
+from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities, choose_thresholds, find_folder
 from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
-from storage import InputError
 
 # What the first screen of --help leaves out: how unusual names and labels are told, and where it runs.
 SELDOM = ("--modalities", "--names", "--label-convention", "--label-map", "--write-convention", "--workers", "--gpu")
@@ -28,25 +26,15 @@ def main(arguments: Sequence[str]) -> int:
     thresholds = choose_thresholds(config, checkpoints)
     folder = PredictionFolder(config.output)
     if "://" not in config.input:
-        source = Path(config.input).expanduser().resolve()
-        refuse_missing(source, config.input)
+        source = find_folder(config.input)
         if folder.folder is not None:
             refuse_overlap(folder.folder.resolve(), source)
-    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.ray_start import ray_running
     from ray_jobs.predicting.job import predict
 
     with ray_running():
         return predict(config, checkpoints, modalities, thresholds, folder, open_console())
-
-
-def refuse_missing(source: Path, given: str) -> None:
-    """Raise InputError where the input is no folder."""
-    if not source.is_dir():
-        found = "a file" if source.exists() else "nothing"
-        raise InputError(
-            f"wanted --input with a folder of NIfTI cases or a store, found {found} at {given}; check the path"
-        )
 
 
 if __name__ == "__main__":

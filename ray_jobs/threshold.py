@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("wanted --store PATH_OR_URL, got none, and BRATS_STORE is not set")
     checkpoint = find_checkpoint(config.checkpoint).uri
     case_ids = cases_of(store, config.split, checkpoint)
-    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.searching.threshold_scan import find_thresholds
 
     return find_thresholds(checkpoint, store, config.split, case_ids, output=config.output, workers=config.workers)

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
     config = parse_training(arguments)
     check_input(config)
-    # PyTorch, DALI and Ray take seconds: not before the command line stands
+    # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.training.job import train
 
     return train(config)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     if search.search == "threshold":
         checkpoint, store = search.to_score()
         case_ids = cases_of(store, search.split, checkpoint)
-        # PyTorch, DALI and Ray take seconds: not before the command line stands
+        # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
         from ray_jobs.searching.job import search_thresholds
 
         return search_thresholds(search, case_ids, open_console())

@@ -1,6 +1,12 @@
-"""Cohorts that several packages' tests read. Nobody may write into them."""
+"""Cohorts and a cluster that several packages' tests share. Nobody may write into them, or kill what is not theirs.
+
+A test that starts Ray or another process is marked `processes`, for `make check` to leave it out; see `note`.
+"""
 
 import dataclasses
+import functools
+import json
+import multiprocessing.util
 import os
 import secrets
 import signal
@@ -8,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +31,61 @@ for name in ("PRESET", "WORKERS", "STORE", "RUNS"):
 
 ROOT = Path(__file__).parents[1]
 REAL_CASES = Path(__file__).parents[2] / "shared" / "data" / "brats2018"
+
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
+started: list[str] = []  # by the test at hand, and by fixtures that were set up for it
+
+
+def note(event: str, arguments: tuple[Any, ...]) -> None:
+    """Write down what starts a process, wherever it is called from."""
+    if event in STARTS:
+        started.append(f"{event}: {arguments[0] if arguments else ''}")
+
+
+def noted(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """`call`, written down."""
+
+    @functools.wraps(call)
+    def noting(*arguments: Any, **named: Any) -> Any:
+        started.append(name)
+        return call(*arguments, **named)
+
+    return noting
+
+
+# Python tells of all processes but those that multiprocessing spawns.
+sys.addaudithook(note)
+multiprocessing.util.spawnv_passfds = noted(multiprocessing.util.spawnv_passfds, "multiprocessing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`--dist loadgroup`) a file's tests stay together, and so do all that share the head.
+
+    Those come first: they take longest.
+    """
+    sharing = {item.path for item in items if "shared_head" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("shared head" if item.path in sharing else str(item.path)))
+    items.sort(key=lambda item: (item.path not in sharing, item.get_closest_marker("processes") is None))
+
+
+def pytest_collection_finish() -> None:
+    """Joining a cluster that runs, or other ranks, starts no process. Both are imported by now where they are used."""
+    for module, call in (("ray", "init"), ("torch.distributed", "init_process_group")):
+        if module in sys.modules:
+            setattr(sys.modules[module], call, noted(getattr(sys.modules[module], call), f"{module}.{call}"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    started.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    yield
+    if started and not any(item.get_closest_marker(name) for name in ("processes", "system")):
+        pytest.fail(f"started {', '.join(dict.fromkeys(started))}: mark the test with pytest.mark.processes")
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +106,38 @@ def real_cases() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A running head: the dashboard's address, the environment that knows its token, its folder."""
+    """A running head: where Ray and its dashboard are, the environment that knows its token, its folder."""
 
+    ray: str
     address: str
     environment: dict[str, str]
     folder: Path
+
+    def ask(self, path: str, body: object = None) -> Any:
+        """What the dashboard answers, to a POST if there is a body."""
+        headers = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.address}{path}", data, headers)) as answer:
+            return json.load(answer)
+
+    def wait_for_jobs(self) -> None:
+        """Return when a job has run to its end: the dashboard answers some seconds before its agent takes jobs."""
+        job = wait_for(lambda: self._submit(), "the head took no job")
+        wait_for(lambda: self.ask(f"/api/jobs/{job}")["status"] == "SUCCEEDED", "the first job came to no end")
+
+    def _submit(self) -> str | None:
+        with suppress(OSError):  # no agent yet
+            return str(self.ask("/api/jobs/", {"entrypoint": "true"})["submission_id"])
+        return None
+
+
+def wait_for(condition: Callable[[], Any], otherwise: str, *, seconds: float = 240) -> Any:
+    """Return what `condition` gives once that is true."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture
@@ -60,21 +150,32 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
-    """Start a head with two CPUs and a token, on loopback; it ends with the test."""
+    """Start a head with two CPUs and a token of its own, on loopback, that takes jobs; it ends with the test."""
     with ExitStack() as stack:
 
         def start(more: Mapping[str, str] | None = None) -> Head:
-            return stack.enter_context(running_head(tmp_path, more or {}))
+            environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **(more or {})}
+            head = stack.enter_context(running_head(tmp_path, environment))
+            head.wait_for_jobs()
+            return head
 
         yield start
 
 
+@pytest.fixture(scope="session")
+def shared_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head for all tests that want a cluster and no particular one: starting one takes longer than most of them."""
+    with running_head(tmp_path_factory.mktemp("head"), {}) as head:
+        yield head
+
+
 @contextmanager
-def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
+def running_head(folder: Path, more: Mapping[str, str]) -> Iterator[Head]:
     from ray_jobs.on_ray.ray_start import find_free_port
 
-    dashboard = find_free_port()
-    home = tmp_path / "home"
+    port, dashboard = find_free_port(), find_free_port()
+    address = f"127.0.0.1:{port}"
+    home = folder / "home"
     home.mkdir()
     environment = {
         **os.environ,
@@ -82,21 +183,15 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "NO_COLOR": "1",
+        "RAY_ADDRESS": address,  # for its workers: Ray Train's helpers ask for "the" cluster of a machine
         **more,
     }
     # Socket paths may not be long; a file that Ray's dashboard writes while it ends may keep the folder.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2"]
-        command += [
-            "--port",
-            str(find_free_port()),
-            "--dashboard-host",
-            "127.0.0.1",
-            "--dashboard-port",
-            str(dashboard),
-        ]
+        command += ["--node-ip-address", "127.0.0.1", "--port", str(port)]
+        command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
         # The agent that starts jobs listens on a fixed port unless told; another cluster here may have it.
         command += [
             "--metrics-export-port",
@@ -105,14 +200,20 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
             str(find_free_port()),
         ]
         command += ["--disable-usage-stats", "--temp-dir", sockets]
-        command += ["--object-store-memory", "200000000", "--resources", '{"tune_driver": 2}']
-        with (tmp_path / "head.log").open("w") as log:
+        command += ["--object-store-memory", "200000000", "--resources", '{"tune_driver": 8}']
+        log = folder / "head.log"
+        with log.open("w") as output:
             process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+                command, env=environment, stdout=output, stderr=output, cwd=ROOT, start_new_session=True
             )
+
+        def runs() -> bool:
+            assert process.poll() is None, log.read_text()
+            return "Ray runtime started" in log.read_text()
+
         try:
-            wait_for_agent(f"http://127.0.0.1:{dashboard}", environment, process)
-            yield Head(f"http://127.0.0.1:{dashboard}", environment, Path(sockets))
+            wait_for(runs, "the head did not start")
+            yield Head(address, f"http://127.0.0.1:{dashboard}", environment, Path(sockets))
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -120,15 +221,3 @@ def running_head(tmp_path: Path, more: Mapping[str, str]) -> Iterator[Head]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def wait_for_agent(address: str, environment: dict[str, str], process: subprocess.Popen[bytes]) -> None:
-    """Wait until the head takes jobs: its dashboard answers some seconds before that."""
-    for _ in range(40):
-        assert process.poll() is None, "the head ended early; see head.log"
-        probe = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--", "true"]
-        with suppress(subprocess.TimeoutExpired):  # submitted before the agent could take it: it hears of no end
-            if subprocess.run(probe, env=environment, capture_output=True, timeout=60).returncode == 0:
-                return
-        time.sleep(2)
-    raise AssertionError("the head took no job")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
+from ray_jobs.predicting.predict_config import find_folder
 from storage import Case, CohortStore, HeldCase, InputError, Refusal, find_cases, open_store
 from storage.labels.conventions import BRATS_124, LabelConvention
 from storage.scans.label_detection import read_label_values
@@ -69,7 +70,7 @@ def open_cohort(
     """
     if "://" in place:
         return _open_store(place, modalities)
-    folder = Path(place).expanduser().resolve()
+    folder = find_folder(place)
     if Objects(place).get(ROOT_KEY) is not None:
         return _open_store(place, modalities)
     refuse_hidden_source(folder)

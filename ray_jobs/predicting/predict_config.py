@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from models import OverlapRule
 from ray_jobs.checkpoints.checkpoint import Checkpoint
@@ -68,6 +69,17 @@ class PredictConfig:
         if not all(0 <= smallest < math.inf for smallest in self.smallest_mm3):
             raise InputError(f"--smallest-mm3 must be 0 or more, got {self.smallest_mm3}")
         refuse_below_one(self, "workers")
+
+
+def find_folder(place: str) -> Path:
+    """Return the folder that --input names; raises InputError where there is none."""
+    folder = Path(place).expanduser().resolve()
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise InputError(
+            f"wanted --input with a folder of NIfTI cases or a store, found {found} at {place}; check the path"
+        )
+    return folder
 
 
 def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

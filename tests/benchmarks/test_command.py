@@ -12,17 +12,16 @@ from benchmarks.report import command_line
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
-CPU_SECONDS = 1.0
 
-# Runs the command, then says on the last line what it had imported and what that cost.
+# Runs the command, then says on the last line what it had imported.
 PROBE = """
-import sys, time
+import sys
 from benchmarks.__main__ import main
 try:
     main(sys.argv[1:])
 except SystemExit as ended:
     status = ended.code
-print("\\n" + " ".join([str(status), str(time.process_time()), *{name.split(".")[0] for name in sys.modules}]))
+print("\\n" + " ".join([str(status), *{name.split(".")[0] for name in sys.modules}]))
 """
 
 
@@ -40,14 +39,14 @@ def test_each_benchmark_says_what_it_measures(
     assert "InputError" not in said
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--help"], ["train-step", "--help"], ["trainstep"], ["resume", "--stpes", "1"]])
 def test_help_and_typing_errors_are_answered_at_once(arguments: Sequence[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    status, cpu_seconds, *imported = done.stdout.splitlines()[-1].split()
+    status, *imported = done.stdout.splitlines()[-1].split()
     assert int(status) == (0 if "--help" in arguments else 2)
     assert not HEAVY & set(imported)
-    assert float(cpu_seconds) <= CPU_SECONDS
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -10,6 +10,7 @@ from benchmarks.settings import ConvertBenchmark
 from storage import InputError, find_cases
 
 
+@pytest.mark.processes
 def test_one_row_for_ours_and_the_same_figures_as_json(
     phantom_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -24,6 +25,7 @@ def test_one_row_for_ours_and_the_same_figures_as_json(
     assert "Conversion of 1 cases" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_no_cases_and_a_python_without_the_peer_are_input_errors(phantom_source: Path, tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "A_t1.nii.gz").write_bytes(b"x")

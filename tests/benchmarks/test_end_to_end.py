@@ -33,6 +33,7 @@ def rows_of(tmp_path: Path, **options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.processes
 def test_four_figures_from_one_run(store_uri: str, tmp_path: Path) -> None:
     step, loader, both = rows_of(tmp_path, store=store_uri, steps=4)
     assert [row["stage"] for row in (step, loader, both)] == ["step on synthetic data", "loader alone", "both together"]
@@ -43,6 +44,7 @@ def test_four_figures_from_one_run(store_uri: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.processes
 def test_the_feed_of_a_sleeping_step_has_a_row_for_each_case(store_uri: str, tmp_path: Path) -> None:
     rows = rows_of(tmp_path, store=store_uri, steps=4, sleeping_step=(1.0, 1.5), ready_batches=(1, 3))
     assert [(row["ready batches"], row["step / loader"]) for row in rows] == [(1, 1.0), (1, 1.5), (3, 1.0), (3, 1.5)]
@@ -50,6 +52,7 @@ def test_the_feed_of_a_sleeping_step_has_a_row_for_each_case(store_uri: str, tmp
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.processes
 def test_a_step_as_long_as_the_loader_waits_under_two_percent_of_its_time(store_uri: str, tmp_path: Path) -> None:
     """By what the real loader's batches cost the CPU, through training's queue: other work there adds nothing."""
     rows = rows_of(tmp_path, store=store_uri, steps=24, sleeping_step=(1.0, 1.5))

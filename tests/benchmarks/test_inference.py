@@ -7,6 +7,7 @@ from benchmarks.inference import run
 from benchmarks.settings import InferenceBenchmark
 
 
+@pytest.mark.processes
 def test_ours_and_monais_are_timed_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("monai")
     file = tmp_path / "figures.json"

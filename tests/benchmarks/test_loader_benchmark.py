@@ -12,6 +12,7 @@ from benchmarks.settings import GpuCheck, LoaderBenchmark
 from storage import DecodedCaseCache, InputError, open_store
 
 
+@pytest.mark.processes
 def test_the_figures_of_every_stage(store_uri: str, tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
     run(

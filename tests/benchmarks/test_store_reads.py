@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.settings import StoreReadsBenchmark
 from benchmarks.store_reads import run
 
 
+@pytest.mark.processes
 def test_every_way_to_read_has_its_cost(store_uri: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     run(StoreReadsBenchmark(store=store_uri, patches=3, patch_side=16, json=file))

@@ -28,6 +28,7 @@ def _rows(tmp_path: Path, **options: Any) -> dict[str, dict[str, Any]]:
     return {row["network"]: row for row in json.loads(file.read_text())["rows"]}
 
 
+@pytest.mark.processes
 def test_every_switch_changes_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     default = _rows(tmp_path)["default"]
     assert default["parameters"] == 483_014
@@ -42,6 +43,7 @@ def test_every_switch_changes_what_is_measured(tmp_path: Path, capsys: pytest.Ca
     assert "compiled" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_peers_are_timed_at_the_same_widths(tmp_path: Path) -> None:
     pytest.importorskip("monai")
     pytest.importorskip("pytorch3dunet")
@@ -52,6 +54,7 @@ def test_peers_are_timed_at_the_same_widths(tmp_path: Path) -> None:
     assert rows["MONAI DynUNet"]["parameters"] == pytest.approx(rows["ours as DynUNet"]["parameters"], rel=1e-3)
 
 
+@pytest.mark.processes
 def test_a_missing_peer_is_left_out_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,24 @@
 """The cluster files as Ray reads them, and EC2 as moto plays it."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from botocore.loaders import JSONFileLoader
 from moto import mock_aws
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_read_once() -> Iterator[None]:
+    """boto3 reads the megabytes that describe EC2 for each session anew, which took two thirds of these tests' time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", staticmethod(functools.cache(JSONFileLoader().load_file)))
+        yield
 
 
 @pytest.fixture

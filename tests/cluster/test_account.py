@@ -232,6 +232,7 @@ def test_bake_again_takes_the_image_that_is_there(
     assert image_of(file) != image["ImageId"]
 
 
+@pytest.mark.processes
 def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Path) -> None:
     account(*CREATE)
     text = file.read_text().replace("region: us-west-2", "region: eu-west-1")
@@ -254,6 +255,7 @@ def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Pa
     assert policies("brats-ray-head")[:2] == ["scaling-brats-eu-west-1", SCALING]
 
 
+@pytest.mark.processes
 def test_a_key_file_that_is_no_key_is_said(account: Account, tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "brats-ray.pem").write_text("something else")
@@ -310,6 +312,7 @@ def test_remove_leaves_the_bucket_alone(account: Account, tmp_path: Path, capsys
     assert account("remove") == 0
 
 
+@pytest.mark.processes
 def test_a_file_that_is_no_cluster_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("a: 1\n")
     done = subprocess.run(

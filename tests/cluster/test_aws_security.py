@@ -117,6 +117,7 @@ def test_roles_may_do_what_they_must_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("pattern", SECRETS)
+@pytest.mark.processes
 def test_no_secret_is_in_the_repository(pattern: str) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
     if listed.returncode:

@@ -145,6 +145,7 @@ def test_the_environment_fits_preset_and_cluster(aws: dict[str, Any]) -> None:
         assert name.removeprefix("BRATS_").lower() in NOT_PART_OF_A_RUN
 
 
+@pytest.mark.processes
 def test_every_file_that_travels_is_there_and_enough_to_install_from(aws: dict[str, Any]) -> None:
     mounts = {
         remote.removeprefix("/home/ubuntu/brats-stream/"): local

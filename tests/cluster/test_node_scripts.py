@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

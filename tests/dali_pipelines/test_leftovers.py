@@ -75,6 +75,7 @@ def test_no_thread_outlives_a_volume_loop(make_cache: Callable[..., Any]) -> Non
 
 
 @pytest.mark.parametrize("how", ["exit", "raise", "SIGTERM", "SIGKILL"])
+@pytest.mark.processes
 def test_no_process_or_shared_memory_outlives_the_feeding_process(
     phantom_store: CohortStore, tmp_path: Path, how: str
 ) -> None:

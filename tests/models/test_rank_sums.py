@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from models.rank_sums import sum_over_ranks
@@ -10,6 +11,7 @@ from models.rank_sums import sum_over_ranks
 WORKER = Path(__file__).with_name("data_parallel_worker.py")
 
 
+@pytest.mark.processes
 def test_two_workers_give_one_workers_loss_and_gradients(tmp_path: Path) -> None:
     """After DDP's averaging, for every loss, though the workers' shares of the batch differ."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

@@ -16,15 +16,12 @@ GRIDS = [2, 3, 20, 1001, 4097]
 
 def _brute_force(probabilities: Tensor, regions: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     """iou_TR and dice_TR of one case, straight from the definition."""
-    iou, dice = [], []
-    for threshold in thresholds:
-        predicted = probabilities.float() >= threshold
-        truth = regions != 0
-        hits, either = (predicted & truth).flatten(1).sum(1), (predicted | truth).flatten(1).sum(1)
-        both = predicted.flatten(1).sum(1) + truth.flatten(1).sum(1)
-        iou.append([int(h) / int(e) if e else 1.0 for h, e in zip(hits, either, strict=True)])
-        dice.append([2 * int(h) / int(b) if b else 1.0 for h, b in zip(hits, both, strict=True)])
-    return torch.tensor(iou, dtype=torch.float64), torch.tensor(dice, dtype=torch.float64)
+    predicted_TRV = probabilities.float().flatten(1) >= thresholds[:, None, None]
+    truth_RV = regions.flatten(1) != 0
+    hits, either = (predicted_TRV & truth_RV).sum(2), (predicted_TRV | truth_RV).sum(2)
+    both = predicted_TRV.sum(2) + truth_RV.sum(1)
+    iou = torch.where(either > 0, hits.double() / either, 1.0)
+    return iou, torch.where(both > 0, 2 * hits.double() / both, 1.0)
 
 
 def _adversarial_probabilities(num_thresholds: int) -> st.SearchStrategy[float]:

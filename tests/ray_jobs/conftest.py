@@ -1,14 +1,17 @@
 """A converted phantom cohort and a configuration small enough for tests."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ray_jobs.on_ray.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import TrainPlan
 from storage import MODALITIES, REGIONS, CohortStore, assign_splits
@@ -77,6 +81,7 @@ def command(tmp_path: Path) -> Command:
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         variables = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "160", **(environment or {})}
+        variables.pop("RAY_ADDRESS", None)  # a cluster of its own, whatever this process joins
         return subprocess.run(
             [sys.executable, str(ROOT / "ray_jobs" / script), *arguments],
             cwd=tmp_path,
@@ -87,6 +92,33 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """As `command`, but in this process: what it imports is there already."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(script: str, *arguments: str) -> object:
+        main = importlib.import_module(f"ray_jobs.{Path(script).stem}").main
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        capfd.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # as Python itself starts
+            status = run_command(main)
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def on_shared_head(shared_head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts Ray in this process joins a cluster that runs already. Its workers know nothing of the test's."""
+    monkeypatch.setenv("RAY_ADDRESS", shared_head.ray)
 
 
 @pytest.fixture

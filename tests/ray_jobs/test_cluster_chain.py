@@ -4,19 +4,23 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from storage import CohortStore
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
+@pytest.mark.processes
 def test_submitted_job_trains_on_the_store_of_the_environment(
-    start_head: Callable[..., Any], tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str]
+    shared_head: Any, tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str]
 ) -> None:
-    head = start_head()
+    head = shared_head
+    head.wait_for_jobs()
     variables = {"BRATS_STORE": phantom_store.uri, "BRATS_RUNS": str(tmp_path / "runs"), "BRATS_WORKERS": "2"}
     runtime = json.dumps({"env_vars": variables})
     submit = [*RAY, "job", "submit", "--address", head.address, "--runtime-env-json", runtime]

@@ -228,6 +228,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.processes
 def test_a_full_disk_ends_with_one_line_and_a_store_that_opens(
     without_ray: None, source: Path, small_disk: Path
 ) -> None:
@@ -256,6 +257,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.processes
 def test_killed_on_ray_the_next_run_finishes_only_what_is_missing(phantom_source: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start(phantom_source, store, tmp_path / "home")

@@ -141,7 +141,7 @@ def test_a_store_of_other_scans_than_the_networks_is_not_predicted(convert: Call
 
 
 def test_thresholds_are_not_sought_in_a_store_of_other_scans(
-    convert: Callable[..., CohortStore], phantom_store: CohortStore, make_checkpoint: MakeCheckpoint, command
+    convert: Callable[..., CohortStore], phantom_store: CohortStore, make_checkpoint: MakeCheckpoint, run_here
 ) -> None:
     run, turned = make_checkpoint("usual", seed=1), convert(*TURNED)
     with pytest.raises(
@@ -151,7 +151,7 @@ def test_thresholds_are_not_sought_in_a_store_of_other_scans(
     assert cases_of(phantom_store.uri, "all", run) == phantom_store.case_ids
     assert cases_of(turned.uri, "all", make_checkpoint("older", seed=1, modalities=None)) == turned.case_ids
     for script, more in (("threshold.py", []), ("tune.py", ["--search", "threshold"])):
-        done = command(script, *more, "--checkpoint", run, "--store", turned.uri, "--split", "all")
+        done = run_here(script, *more, "--checkpoint", run, "--store", turned.uri, "--split", "all")
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "in that order" in done.stderr, done.stderr
 
 

@@ -4,8 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.predict import main
 from storage import CohortStore, InputError
 from storage.labels.conventions import BRATS_124
@@ -24,17 +22,9 @@ MakeCheckpoint = Callable[..., str]
 ONE, TWO, THREE = (f"BraTS20_Training_00{number}" for number in (1, 2, 3))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One private cluster for the runs in this process: starting one takes longer than predicting."""
-    with ray_running():
-        yield
-
-
 @pytest.fixture
-def run(cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(on_shared_head: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process; return its exit status and what it printed."""
-    monkeypatch.setattr("ray_jobs.on_ray.ray_start.ray_running", nullcontext)
     monkeypatch.setenv("COLUMNS", "200")
 
     def predict(*arguments: str) -> tuple[int, str]:
@@ -63,6 +53,7 @@ def labels_of(path: Path) -> Any:
     return np.asanyarray(nib.load(path).dataobj)
 
 
+@pytest.mark.processes
 def test_a_folder_is_predicted_and_again_only_what_is_missing(
     command: Command, run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +93,7 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     assert {name: files_of(output)[name] for name in unchanged} == {name: made[name] for name in unchanged}
 
 
+@pytest.mark.processes
 def test_a_mended_case_and_a_changed_one_are_done_again(
     run: Run, make_checkpoint: MakeCheckpoint, phantom_source: Path, source: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +122,7 @@ def test_a_mended_case_and_a_changed_one_are_done_again(
     assert set(np.unique(labels_of(output / f"{ONE}_seg.nii.gz"))) <= {0, 1, 2, 3}
 
 
+@pytest.mark.processes
 def test_a_store_is_predicted_with_fixed_thresholds(
     run: Run, make_checkpoint: MakeCheckpoint, phantom_store: CohortStore, tmp_path: Path
 ) -> None:
@@ -148,6 +141,7 @@ def test_a_store_is_predicted_with_fixed_thresholds(
     assert (tmp_path / "out" / "report.html").read_text().count("<tbody") == 1 + len(phantom_store.case_ids)
 
 
+@pytest.mark.processes
 def test_files_of_ones_own_names_without_labels_need_no_word_on_labels(
     run: Run, make_checkpoint: MakeCheckpoint, phantom_source: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +156,7 @@ def test_files_of_ones_own_names_without_labels_need_no_word_on_labels(
     assert set(np.unique(labels_of(tmp_path / "out" / "anna_seg.nii.gz"))) <= {0, 1, 2, 4}
 
 
+@pytest.mark.processes
 def test_a_case_whose_label_does_not_fit_is_predicted_without_scores(
     run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +170,7 @@ def test_a_case_whose_label_does_not_fit_is_predicted_without_scores(
     assert not case["labelled"] and "zero bytes" in case["label_refused"]
 
 
+@pytest.mark.processes
 def test_where_no_case_can_be_segmented_that_is_written_too(
     run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def count_calls(plan: TrainPlan, checkpoint: str, case_ids: Sequence[str], folde
     return len(calls)
 
 
+@pytest.mark.processes
 def test_one_pass_gives_what_the_training_found(run: tuple[TrainPlan, str], tmp_path: Path, command) -> None:
     plan, checkpoint = run
     arguments = ["--checkpoint", checkpoint, "--store", plan.store, "--output", str(tmp_path / "o"), "--workers", "1"]
@@ -68,13 +69,15 @@ def test_one_pass_gives_what_the_training_found(run: tuple[TrainPlan, str], tmp_
     assert (tmp_path / "o" / "thresholds.png").stat().st_size > 5000
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")
 def test_trials_over_thresholds_find_the_same_to_their_step(
-    run: tuple[TrainPlan, str], tmp_path: Path, command
+    run: tuple[TrainPlan, str], tmp_path: Path, run_here
 ) -> None:
     plan, checkpoint = run
     steps = 10
     arguments = ["--search", "threshold", "--checkpoint", checkpoint, "--store", plan.store, "--name", "thresholds"]
-    done = command("tune.py", *arguments, "--threshold-steps", str(steps), timeout=400)
+    done = run_here("tune.py", *arguments, "--threshold-steps", str(steps))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((tmp_path / "runs" / "thresholds" / "results.json").read_text())
     assert [row["threshold"] for row in found["trials"]] == pytest.approx([k / steps for k in range(steps + 1)])
@@ -98,11 +101,11 @@ def test_parts_of_another_store_than_the_runs_are_refused(
 
 
 def test_of_another_store_only_all_cases_are_scored(
-    phantom_store: CohortStore, make_checkpoint: Callable[..., str], command
+    phantom_store: CohortStore, make_checkpoint: Callable[..., str], run_here
 ) -> None:
     run = make_checkpoint("of-another-store", seed=0)
     for script, more in (("threshold.py", []), ("tune.py", ["--search", "threshold"])):
-        done = command(script, *more, "--checkpoint", run, "--store", phantom_store.uri, "--split", "test")
+        done = run_here(script, *more, "--checkpoint", run, "--store", phantom_store.uri, "--split", "test")
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--split all" in done.stderr, done.stderr
     assert cases_of(phantom_store.uri, "all", run) == phantom_store.case_ids
 
@@ -114,11 +117,11 @@ def test_as_many_workers_as_there_are_cpus_with_memory_for_each(monkeypatch: pyt
         assert most_on_cpus() == most
 
 
-def test_what_is_missing_is_one_line(tmp_path: Path, command, phantom_store) -> None:
+def test_what_is_missing_is_one_line(tmp_path: Path, run_here, phantom_store) -> None:
     for arguments, says in (
         (["--checkpoint", str(tmp_path)], "--store"),
         (["--checkpoint", str(tmp_path), "--store", phantom_store.uri], "wanted a checkpoint"),
         (["--checkpoint", str(tmp_path), "--store", phantom_store.uri, "--workers", "0"], "--workers must be"),
     ):
-        done = command("threshold.py", *arguments)
+        done = run_here("threshold.py", *arguments)
         assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1

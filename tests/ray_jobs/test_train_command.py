@@ -1,4 +1,4 @@
-"""`python ray_jobs/train.py` as a user types it, whole."""
+"""`python ray_jobs/train.py` as a user types it, whole; what it refuses, in this process."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ import pytest
 from storage import CohortStore
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")  # for the second and the third start, which train nothing
 def test_train_from_nifti_then_again(
-    phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
+    phantom_source: Path, tmp_path: Path, command, run_here, small_arguments: Sequence[str]
 ) -> None:
     arguments = ["--source", str(phantom_source), "--name", "one", *small_arguments]
     first = command("train.py", *arguments)
@@ -30,12 +32,12 @@ def test_train_from_nifti_then_again(
     store = Path(summary["store"])
     before = {file: file.stat().st_mtime_ns for file in (store / "cases").rglob("*")}
 
-    again = command("train.py", *arguments)
+    again = run_here("train.py", *arguments)
     assert again.returncode == 0, again.stderr
     assert "is finished" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (store / "cases").rglob("*")} == before
 
-    other = command("train.py", *arguments, "--optimiser.learning-rate", "0.1")
+    other = run_here("train.py", *arguments, "--optimiser.learning-rate", "0.1")
     assert other.returncode == 2
     assert "optimiser.learning_rate" in other.stderr
 
@@ -47,11 +49,11 @@ def test_train_from_nifti_then_again(
         (["--source", "empty"], "empty"),
         (["--source", "partial"], "partial"),
         (["--store", "empty"], "empty"),
-        (["--workers", "64"], "--workers 64"),
+        pytest.param(["--workers", "64"], "--workers 64", marks=pytest.mark.processes),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    arguments: list[str], says: str, tmp_path: Path, phantom_source: Path, command
+    arguments: list[str], says: str, tmp_path: Path, phantom_source: Path, run_here
 ) -> None:
     (tmp_path / "empty").mkdir()
     partial = tmp_path / "partial" / "BraTS20_Training_001"
@@ -60,7 +62,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         file = f"BraTS20_Training_001_{name}.nii.gz"
         (partial / file).symlink_to(phantom_source / "BraTS20_Training_001" / file)
     before = {path for path in tmp_path.rglob("*") if "home" not in path.parts}
-    done = command("train.py", *arguments)
+    done = run_here("train.py", *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1
@@ -70,21 +72,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert after == before
 
 
-def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, command) -> None:
+def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, run_here) -> None:
     few = tmp_path / "few"
     few.mkdir()
     for number in (1, 2):
         case_id = f"BraTS20_Training_{number:03d}"
         (few / case_id).symlink_to(phantom_source / case_id)
-    done = command("train.py", "--source", "few")
+    done = run_here("train.py", "--source", "few")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "at least 3 labelled subjects" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "home"]
 
 
-def test_a_workers_user_error_is_one_line(tmp_path: Path, phantom_store: CohortStore, command) -> None:
-    done = command("train.py", "--store", phantom_store.uri, "--cache-gb", "0.001", "--max-failures", "0")
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")
+def test_a_workers_user_error_is_one_line(tmp_path: Path, phantom_store: CohortStore, run_here) -> None:
+    done = run_here("train.py", "--store", phantom_store.uri, "--cache-gb", "0.001", "--max-failures", "0")
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: wanted a cache of at least")
     assert "Traceback" not in done.stderr

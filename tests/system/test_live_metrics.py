@@ -100,14 +100,6 @@ def queries() -> dict[Panel, str]:
     }
 
 
-def ask_ray(head: Any, path: str) -> Any:
-    request = urllib.request.Request(
-        f"{head.address}{path}", headers={"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
-
-
 def test_every_query_has_data_while_a_run_trains(
     start_head: Callable[..., Any],
     start_prometheus: Callable[[Path], Prometheus],
@@ -153,6 +145,6 @@ def watch(
                 seen[panel] = found
                 del waiting[panel]
         if not runs and ("Loss", "A") in seen:
-            runs = ask_ray(head, "/api/train/v2/runs/v1")["train_runs"]
+            runs = head.ask("/api/train/v2/runs/v1")["train_runs"]
             assert prometheus.ask("label/run/values", **{"match[]": "ray_brats_epoch"}) == ["watched"]
     return seen, runs

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from torch import distributed
 
@@ -31,6 +32,7 @@ def test_one_rank_answers_itself_at_once() -> None:
     assert agreement.exchange(Wish.NOTHING) == Wish.NOTHING
 
 
+@pytest.mark.processes
 def test_ranks_hear_the_same_at_the_same_step(tmp_path: Path) -> None:
     wishes = [
         [Wish.NOTHING, Wish.CHECKPOINT, Wish.NOTHING, Wish.LOOK_FOR_NOTICES, Wish.STOP],

@@ -18,7 +18,10 @@ from ray_jobs.on_ray.draining import DrainError, RayNode, drain, find_node
 from storage import InputError
 
 # Ray's own: it starts nodes with sockets that it leaves to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 WATCHER = Path(__file__).parents[3] / "ray_jobs" / "spot_watcher.py"
 

@@ -66,7 +66,7 @@ def test_a_figure_is_shown_again_and_again_at_its_last_value(make: Any, sent: Se
     metrics.show({"loss": 2.0})
     metrics.show({"loss": 1.0})
     settled = threading.Event()
-    for _ in range(500):
+    for _ in range(6000):
         if settled.wait(0.01) or [value for _, value, _ in sent].count(1.0) > 4:
             break
     values = [value for _, value, _ in sent]  # the first may have been repeated before the second was shown

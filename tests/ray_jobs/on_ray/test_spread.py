@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,15 @@ from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.on_ray.spread import TRIES, Outcome, spread
 from storage import InputError
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    with ray_running():
-        yield
+def _cluster(shared_head: Any) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", shared_head.ray)
+        with ray_running():
+            yield
 
 
 class Doubler:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 import torch
 from ray.tune.search.optuna import OptunaSearch
@@ -29,6 +30,7 @@ from storage import CohortStore
 ROOT = Path(__file__).parents[3]
 GRID = ("--algorithm", "grid", "--scheduler", "none")
 CPU = torch.device("cpu")
+PATIENCE_SECONDS = 240
 
 
 def read_results(search: Path) -> dict[str, Any]:
@@ -59,8 +61,10 @@ def hparams_of_trials(search: Path) -> Iterator[tuple[dict[str, float], set[str]
         yield values, metrics
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")  # for the second start, which tries nothing
 def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
-    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], command
+    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], command, run_here
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments, *GRID]
     arguments += ["--sampling.patches-per-epoch", "24"]
@@ -102,10 +106,11 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     assert {values["optimiser.learning_rate"] for values, _ in filled} == {0.001, 0.01}
     assert all("ray/tune/iou_mean" in metrics and "ray/tune/threshold_WT" in metrics for _, metrics in filled)
 
-    again = command("tune.py", *arguments)
+    again = run_here("tune.py", *arguments)
     assert again.returncode == 0 and "is finished" in again.stdout
 
 
+@pytest.mark.system
 def test_a_killed_search_goes_on_where_it_was(
     tmp_path: Path,
     phantom_store: CohortStore,
@@ -127,6 +132,7 @@ def test_a_killed_search_goes_on_where_it_was(
     try:
         # One trial through, the other in the middle.
         wait_until(lambda: "epoch 2 of 6" in (tmp_path / "log").read_text().partition("finished")[2], first, tmp_path)
+        outliving = psutil.Process(first.pid).children(recursive=True)
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -134,7 +140,10 @@ def test_a_killed_search_goes_on_where_it_was(
     finished = search / "trials" / finished_id
     (cut_off,) = [run for run in (search / "trials").iterdir() if run != finished]
     before = {file.name: file.stat().st_mtime_ns for file in finished.iterdir()}
-    wait_until(lambda: not is_growing(cut_off), None, tmp_path)
+    _, alive = psutil.wait_procs(
+        outliving, timeout=PATIENCE_SECONDS
+    )  # the killed driver's workers take a moment to end
+    assert alive == []
 
     refused = command("tune.py", *arguments)
     assert refused.returncode == 2 and "--resume" in refused.stderr
@@ -186,7 +195,7 @@ def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
     return [searcher.suggest(str(trial))["rate"] for trial in range(trials)]
 
 
-def test_bad_searches_are_one_line(phantom_store: CohortStore, command) -> None:
+def test_bad_searches_are_one_line(phantom_store: CohortStore, run_here) -> None:
     store = ["--store", phantom_store.uri]
     for arguments, says in (
         (["--space", "weight_decay=loguniform:1:2"], "did you mean optimiser.weight_decay"),
@@ -194,7 +203,7 @@ def test_bad_searches_are_one_line(phantom_store: CohortStore, command) -> None:
         (["--algorithm", "grid"], "--algorithm grid wants"),
         (["--search", "threshold"], "--checkpoint go together"),
     ):
-        done = command("tune.py", *store, *arguments)
+        done = run_here("tune.py", *store, *arguments)
         assert done.returncode == 2 and says in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
@@ -222,24 +231,10 @@ def test_what_libraries_make_of_the_signal_does_not_matter(what_came_of_it: Exce
     assert ended.value.status == 128 + signal.SIGTERM and "--resume" in ended.value.remedy
 
 
-def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes] | None", folder: Path) -> None:
+def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", folder: Path) -> None:
     for _ in range(600):
         if ready():
             return
-        assert process is None or process.poll() is None, (folder / "log").read_text()
+        assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.5)
     raise AssertionError((folder / "log").read_text())
-
-
-def is_growing(folder: Path) -> bool:
-    """Whether anything is still written there: the killed driver's workers take a moment to end."""
-
-    def look() -> dict[Path, int] | None:
-        try:
-            return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
-        except FileNotFoundError:  # deleted while it was looked at: somebody is at work
-            return None
-
-    before = look()
-    time.sleep(3)
-    return before is None or look() != before

@@ -1,8 +1,8 @@
 """One rank of runs without Ray: python rank_worker.py JOB RANK FOLDER. Two ranks.
 
 Trains each plan of FOLDER/plans.pkl to its end and saves what test_parallel.py looks at as FOLDER/<rank>.pt. JOB:
-"train"; or what befalls the second rank at its fourth step: "sleep" longer than the timeout, "die"; or "dawdle" in
-every step.
+"train"; or what befalls the second rank at its fourth step: "sleep" until the first has given it up, "die"; or
+"dawdle" in every step.
 """
 
 import os
@@ -39,7 +39,7 @@ def main(job: str, rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=START)
     results = {}
     for name, plan in plans.items():
-        befalls = partial(befall, job, rank, timeout=plan.config.parallel.timeout)
+        befalls = partial(befall, job, rank, log=folder / "0.log", timeout=plan.config.parallel.timeout)
         session = LocalSession(folder / name, torch.device("cpu"), rank=rank, world_size=2)
         results[name] = train_all(plan, session, befalls)
     torch.save(results, folder / f"{rank}.pt")
@@ -102,14 +102,15 @@ def recorded(run: Run, order: list[str]) -> Iterator[None]:
         distributed.all_reduce = send
 
 
-def befall(job: str, rank: int, step: int, *, timeout: int) -> None:
+def befall(job: str, rank: int, step: int, *, log: Path, timeout: int) -> None:
     """What the job has in store before step number `step`."""
     if job == "dawdle" and rank == 1:
         time.sleep(DAWDLE_SECONDS)
     if job in ("sleep", "die") and step == 3:
         _set_pg_timeout(timedelta(seconds=timeout), distributed.group.WORLD)
         if rank == 1 and job == "sleep":
-            time.sleep(3 * timeout)
+            while "LostRankError" not in log.read_text():  # the test kills this rank if that never comes
+                time.sleep(0.1)
         elif rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 

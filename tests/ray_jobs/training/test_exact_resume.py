@@ -66,6 +66,7 @@ def end(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.system
 @pytest.mark.timeout(1500)  # four whole runs; each wait in them has a limit of its own
 def test_kills_change_nothing(
     start: Callable[[str], subprocess.Popen[str]],

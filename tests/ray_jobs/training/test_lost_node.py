@@ -35,6 +35,7 @@ def lose_a_node(tmp_path: Path, phantom_store: CohortStore, fake_metadata: Any):
     return run
 
 
+@pytest.mark.system
 def test_a_node_that_announces_its_end_is_replaced(
     lose_a_node, losses_by_step, tmp_path: Path, fake_metadata: Any
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_node_that_announces_its_end_is_replaced(
     assert {len(values) for values in losses.values()} == {1}  # what was done twice came out the same
 
 
+@pytest.mark.system
 def test_a_run_goes_on_with_one_node_and_takes_a_new_one(lose_a_node, losses_by_step, tmp_path: Path) -> None:
     """With the global batch as it was, so that the steps stay the same steps."""
     told, result = lose_a_node("elastic")

@@ -80,6 +80,7 @@ def train_alone(plan: TrainPlan, folder: Path) -> Result:
     return {"steps": steps, "weights": dict(run.model.named_parameters())}
 
 
+@pytest.mark.processes
 def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
     """Equal losses and weights at the same global batch, whatever the switches; compressed gradients come close."""
     configs = {
@@ -132,6 +133,7 @@ def check_overlap(result: Result) -> None:
 
 
 @pytest.mark.parametrize("job", ["sleep", "die"])
+@pytest.mark.processes
 def test_a_lost_rank_is_named_within_the_timeout(
     job: str, config: TrainConfig, make_plan: MakePlan, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_lost_rank_is_named_within_the_timeout(
     assert bool(re.search(r"rank 0, epoch 2, step 1: \d s and not done", output)) == (job == "sleep")
 
 
+@pytest.mark.processes
 def test_a_slow_rank_slows_the_run_and_no_more(config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
     plans = {"run": make_plan(with_switches(config, timeout=60))}
     steps = [result["run"]["steps"] for result in train_together("dawdle", plans, tmp_path / "ranks")]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+import pytest
 
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from storage import CohortStore
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 PATIENCE_SECONDS = 240
 
 
+@pytest.mark.system
 def test_a_worker_that_is_stopped_is_replaced(
     tmp_path: Path,
     phantom_store: CohortStore,

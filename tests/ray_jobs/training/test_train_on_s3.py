@@ -38,8 +38,15 @@ def client() -> Any:
     return boto3.client("s3")
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")  # for the second starts, whose workers have nothing to do
 def test_store_run_and_resume_on_s3(
-    environment: dict[str, str], phantom_source: Path, tmp_path: Path, command, small_arguments: Sequence[str]
+    environment: dict[str, str],
+    phantom_source: Path,
+    tmp_path: Path,
+    command,
+    run_here,
+    small_arguments: Sequence[str],
 ) -> None:
     convert_cohort(phantom_source, f"s3://{BUCKET}/phantom.zarr")
     arguments = ["--store", f"s3://{BUCKET}/phantom.zarr", "--runs", f"s3://{BUCKET}/runs", "--name", "far"]
@@ -55,7 +62,7 @@ def test_store_run_and_resume_on_s3(
     assert f"{checkpoint}/model.safetensors" in names
     assert not (tmp_path / "runs").exists()
 
-    again = command("train.py", *arguments, *small_arguments, environment=environment)
+    again = run_here("train.py", *arguments, *small_arguments)
     assert again.returncode == 0, again.stderr
     assert "is finished" in again.stdout
 
@@ -67,12 +74,13 @@ def test_store_run_and_resume_on_s3(
     names = [item["Key"].removeprefix("predictions/far/") for item in listed]
     assert {"config.json", "metrics.csv", "metrics.json", "report.html"} < set(names)
     assert sum(name.endswith("_seg.nii.gz") for name in names) == 6
-    again = command("predict.py", *arguments, environment=environment)
+    again = run_here("predict.py", *arguments)
     assert again.returncode == 0 and "0 of 6 cases to do" in again.stdout
 
 
-def test_a_bucket_that_is_not_there_is_one_line(environment: dict[str, str], tmp_path: Path, command) -> None:
-    done = command("train.py", "--store", "s3://nowhere/phantom.zarr", environment=environment)
+@pytest.mark.usefixtures("environment")
+def test_a_bucket_that_is_not_there_is_one_line(run_here) -> None:
+    done = run_here("train.py", "--store", "s3://nowhere/phantom.zarr")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "nowhere" in done.stderr

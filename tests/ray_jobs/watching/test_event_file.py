@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ray_jobs.watching.event_file import EventFile
@@ -11,6 +12,8 @@ from ray_jobs.watching.event_file import EventFile
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+
+import pytest
 from ray_jobs.watching.event_file import EventFile
 events = EventFile(Path(sys.argv[1]), print)
 events.begin(1)
@@ -21,6 +24,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.processes
 def test_all_that_was_flushed_is_there_after_a_kill(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[3])
     assert done.returncode == -9

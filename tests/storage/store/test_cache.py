@@ -4,7 +4,6 @@ import fcntl
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -62,13 +61,22 @@ def test_a_second_process_finds_what_the_first_filled(small_store: CohortStore, 
         assert (cache.misses, cache.hits) == (misses, hits)
 
 
+def wait_for_a_tick(folder: Path) -> None:
+    """Return when files get a later time than before: without, "least recently" would mean nothing."""
+    probe = folder / "probe"
+    probe.touch()
+    before = probe.stat().st_mtime_ns
+    while probe.stat().st_mtime_ns == before:
+        os.utime(probe)
+
+
 def test_the_bound_is_kept_and_the_least_recently_used_goes(small_store: CohortStore, tmp_path: Path) -> None:
     size = one_case_bytes(small_store)
     cache = DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=2 * size)
     a, b, c, _ = small_store.case_ids
     for case_id in (a, b, a, c):
         cache.read_case(case_id)
-        time.sleep(0.02)  # file times must differ for "least recently" to mean something
+        wait_for_a_tick(tmp_path)
         assert sum(path.stat().st_size for path in files_of(cache)) <= 2 * size
     assert [path.name.split("-")[0] for path in files_of(cache)] == [a, c]
     misses = cache.misses
@@ -133,6 +141,7 @@ def fill_and_die(uri: str, folder: Path, case_id: str) -> None:
     cache.read_case(case_id)
 
 
+@pytest.mark.processes
 def test_a_killed_process_leaves_no_wrong_bytes(small_store: CohortStore, tmp_path: Path) -> None:
     case_id = small_store.case_ids[0]
     process = multiprocessing.get_context("spawn").Process(
@@ -173,6 +182,7 @@ def _used_bytes(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(("room", "misses"), [(4, 4), (2, None)])
+@pytest.mark.processes
 def test_several_processes_share_one_folder(
     small_store: CohortStore, tmp_path: Path, room: int, misses: int | None
 ) -> None:
