@@ -30,9 +30,11 @@ def main(arguments: Sequence[str]) -> int:
         if folder.folder is not None:
             refuse_overlap(folder.folder.resolve(), source)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
+    from ray_jobs.on_ray.ray_start import ray_running
     from ray_jobs.predicting.job import predict
 
-    return predict(config, checkpoints, modalities, thresholds, folder, open_console())
+    with ray_running():
+        return predict(config, checkpoints, modalities, thresholds, folder, open_console())
 
 
 if __name__ == "__main__":

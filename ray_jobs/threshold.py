@@ -10,6 +10,7 @@ from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.searching.cases_to_score import Split, cases_of
 from ray_jobs.settings.config import environment_default
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.groups import refuse_below_one
 from storage import InputError
 
 
@@ -29,8 +30,7 @@ class ThresholdConfig:
     """Cases predicted at once. Default: one per GPU; without GPUs one per CPU, as long as each has 4 GB of memory."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}")
+        refuse_below_one(self, "workers")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     checkpoint = find_checkpoint(config.checkpoint).uri
     case_ids = cases_of(store, config.split, checkpoint)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
-    from ray_jobs.searching.threshold_job import find_thresholds
+    from ray_jobs.searching.threshold_scan import find_thresholds
 
     return find_thresholds(checkpoint, store, config.split, case_ids, output=config.output, workers=config.workers)
 

@@ -15,13 +15,14 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from ray_jobs.checkpoints.run_folder import CONFIG, encode_json
 from storage import InputError
 from storage.store.objects import Objects
 
 if TYPE_CHECKING:  # PyTorch is imported where weights are touched: a checkpoint is found and read without it
     from torch import nn
 
-MODEL, STATE, CONFIG, RECORD = "model.safetensors", "state.pt", "config.json", "record.json"
+MODEL, STATE, RECORD = "model.safetensors", "state.pt", "record.json"
 THRESHOLDS, CURVES = "thresholds.json", "curves.json"
 
 
@@ -53,7 +54,7 @@ class CheckpointRecord:
 
     def encode(self) -> bytes:
         """As record.json."""
-        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+        return encode_json(dataclasses.asdict(self))
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
@@ -79,10 +80,10 @@ def encode_checkpoint(
     files = {
         MODEL: safetensors.torch.save(weights),
         STATE: state_file.getvalue(),
-        CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
+        CONFIG: encode_json(config),
     }
     if thresholds is not None:
-        files[THRESHOLDS] = (json.dumps(dict(thresholds), indent=2) + "\n").encode()
+        files[THRESHOLDS] = encode_json(thresholds)
     if curves is not None:
         files[CURVES] = (json.dumps(dict(curves)) + "\n").encode()
     return files

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.checkpoints.checkpoint import CONFIG, RECORD, THRESHOLDS, Checkpoint
+from ray_jobs.checkpoints.checkpoint import RECORD, THRESHOLDS, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
+from ray_jobs.checkpoints.run_folder import CONFIG
 from ray_jobs.settings.config import TrainConfig, decode_config
 from storage import REGIONS, InputError
 from storage.store.objects import Objects

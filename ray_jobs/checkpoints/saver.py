@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord
@@ -25,7 +24,6 @@ class Saver:
 
     def __init__(self, session: Session, config: CheckpointConfig, tell: Callable[[str], None]) -> None:
         self.store = CheckpointStore(session.folder, keep_best=config.keep_best)
-        self.seconds = 0.0  # that training waited for checkpoints
         self._session, self._config, self._tell = session, config, tell
         self._agreement = Agreement(session.world_size, session.device)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -37,9 +35,7 @@ class Saver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.wait()
         self._pool.shutdown()
 
@@ -64,13 +60,11 @@ class Saver:
 
     def save(self, record: CheckpointRecord, encode: Callable[[], Mapping[str, bytes]]) -> None:
         """Start writing a checkpoint; waits only while an earlier one is still being written."""
-        started = time.monotonic()
         self.wait()
         if self._session.rank == 0 and self.failure is None:
             files = encode()
             self._writing = record, self._pool.submit(self.store.save, record, files)
         self._saved_at = time.monotonic()
-        self.seconds += self._saved_at - started
 
     def wait(self) -> None:
         """Wait until nothing is being written; tell of what could not be."""

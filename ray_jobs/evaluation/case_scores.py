@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from models import score_case
+from ray_jobs.settings.console import figures_table
 from storage import REGIONS, CaseInfo
 
 # Names in files, and the fields of models.CaseScores. Distances in mm, volumes in ml.
@@ -86,10 +86,7 @@ def print_means(records: Sequence[Mapping[str, Any]], console: Console, *, title
     labelled = sum(record["labelled"] for record in records)
     means = mean_of_records(records)
     shown = [name for name in COLUMNS if name in means[REGIONS[0]]]
-    table = Table(title=title)
-    table.add_column("region")
-    for name in shown:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = figures_table(title, "region", *(name.replace("_", " ") for name in shown))
     for region, values in means.items():
         table.add_row(region, *(_format(name, values.get(name)) for name in shown))
     console.print(table)

@@ -5,11 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from ray_jobs.on_ray.conversion import convert_cohort, verify_cohort
 from ray_jobs.on_ray.ray_start import ray_running
-from ray_jobs.settings.console import open_console
+from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
 from storage import find_cases, open_store
 from storage.store.cohort_conversion import ConversionReport
@@ -72,9 +71,7 @@ def show(report: ConversionReport, console: Console) -> None:
     """Print what a conversion did as a table, and each refusal on a line of its own."""
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
-    table = Table(title=f"{report.store_uri} ({report.label_convention})")
-    table.add_column("cases")
-    table.add_column("count", justify="right")
+    table = figures_table(f"{report.store_uri} ({report.label_convention})", "cases", "count")
     for name, items in (
         ("converted", report.converted),
         ("of these changed since they were stored", report.changed),

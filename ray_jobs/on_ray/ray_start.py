@@ -125,7 +125,7 @@ def refuse_hidden_folder(folder: str, what: str) -> None:
 
     Of the nodes there are: a cluster that starts from zero has none but the head, and training looks again (fit.py).
     """
-    if "://" in folder or _node_count() < 2:
+    if "://" in folder or len(_living_nodes()) < 2:
         return
     place = next(parent for parent in (Path(folder), *Path(folder).parents) if parent.is_dir())
     # Another node may have a folder of this name that is not this one, so the answer hangs on a file made just now.
@@ -139,24 +139,20 @@ def refuse_hidden_folder(folder: str, what: str) -> None:
 
 def refuse_hidden_source(folder: Path) -> None:
     """Raise InputError where some node does not see the source `folder`. Writes nothing there: it may be read-only."""
-    if _node_count() > 1:
+    if len(_living_nodes()) > 1:
         _refuse_unless_seen(
             folder, f"source {folder}", "put it on storage that all nodes mount, or convert on one machine"
         )
 
 
-def _node_count() -> int:
-    return sum(node["Alive"] for node in ray.nodes())
+def _living_nodes() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 
 
 def _refuse_unless_seen(path: Path, name: str, remedy: str) -> None:
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    sees = ray.remote(num_cpus=0)(_exists)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    found = ray.get([sees.options(scheduling_strategy=strategy(node, soft=False)).remote(path) for node in nodes])
+    sees = ray.remote(num_cpus=0)(Path.exists)
+    nodes = [strategy(node, soft=False) for node in _living_nodes()]
+    found = ray.get([sees.options(scheduling_strategy=node).remote(path) for node in nodes])
     if not all(found):
         raise InputError(describe_hidden(name, found, remedy=remedy))
-
-
-def _exists(path: Path) -> bool:
-    return path.exists()

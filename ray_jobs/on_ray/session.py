@@ -7,7 +7,7 @@ worker. The training loop sees only `Session`.
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -148,6 +148,11 @@ def from_every_rank(value: T, session: Session) -> list[T]:
     everyone: list[Any] = [None] * session.world_size
     torch.distributed.all_gather_object(everyone, value)
     return everyone
+
+
+def mean_over_ranks(values: Sequence[float], session: Session) -> list[float]:
+    """Return the mean over the ranks of each of `values`. Every rank must call it."""
+    return [sum(column) / len(column) for column in zip(*from_every_rank(values, session), strict=True)]
 
 
 def make_current(device: torch.device) -> None:

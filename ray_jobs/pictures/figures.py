@@ -1,7 +1,6 @@
 """Figures of a training run: cross-sections of a case with its label and prediction, and scores over the threshold."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +31,6 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
 def draw_threshold_curves(curves: ThresholdCurves, thresholds: Mapping[str, float]) -> Figure:
     """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
     figure = Figure(figsize=(4 * len(REGIONS), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(REGIONS), sharey=True)
     for index, (axis, region) in enumerate(zip(axes, REGIONS, strict=True)):
         colour = REGION_COLOURS[region]
@@ -47,14 +45,8 @@ def draw_threshold_curves(curves: ThresholdCurves, thresholds: Mapping[str, floa
     return figure
 
 
-def save_cross_section(image: CaseImage, thresholds: Mapping[str, float], path: Path) -> None:
-    """Write the case's cross-sections to `path` as PNG."""
-    draw_cross_section(image, thresholds).savefig(path, dpi=100)
-
-
 def as_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Return the drawn figure as (height, width, 3) for TensorBoard."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

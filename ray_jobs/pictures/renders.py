@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ray_jobs.pictures.sections import REGION_COLOURS, add_words, as_png, room_for_words, tumour_to_show
+from ray_jobs.pictures.sections import REGION_COLOURS, add_words, as_png, room_for_words, side_by_side, tumour_to_show
 from ray_jobs.pictures.surfaces import Array, Camera, Layer, Surface, blend, draw_surface, look, make_surface
 from storage import REGIONS, CaseInfo
 
@@ -53,16 +52,13 @@ def draw_render(
     predicted_RDHW: NDArray[np.bool_],
 ) -> bytes:
     """Return brain with label and with prediction, from three sides, as PNG."""
-    masks = (
-        {"prediction": predicted_RDHW} if label_RDHW is None else {"label": label_RDHW, "prediction": predicted_RDHW}
-    )
+    masks = side_by_side(label_RDHW, predicted_RDHW)
     brain_DHW = (image_MDHW != 0).any(axis=0)
     views = choose_views(side_of(tumour_to_show(label_RDHW, predicted_RDHW), brain_DHW))
     brain = brain_surface(brain_DHW, case.spacing)
     tumours = {name: region_surfaces(regions_RDHW, case.spacing) for name, regions_RDHW in masks.items()}
     height_in = 3.3 * len(masks) + 0.9
     figure = Figure(figsize=(3.3 * len(views), height_in), facecolor="black")
-    FigureCanvasAgg(figure)
     place = room_for_words(height_in) | {"wspace": 0.03, "hspace": 0.12}
     axes = figure.subplots(len(masks), len(views), squeeze=False, gridspec_kw=place)
     for column, view in enumerate(views):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
 _MARGIN_MM = 6.0
 _TITLE_INCHES, _LEGEND_INCHES = 0.55, 0.3
-_DPI = 100
 
 
 def draw_sections(
@@ -61,7 +59,6 @@ def sections_figure(
     scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
     width_in, height_in = _PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9
     figure = Figure(figsize=(width_in, height_in), facecolor="black")
-    FigureCanvasAgg(figure)
     place = room_for_words(height_in) | {"wspace": 0.02, "hspace": _MARGIN_MM * len(rows_mm) / sum(rows_mm)}
     axes = figure.subplots(len(PLANES), len(columns), squeeze=False, gridspec_kw={"height_ratios": rows_mm, **place})
     sides = ((1, 2), (0, 2), (0, 1))
@@ -112,10 +109,10 @@ def add_words(figure: Figure, title: str) -> None:
     figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
 
 
-def as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure, *, dpi: int = 100) -> bytes:
     """Return the figure as a PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
+    figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
 
 

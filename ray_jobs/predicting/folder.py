@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.checkpoints.run_folder import CONFIG, differences
+from ray_jobs.checkpoints.run_folder import CONFIG, describe_changes, encode_json
 from storage import InputError
 from storage.store.objects import Objects, parse_uri
 
@@ -36,12 +36,12 @@ class PredictionFolder:
         if before is None:
             if not self._objects.is_empty():
                 raise InputError(f"wanted a new, empty or own folder as --output, found other files at {self.uri}")
-            self.write(CONFIG, _encode(identity))
+            self.write(CONFIG, encode_json(identity))
             return
-        changes = sorted(differences(before, dict(identity)))
+        changes = describe_changes(before, identity)
         if changes:
             raise InputError(
-                f"the predictions in {self.uri} were made otherwise ({'; '.join(changes[:6])}): "
+                f"the predictions in {self.uri} were made otherwise ({changes}): "
                 "give another --output, or the same values to go on"
             )
 
@@ -63,7 +63,7 @@ class PredictionFolder:
         self._objects.delete(place)  # first, so that it never speaks of files that are half replaced
         for name, content in files.items():
             self.write(name, content)
-        whole = _encode({**record, "files": sorted(files)})
+        whole = encode_json({**record, "files": sorted(files)})
         self.write(place, whole)
         decoded: dict[str, Any] = json.loads(whole)
         return decoded
@@ -106,7 +106,3 @@ def refuse_overlap(output: Path, source: Path) -> None:
         raise InputError(
             f"wanted an --output outside the input {source}, got {output}: its files would count as labels"
         )
-
-
-def _encode(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

@@ -1,7 +1,7 @@
 """What is to be predicted: the cases of a store, or of a folder of NIfTI files as they are, and how one is read."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from storage.store.cohort_conversion import choose_convention
 from storage.store.held_case import hold_source, hold_stored
 from storage.store.index import ROOT_KEY
 from storage.store.objects import Objects
-
-ReadCase = Callable[[str], HeldCase]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def open_cohort(
         told = instead
     values: dict[str, tuple[int, ...] | None] = {}
     if told is None and search.convention is None:
-        outcomes = spread(_label_reader, labelled, workers=workers, use_gpu=False)
+        outcomes = spread(lambda: read_label_values, labelled, workers=workers, use_gpu=False)
         values = {outcome.item.case_id: outcome.result for outcome in outcomes}
     usual = None if labelled else BRATS_124
     convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=usual)
@@ -116,10 +114,6 @@ def _open_store(place: str, modalities: Sequence[str]) -> Cohort:
         sources={info.case_id: {"digest": info.digest} for info in store.infos()},
         source=StoreInput(uri=store.uri, convention=store.settings.convention),
     )
-
-
-def _label_reader() -> Callable[[Case], tuple[int, ...] | None]:
-    return read_label_values
 
 
 def _describe_files(case: Case) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from models import RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.evaluation.case_scores import encode_csv, mean_of_records, print_means
-from ray_jobs.on_ray.ray_start import choose_workers, ray_running, refuse_hidden_folder
+from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.folder import PredictionFolder
 from ray_jobs.predicting.input import Cohort, open_cohort
@@ -36,19 +36,7 @@ def predict(
     folder: PredictionFolder,
     console: Console,
 ) -> int:
-    """Segment every case that is still to do; return the exit status."""
-    with ray_running():
-        return _predict(config, checkpoints, modalities, thresholds, folder, console)
-
-
-def _predict(
-    config: PredictConfig,
-    checkpoints: Sequence[Checkpoint],
-    modalities: tuple[str, ...],
-    thresholds: tuple[float, ...],
-    folder: PredictionFolder,
-    console: Console,
-) -> int:
+    """Segment every case that is still to do, where Ray runs; return the exit status."""
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     for checkpoint in checkpoints:
         refuse_hidden_folder(checkpoint.uri, "checkpoint")
@@ -74,10 +62,8 @@ def _predict(
     made_by = {**identity, "git_commit": git_commit()}
     total, records = len(cohort.sources), folder.finished(cohort.sources)
     todo = [case_id for case_id in cohort.sources if case_id not in records]
-    how = (
-        f"{min(workers, len(todo)) or workers} at once, {'GPU' if use_gpu else 'CPU'}, labels as {plan.convention.name}"
-    )
-    console.print(f"{len(todo)} of {total} cases to do, {how}")
+    at_once, device = min(workers, len(todo)) or workers, "GPU" if use_gpu else "CPU"
+    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {convention.name}")
     refused: dict[str, str] = {}
 
     def refuse(case_id: str, reason: str) -> None:

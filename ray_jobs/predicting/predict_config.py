@@ -8,6 +8,7 @@ from pathlib import Path
 from models import OverlapRule
 from ray_jobs.checkpoints.checkpoint import Checkpoint
 from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse_other_scans
+from ray_jobs.settings.groups import refuse_below_one
 from storage import MODALITIES, REGIONS, InputError
 
 
@@ -67,8 +68,7 @@ class PredictConfig:
             raise InputError(f"--thresholds must lie in [0, 1], got {self.thresholds}")
         if not all(0 <= smallest < math.inf for smallest in self.smallest_mm3):
             raise InputError(f"--smallest-mm3 must be 0 or more, got {self.smallest_mm3}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}")
+        refuse_below_one(self, "workers")
 
 
 def find_folder(place: str) -> Path:

@@ -4,14 +4,18 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
 from typing import Any
 
 from PIL import Image
 
 from ray_jobs.evaluation.case_scores import COLUMNS, MEAN, VOLUMES, dice_of, mean_of_records
-from ray_jobs.predicting.report_style import PAGE
 from storage import REGIONS
 
+PAGE = Path(__file__).with_name(
+    "report.html"
+)  # markup, look and behaviour, with the names that `build_report` fills in
 _QUALITY = 82  # of WebP: about a fifth of the PNG's bytes
 _ASCENDING = ' aria-sort="ascending"'
 _OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
@@ -52,7 +56,7 @@ def build_report(
         "head": _head(shown, bool(labelled)),
         "cases": "\n".join(_case(record, shown, bool(labelled), place, read) for place, record in enumerate(ordered)),
     }
-    return PAGE.substitute(parts).encode()
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(parts).encode()
 
 
 def sort_worst_first(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
@@ -14,7 +12,7 @@ from ray_jobs.checkpoints.checkpoint import CURVES
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.validation import ThresholdCurves
-from ray_jobs.pictures.sections import REGION_COLOURS
+from ray_jobs.pictures.sections import REGION_COLOURS, as_png
 from ray_jobs.searching.results import learning_rate_of
 from storage import REGIONS
 
@@ -27,9 +25,8 @@ MARKERS = {"finished": "o", "stopped": "v", "failed": "x"}
 def save_search_figure(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> None:
     """Write search.png to the search's folder; `rows` are best first. A trial without a checkpoint has no curves."""
     shown = [row for row in rows if "iou" in row]
-    picture = BytesIO()
-    draw_search(shown, [read_curves(row["run"]) for row in shown[:TRIALS_SHOWN]]).savefig(picture, dpi=120)
-    folder.put("search.png", picture.getvalue())
+    figure = draw_search(shown, [read_curves(row["run"]) for row in shown[:TRIALS_SHOWN]])
+    folder.put("search.png", as_png(figure, dpi=120))
 
 
 def read_curves(run: str) -> ThresholdCurves | None:
@@ -44,7 +41,6 @@ def read_curves(run: str) -> ThresholdCurves | None:
 def draw_search(rows: Sequence[Mapping[str, Any]], curves: Sequence[ThresholdCurves | None]) -> Figure:
     """Return a figure: best IoU of each trial over its learning rate; IoU over the threshold of the first trials."""
     figure = Figure(figsize=(4.4 * (1 + len(REGIONS)), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     left, *others = figure.subplots(1, 1 + len(REGIONS))
     _draw_rates(left, rows)
     for index, (axis, region) in enumerate(zip(others, REGIONS, strict=True)):

@@ -7,8 +7,8 @@ import importlib
 import sys
 
 MOVED = {
-    "ray_jobs.searching.scheduler": "ray_jobs.searching.scheduler",
-    "ray_jobs.searching.trial_progress": "ray_jobs.searching.trial_progress",
+    "ray_jobs.search_scheduler": "ray_jobs.searching.scheduler",
+    "ray_jobs.search_progress": "ray_jobs.searching.trial_progress",
 }
 
 

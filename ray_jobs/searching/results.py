@@ -38,10 +38,6 @@ class Pricing:
             return None
         return self.price_per_node_hour * self.workers / self.workers_per_node * seconds / 3600
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures that costs were computed from."""
-        return dataclasses.asdict(self)
-
 
 def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict[str, Any]:
     """Return what results.json says of a trial: its values, its best epoch's scores and thresholds, cost, status.

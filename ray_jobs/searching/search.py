@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
-from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import on_a_cluster
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
@@ -59,7 +59,7 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     trials = f"{folder.uri}/{TRIALS}"
     rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
     best = export_best(rows, folder)
-    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": pricing.to_json()})
+    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
     return rows, folder
 
 
@@ -122,7 +122,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
         # What was reported before a restart is not reported again, so the last word is the run's own record.
         history: list[dict[str, Any]] = result["history"]
         best = max(history, key=lambda row: row["iou_mean"])
-        own.write_summary(result)
+        own.write(SUMMARY, result)
         tune.report({**best, "epoch": history[-1]["epoch"], "best_epoch": best["epoch"], "run_finished": True})
 
     return trial
@@ -146,10 +146,16 @@ def most_at_once(decided: Decided) -> int:
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials."""
+    """SIGTERM and Ctrl-C end the search at once. Tune would take Ctrl-C itself and wait for its trials.
+
+    Whatever the body ends with after a signal, StoppedBySignalError comes out: Ray's C code that waits when the signal
+    comes raises a SystemError over it, and Tune takes some errors for a trial's own.
+    """
+    stopped: list[StoppedBySignalError] = []
 
     def stop(number: int, _frame: object) -> None:
-        raise StoppedBySignalError(128 + number, "the same command with --resume goes on")
+        stopped.append(StoppedBySignalError(128 + number, "the same command with --resume goes on"))
+        raise stopped[0]
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -158,3 +164,5 @@ def signals_raised() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stopped:
+            raise stopped[0]

@@ -8,6 +8,7 @@ import tyro
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.searching.space import LEARNING_RATE, Domain, parse_space, set_fields
 from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.groups import refuse_below_one
 from storage import InputError
 
 
@@ -51,10 +52,7 @@ class SearchConfig:
         low, high = self.learning_rates
         if not 0 < low < high:
             raise InputError(f"--learning-rates wants the lowest above 0 and then the highest, got {low} {high}")
-        for name in ("trials", "grace_epochs", "max_concurrent", "threshold_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        refuse_below_one(self, "trials", "grace_epochs", "max_concurrent", "threshold_steps")
         if (self.checkpoint is not None) != (self.search == "threshold"):
             raise InputError("--search threshold and --checkpoint go together: give both or neither")
         domains = self.domains()  # what is wrong with them is said here

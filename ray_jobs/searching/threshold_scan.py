@@ -1,6 +1,7 @@
-"""The counts of every threshold over a split's cases: inference spread over the cluster once, then no more of it."""
+"""Every threshold over a split's cases: inference spread over the cluster once, then counted, drawn, written down."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from models.thresholds import RegionScores
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import curves_of
-from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.on_ray.ray_start import choose_workers, ray_running, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
+from ray_jobs.pictures.figures import draw_threshold_curves
+from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.cases_to_score import Split
-from ray_jobs.settings.console import tracked
+from ray_jobs.settings.console import figures_table, open_console, tracked
 from ray_jobs.settings.folders import cache_folder
 from storage import REGIONS, DecodedCaseCache, InputError, open_store
+from storage.store.objects import Objects
 
+CASES_LEFT_OUT = 3  # the exit status
 BYTES_OF_A_WORKER = 4e9  # a network without a GPU, over a whole case: the preset brats3d peaks at 3.1 GB
 
 
@@ -138,6 +143,41 @@ def most_on_cpus() -> int:
     """Return how many workers the cluster has CPUs and memory for, at this moment."""
     resources = ray.cluster_resources()
     return int(min(resources.get("CPU", 0), resources.get("memory", 0) // BYTES_OF_A_WORKER))
+
+
+def find_thresholds(
+    checkpoint: str, store: str, split: Split, case_ids: Sequence[str], *, output: str | None, workers: int | None
+) -> int:
+    """Score the cases, write and print what came; return the exit status: 3 where some cases were left out."""
+    console = open_console()
+    with ray_running():
+        scan = scan_thresholds(checkpoint, store, split, case_ids, console, workers=workers)
+    folder = write_scan(scan, output or f"{checkpoint}/scored-{split}")
+    print_scan(scan, console)
+    console.print(f"{folder}/thresholds.json and thresholds.png", soft_wrap=True, highlight=False)
+    return CASES_LEFT_OUT if scan.bad_cases else 0
+
+
+def write_scan(scan: ThresholdScan, output: str) -> str:
+    """Write thresholds.json and thresholds.png to the folder or URL; return it as written."""
+    folder = Objects(output, create=True)
+    folder.put("thresholds.json", (json.dumps(scan.to_json(), indent=1) + "\n").encode())
+    figure = draw_threshold_curves(curves_of(scan.counts), scan.per_region)
+    folder.put("thresholds.png", as_png(figure, dpi=120))
+    return folder.uri
+
+
+def print_scan(scan: ThresholdScan, console: Console) -> None:
+    """Print the best threshold for each region, and the best shared one."""
+    found = scan.to_json()
+    cases = len(scan.counts.case_ids)
+    columns = ("threshold", "IoU", "Dice", "shared threshold", "IoU there", "Dice there")
+    table = figures_table(f"{cases} {scan.split} cases, each predicted once", "region", *columns)
+    for region, own in found["per_region"].items():
+        shared = found["shared"][region]
+        figures = [f"{scores[key]:.3f}" for scores in (own, shared) for key in ("threshold", "iou", "dice")]
+        table.add_row(region, *figures)
+    console.print(table)
 
 
 def _by_region(scores: RegionScores) -> dict[str, dict[str, float]]:

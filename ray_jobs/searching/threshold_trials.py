@@ -9,7 +9,6 @@ from typing import Any
 import ray
 from ray import tune
 from rich.console import Console
-from rich.table import Table
 
 from models import ThresholdCounts
 from ray_jobs.checkpoints.run_folder import RunFolder
@@ -17,6 +16,7 @@ from ray_jobs.searching.results import RESULTS
 from ray_jobs.searching.search import driver_resources
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_scan import ThresholdScan, scan_thresholds
+from ray_jobs.settings.console import figures_table
 from storage import REGIONS, InputError, open_store
 
 
@@ -89,10 +89,8 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 def print_threshold_search(found: Mapping[str, Any], folder: RunFolder, console: Console) -> None:
     """Print the best of the trials beside the exact best."""
-    table = Table(title=f"{len(found['trials'])} trials, {found['split']} cases")
-    table.add_column("region")
-    for column in ("best trial's threshold", "IoU", "exact threshold", "IoU"):
-        table.add_column(column, justify="right")
+    title, columns = f"{len(found['trials'])} trials, {found['split']} cases", ("best trial's threshold", "IoU")
+    table = figures_table(title, "region", *columns, "exact threshold", "IoU")
     for region, top in found["best"].items():
         exact = found["exact"][region]
         figures = (top["threshold"], top["iou"], exact["threshold"], exact["iou"])

@@ -1,9 +1,10 @@
 """A command line over a preset over the environment's defaults."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -40,25 +41,22 @@ def parse_over_preset(
     """
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
-    topic = help_topic(arguments)
-    if topic is not None:
-        show_help(
-            lambda: tyro.cli(kind, default=around(base), args=["--help"]),
-            topic,
-            seldom=SELDOM.union(seldom),
-            console=open_console(),
-        )
-        sys.exit(0)
-    return tyro.cli(kind, default=around(base), args=list(arguments))
+    return parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
 
 
-def parse(arguments: Sequence[str], kind: type[Config], *, seldom: Collection[str]) -> Config:
-    """Return the `kind` of configuration that `arguments` describe; --help leaves out `seldom` on its first screen."""
+def parse(
+    arguments: Sequence[str], kind: type[Config], *, default: Any = tyro.MISSING_NONPROP, seldom: Collection[str]
+) -> Config:
+    """Return the `kind` of configuration that `arguments` over `default` describe.
+
+    --help leaves out `seldom` on its first screen.
+    """
     topic = help_topic(arguments)
     if topic is not None:
-        show_help(lambda: tyro.cli(kind, args=["--help"]), topic, seldom=seldom, console=open_console())
+        show = functools.partial(tyro.cli, kind, default=default, args=["--help"])
+        show_help(show, topic, seldom=seldom, console=open_console())
         sys.exit(0)
-    return tyro.cli(kind, args=list(arguments))
+    return tyro.cli(kind, default=default, args=list(arguments))
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

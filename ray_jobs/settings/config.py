@@ -14,7 +14,13 @@ from typing import Any, Literal, get_type_hints
 from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
 from ray_jobs.settings.folders import home_folder
-from ray_jobs.settings.groups import CheckpointConfig, OptimiserConfig, ParallelConfig, ValidationConfig
+from ray_jobs.settings.groups import (
+    CheckpointConfig,
+    OptimiserConfig,
+    ParallelConfig,
+    ValidationConfig,
+    refuse_below_one,
+)
 from storage import REGIONS, Frame, InputError, SplitConfig
 
 THRESHOLD_STEPS = 1000  # of models.thresholds' grid
@@ -73,7 +79,7 @@ class TrainConfig:
     augmentation: AugmentationConfig
     model: UNetConfig
     execution: Execution = dataclasses.field(default_factory=Execution)
-    loss: LossConfig
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     validation: ValidationConfig = dataclasses.field(default_factory=ValidationConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -82,23 +88,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.source is not None and self.store is not None:
             raise InputError("give --source (NIfTI) or --store (already converted), not both")
-        if self.epochs < 1:
-            raise InputError(f"--epochs must be at least 1, got {self.epochs}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}")
-        if self.ready_batches < 1:
-            raise InputError(f"--ready-batches must be at least 1, got {self.ready_batches}")
-        if self.read_threads < 1:
-            raise InputError(f"--read-threads must be at least 1, got {self.read_threads}")
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise InputError(f"--micro-batch-size must be at least 1, got {self.micro_batch_size}")
-        if self.micro_batch_size is not None and self.parallel.static_graph:
-            # torch 2.13 fails with an internal assertion in the first part of the first step.
-            raise InputError("--parallel.static-graph and --micro-batch-size exclude each other: leave one of them out")
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"--patience must be at least 1, got {self.patience}")
-        if self.min_workers is not None and self.min_workers < 1:
-            raise InputError(f"--min-workers must be at least 1, got {self.min_workers}")
+        refuse_below_one(self, "epochs", "workers", "min_workers", "read_threads", "ready_batches")
+        refuse_below_one(self, "micro_batch_size", "patience")
         for threshold in self.thresholds or ():
             if not 0 <= threshold <= 1 or round(threshold * THRESHOLD_STEPS) != threshold * THRESHOLD_STEPS:
                 raise InputError(f"--thresholds must lie in [0, 1] in steps of 0.001, got {threshold}")

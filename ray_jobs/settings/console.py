@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 WIDTH_OF_A_LOG = 160
 SECONDS_BETWEEN_LINES = 30.0  # of a log; training adds one at an epoch's end
@@ -20,6 +21,15 @@ def open_console() -> Console:
     """Return a console as wide as the terminal; in a log, such as a submitted job's, wide enough to break no line."""
     is_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=WIDTH_OF_A_LOG if is_log else None)
+
+
+def figures_table(title: str, first: str, *figures: str) -> Table:
+    """Return a table without rows: words in its first column, figures in the others."""
+    table = Table(title=title)
+    table.add_column(first)
+    for name in figures:
+        table.add_column(name, justify="right")
+    return table
 
 
 def tracked(items: Iterable[Item], console: Console, title: str, *, total: int, done: int = 0) -> Iterator[Item]:

@@ -1,7 +1,7 @@
 """How a command ends: 2 and one line for what the user can mend, 130 after Ctrl-C. Imports nothing heavy."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from storage import InputError
 
@@ -21,12 +21,24 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
     """Return the exit status of `main`: 2 after an InputError, which is printed as one line; 128 + signal after one."""
     try:
         return main(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except StoppedBySignalError as error:
-        print(f"cut off; {error.remedy}", file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except BaseException as error:
+        # C code that a signal finds waiting, as Ray's, raises a SystemError over what the signal's handler raised.
+        for cause in _causes(error):
+            if isinstance(cause, StoppedBySignalError):
+                print(f"cut off; {cause.remedy}", file=sys.stderr)
+                return cause.status
+            if isinstance(cause, KeyboardInterrupt):
+                print("interrupted", file=sys.stderr)
+                return INTERRUPTED
+        if isinstance(error, InputError):
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what it was raised over."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

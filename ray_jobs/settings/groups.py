@@ -6,6 +6,14 @@ from typing import Literal
 from storage import InputError
 
 
+def refuse_below_one(config: object, *names: str, group: str = "") -> None:
+    """Raise InputError for a field of these names that is given and below 1, under its flag `--<group><name>`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{group}{name.replace('_', '-')} must be at least 1, got {value}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """How weights follow gradients."""
@@ -56,8 +64,7 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise InputError(f"--validation.overlap must lie in [0, 1), got {self.overlap}")
-        if self.every < 1:
-            raise InputError(f"--validation.every must be at least 1, got {self.every}")
+        refuse_below_one(self, "every", group="validation.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,27 +81,20 @@ class CheckpointConfig:
     """When one cannot be written (disk full, bucket unreachable): go on with a warning, or end the run."""
 
     def __post_init__(self) -> None:
-        if self.every_steps is not None and self.every_steps < 1:
-            raise InputError(f"--checkpoints.every-steps must be at least 1, got {self.every_steps}")
+        refuse_below_one(self, "every_steps", "keep_best", group="checkpoints.")
         if self.every_minutes is not None and self.every_minutes <= 0:
             raise InputError(f"--checkpoints.every-minutes must be more than 0, got {self.every_minutes}")
-        if self.keep_best < 1:
-            raise InputError(f"--checkpoints.keep-best must be at least 1, got {self.keep_best}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
     """How the ranks of a run talk; without effect for one rank. docs/scaling.md says what each switch is worth."""
 
-    static_graph: bool = False
-    """Promise that every step uses the same weights in the same order; DDP then plans its buckets once."""
     bucket_mb: float = 25.0
     """Gradients are sent in buckets of this many MiB. Smaller ones leave earlier, more of them cost more latency."""
     gradient_compression: Literal["none", "fp16", "bf16"] = "none"
     """Send gradients in 16 bits: half the bytes. bf16 keeps the range and 8 bits of the value; fp16 keeps 11 bits, but
     gradients below 6e-8 become zero unless the run's precision is float16, whose loss scale lifts them."""
-    gradient_as_bucket_view: bool = False
-    """Gradients lie in the buckets themselves: less memory by one copy of the gradients."""
     timeout: int = 600
     """Seconds that a rank waits for the others in one collective before the run fails and names rank and step. It must
     be longer than one rank may lawfully keep the others waiting, as by the longest case of a validation."""

@@ -1,7 +1,6 @@
 """`--help` on one screen: what is set every day, and which groups hold the rest; `--help GROUP` and `--help all`."""
 
 import contextlib
-import dataclasses
 import io
 import os
 import re
@@ -15,15 +14,6 @@ from storage import InputError
 WIDTH = 100  # tyro's help has one column up to here
 EVERYTHING = "all"
 TOP = "run"  # what belongs to no group
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Group:
-    """A box of the whole help: its lines as they are, and its options with their texts."""
-
-    title: str
-    lines: tuple[str, ...]
-    options: dict[str, str]
 
 
 def help_topic(arguments: Sequence[str]) -> str | None:
@@ -41,41 +31,37 @@ def show_help(print_whole: Callable[[], object], topic: str, *, seldom: Collecti
     The first screen leaves out the options `seldom` (as "--runs"). Raises InputError for a group that is not there.
     """
     whole = _capture(print_whole)
-    groups = {group.title: group for group in read_groups(whole)}
-    names = list(groups)
+    groups = read_groups(whole)
     if topic == EVERYTHING:
         console.print(whole, markup=False, highlight=False, end="")
-    elif topic in names:
-        console.print("\n".join(groups[topic].lines), markup=False, highlight=False)
+    elif topic in groups:
+        console.print("\n".join(groups[topic]), markup=False, highlight=False)
     elif topic:
-        raise InputError(f"--help {topic}: wanted {', '.join(names)} or {EVERYTHING}")
+        raise InputError(f"--help {topic}: wanted {', '.join(groups)} or {EVERYTHING}")
     else:
-        head = whole[: whole.index("╭")].rstrip()
-        console.print(head + "\n", markup=False, highlight=False)
-        _print_options(
-            {k: v for k, v in groups[TOP].options.items() if k.split(",")[0].split()[0] not in seldom}, console
-        )
-        console.print(f"\nMore flags by group: --help {' | '.join(names)}", highlight=False, markup=False)
+        console.print(whole[: whole.index("╭")].rstrip() + "\n", markup=False, highlight=False)
+        everyday = {k: v for k, v in read_options(groups[TOP]).items() if k.split(",")[0].split()[0] not in seldom}
+        _print_options(everyday, console)
+        console.print(f"\nMore flags by group: --help {' | '.join(groups)}", highlight=False, markup=False)
         console.print(f"All of them: --help {EVERYTHING}", highlight=False, markup=False)
 
 
-def read_groups(whole: str) -> list[Group]:
-    """Take tyro's help apart into its boxes."""
-    groups: list[Group] = []
-    title, lines = "", list[str]()
-    for line in whole.splitlines():
+def read_groups(whole: str) -> dict[str, list[str]]:
+    """Take tyro's help apart into its boxes: the lines of each as they are, by its title."""
+    groups: dict[str, list[str]] = {}
+    title = ""
+    for line in whole[whole.index("╭") :].splitlines():
         if line.startswith("╭"):
-            title, lines = line.strip("╭─╮ ").removesuffix("options").strip() or TOP, []
-        lines.append(line)
-        if line.startswith("╰"):
-            groups.append(Group(title=title, lines=tuple(lines), options=_read_options(lines[1:-1])))
+            title = line.strip("╭─╮ ").removesuffix("options").strip() or TOP
+        groups.setdefault(title, []).append(line)
     return groups
 
 
-def _read_options(lines: Sequence[str]) -> dict[str, str]:
+def read_options(box: Sequence[str]) -> dict[str, str]:
+    """Return the options in the lines of a box, as they are written, with their texts."""
     options: dict[str, str] = {}
     name = ""
-    for line in lines:
+    for line in box[1:-1]:
         text = line.strip("│").strip()
         if re.match(r"--?[A-Za-z]", text):  # no default that goes on below a flag, such as -30.0
             name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line

@@ -5,16 +5,10 @@ import difflib
 from collections.abc import Callable
 
 from dali_pipelines import AUGMENTATION_PRESETS, SamplingConfig
-from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, LossConfig
+from models import PYTORCH3DUNET_LOSS, UNET_PRESETS
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig, OptimiserConfig, ValidationConfig
 from storage import Frame, InputError, SplitConfig
-
-# What cs231n-3d-segmentation's networks were trained on, and how.
-CS231N_FRAME = Frame(grid="scan", drop_slices=5)
-CS231N_OPTIMISER = OptimiserConfig(
-    name="adam", learning_rate=5e-4, schedule="plateau", weight_decay=0.0, clip_norm=None, warmup_steps=0
-)
 
 
 def demo() -> TrainConfig:
@@ -26,7 +20,6 @@ def demo() -> TrainConfig:
     Two patches a rank at least: on a CPU, PyTorch computes a convolution of a single small patch four times slower.
     """
     return TrainConfig(
-        preset="demo",
         epochs=8,
         sampling=SamplingConfig(
             dimensions=3,
@@ -37,7 +30,6 @@ def demo() -> TrainConfig:
         ),
         augmentation=AUGMENTATION_PRESETS["light"],
         model=UNET_PRESETS["tiny"],
-        loss=LossConfig(),
         optimiser=OptimiserConfig(learning_rate=3e-3),
         validation=ValidationConfig(window_batch=4),
     )
@@ -50,7 +42,6 @@ def laptop() -> TrainConfig:
     cases, in 94.6 CPU-minutes (an Intel Xeon with AMX). Without bfloat16 24 epochs take as long. See docs/results.md.
     """
     return TrainConfig(
-        preset="laptop",
         epochs=48,
         splits=SplitConfig(validation_fraction=0.125, test_fraction=0.25),
         sampling=SamplingConfig(
@@ -62,7 +53,6 @@ def laptop() -> TrainConfig:
         ),
         augmentation=AUGMENTATION_PRESETS["nnunet"],
         model=UNET_PRESETS["strided"],
-        loss=LossConfig(),
         optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=50, ema_decay=0.998),
         validation=ValidationConfig(whole=True, mirror=True, every=6),
     )
@@ -74,13 +64,11 @@ def brats3d() -> TrainConfig:
     Not measured yet.
     """
     return TrainConfig(
-        preset="brats3d",
         gpu=True,
         epochs=200,
         sampling=SamplingConfig(dimensions=3, patch_shape=(128, 128, 128), global_batch_size=4, patches_per_epoch=1000),
         augmentation=AUGMENTATION_PRESETS["nnunet"],
         model=UNET_PRESETS["nnunet"],
-        loss=LossConfig(),
         optimiser=OptimiserConfig(name="sgd", learning_rate=1e-2, weight_decay=3e-5),
         validation=ValidationConfig(overlap=0.5, every=5),
     )
@@ -94,7 +82,6 @@ def g4dn() -> TrainConfig:
     """
     return dataclasses.replace(
         brats3d(),
-        preset="g4dn",
         max_failures=100,
         micro_batch_size=2,
         checkpoints=CheckpointConfig(every_minutes=5, keep_best=2),
@@ -108,12 +95,10 @@ def brats2d() -> TrainConfig:
     test cases.
     """
     return TrainConfig(
-        preset="brats2d",
         epochs=6,
         sampling=SamplingConfig(dimensions=2, patch_shape=(96, 96), global_batch_size=16, patches_per_epoch=1600),
         augmentation=AUGMENTATION_PRESETS["light"],
         model=UNET_PRESETS["tiny2d"],
-        loss=LossConfig(),
         optimiser=OptimiserConfig(learning_rate=3e-3),
         validation=ValidationConfig(window_batch=16),
     )
@@ -125,13 +110,9 @@ def cs231n3d() -> TrainConfig:
     Whole scans without five slices at each end, scaled to [0, 1]; pytorch-3dunet's UNet3D, BCEDice and Adam.
     Not measured yet; imported weights predict as they did (tests/ray_jobs/test_cs231n.py).
     """
-    return TrainConfig(
-        preset="cs231n3d",
-        gpu=True,
+    return dataclasses.replace(
+        cs231n2d(),
         ready_batches=2,  # whole scans, 80 MB each on a T4
-        epochs=10,
-        normalisation="minmax",
-        frame=CS231N_FRAME,
         sampling=SamplingConfig(
             dimensions=3,
             patch_shape=(145, 240, 240),
@@ -139,10 +120,7 @@ def cs231n3d() -> TrainConfig:
             patches_per_epoch=295,
             foreground_fraction=0.0,
         ),
-        augmentation=AUGMENTATION_PRESETS["none"],
         model=UNET_PRESETS["unet3d"],
-        loss=PYTORCH3DUNET_LOSS,
-        optimiser=CS231N_OPTIMISER,
         validation=ValidationConfig(whole=True, head_only=False, window_batch=1),
     )
 
@@ -153,30 +131,25 @@ def cs231n2d() -> TrainConfig:
     Not measured yet.
     """
     return TrainConfig(
-        preset="cs231n2d",
         gpu=True,
         epochs=10,
         normalisation="minmax",
-        frame=CS231N_FRAME,
+        frame=Frame(grid="scan", drop_slices=5),
         sampling=SamplingConfig(
             dimensions=2, patch_shape=(240, 240), global_batch_size=16, patches_per_epoch=42775, foreground_fraction=0.0
         ),
         augmentation=AUGMENTATION_PRESETS["none"],
         model=UNET_PRESETS["unet2d"],
         loss=PYTORCH3DUNET_LOSS,
-        optimiser=CS231N_OPTIMISER,
+        optimiser=OptimiserConfig(
+            name="adam", learning_rate=5e-4, schedule="plateau", weight_decay=0.0, clip_norm=None, warmup_steps=0
+        ),
         validation=ValidationConfig(whole=True, head_only=False, window_batch=16),
     )
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
-    "demo": demo,
-    "laptop": laptop,
-    "brats3d": brats3d,
-    "g4dn": g4dn,
-    "brats2d": brats2d,
-    "cs231n3d": cs231n3d,
-    "cs231n2d": cs231n2d,
+    make.__name__: make for make in (demo, laptop, brats3d, g4dn, brats2d, cs231n3d, cs231n2d)
 }
 
 
@@ -186,4 +159,4 @@ def preset(name: str) -> TrainConfig:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"--preset must be one of {', '.join(PRESETS)}, got {name!r}{hint}")
-    return PRESETS[name]()
+    return dataclasses.replace(PRESETS[name](), preset=name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ray_jobs.checkpoints.run_folder import SUMMARY
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.settings.console import open_console
@@ -64,5 +65,5 @@ def train_run(config: TrainConfig, console: Console, stop: Stop) -> dict[str, An
         **result,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    folder.write_summary(summary)
+    folder.write(SUMMARY, summary)
     return summary

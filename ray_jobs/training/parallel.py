@@ -4,6 +4,7 @@ Only gradients are shared, bucket by bucket while the backward pass still comput
 sums up over the ranks (models/rank_sums.py), so any number of ranks trains as one does.
 """
 
+import contextlib
 import threading
 import time
 import warnings
@@ -34,12 +35,7 @@ def distribute(model: nn.Module, config: ParallelConfig, *, world_size: int) -> 
         return model
     # A 1 x 1 x 1 convolution's weights lie the same in memory whatever the layout is called, and DDP minds the name.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    parallel = nn.parallel.DistributedDataParallel(
-        model,
-        bucket_cap_mb=config.bucket_mb,
-        static_graph=config.static_graph,
-        gradient_as_bucket_view=config.gradient_as_bucket_view,
-    )
+    parallel = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=config.bucket_mb)
     if config.gradient_compression != "none":
         parallel.register_comm_hook(None, make_compression_hook(COMPRESSED[config.gradient_compression]))
     return parallel
@@ -121,17 +117,12 @@ class RankWatch:
         found: dict[int, str] = {}
 
         def ask() -> None:
-            for rank in range(self._world_size):
-                if rank != self._rank and _places().check([str(rank)]):
-                    found[rank] = _places().get(str(rank)).decode()
+            with contextlib.suppress(RuntimeError):  # rank 0 is gone, and the store with it
+                for rank in range(self._world_size):
+                    if rank != self._rank and _places().check([str(rank)]):
+                        found[rank] = _places().get(str(rank)).decode()
 
-        def ask_quietly() -> None:
-            try:
-                ask()
-            except RuntimeError:
-                return  # rank 0 is gone, and the store with it
-
-        asking = threading.Thread(target=ask_quietly, name="ask-ranks", daemon=True)
+        asking = threading.Thread(target=ask, name="ask-ranks", daemon=True)
         asking.start()
         asking.join(SECONDS_FOR_THE_STORE)
         places = dict(found)

@@ -214,7 +214,4 @@ def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore
 
 def same_on_every_rank(look: Callable[[], Seen | None], session: Session) -> Seen | None:
     """Return what rank 0 sees: the ranks may look at a moment when the folder changes."""
-    seen = [look() if session.rank == 0 else None]
-    if session.world_size > 1:
-        torch.distributed.broadcast_object_list(seen, src=0)
-    return seen[0]
+    return from_every_rank(look() if session.rank == 0 else None, session)[0]

@@ -14,7 +14,7 @@ from ray_jobs.evaluation.validation import CaseImage, Evaluation, evaluate
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
-from ray_jobs.pictures.figures import save_cross_section
+from ray_jobs.pictures.figures import draw_cross_section
 from ray_jobs.training.parallel import RankWatch
 from ray_jobs.training.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.watching.advice import Setting, advise
@@ -208,7 +208,7 @@ def draw_cases(
     """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
     try:
         for image in images:
-            save_cross_section(image, thresholds, session.artifacts / f"cross_section_{image.case_id}.png")
+            draw_cross_section(image, thresholds).savefig(session.artifacts / f"cross_section_{image.case_id}.png")
     except OSError as error:
         monitor.tell(f"cross-sections are missing: {error}")
 

@@ -3,7 +3,6 @@
 import datetime
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -153,9 +152,7 @@ class TrainingProgress:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._show()

@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from ray_jobs.settings.console import figures_table
 from storage import REGIONS
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Print scores per region, throughput, and where everything lies."""
     validation, test = summary["validation"], summary["test"]
-    table = Table(title=f"run {summary['run']}")
-    for column in ("region", "threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline"):
-        table.add_column(column, justify="left" if column == "region" else "right")
+    columns = ("threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline")
+    table = figures_table(f"run {summary['run']}", "region", *columns)
     for region in (*REGIONS, "mean"):
         scores = [part and part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
         threshold = validation["threshold"].get(region)
@@ -42,10 +41,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _print_time(time: Mapping[str, Any], console: Console) -> None:
-    table = Table(title="where the time went")
-    table.add_column("part")
-    for column in ("seconds", "share"):
-        table.add_column(column, justify="right")
+    table = figures_table("where the time went", "part", "seconds", "share")
     total = sum(time["seconds"].values()) or 1.0
     for part, seconds in time["seconds"].items():
         table.add_row(part, f"{seconds:.1f}", f"{seconds / total:.1%}")

@@ -59,6 +59,8 @@ class Objects:
                         raise
                     return None
                 except BaseError as error:
+                    if "Not a directory (os error 20)" in str(error):  # a file lies where a folder would be
+                        return None
                     if attempt >= BODY_RETRIES or not broke_off(error):
                         raise
                     time.sleep(pause_before(attempt))

@@ -76,7 +76,7 @@ def test_a_half_finished_run_goes_on(made: Path, command) -> None:
 @pytest.mark.processes
 def test_a_half_finished_search_goes_on(made: Path, command) -> None:
     search = made / "runs" / "search"
-    assert b"ray_jobs.searching.scheduler" in (search / "tuner.pkl").read_bytes()
+    assert b"ray_jobs.search_scheduler" in (search / "tuner.pkl").read_bytes()
     with pytest.raises(ModuleNotFoundError, match="search_scheduler"):
         pickle.loads(b"cray_jobs.search_scheduler\nRememberingASHA\n.")
     first = json.loads((search / "asha.reports").read_text())["reports"]

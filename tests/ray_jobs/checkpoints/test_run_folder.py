@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from storage import InputError
 
 
@@ -13,7 +13,7 @@ def test_a_new_run_is_claimed_and_a_finished_one_returns_its_summary(tmp_path: P
     assert not (tmp_path / "one").exists()
     assert folder.claim({"epochs": 3}) is None
     assert folder.claim({"epochs": 3}) is None  # unfinished: it resumes
-    folder.write_summary({"run": "one"})
+    folder.write(SUMMARY, {"run": "one"})
     assert RunFolder(str(tmp_path), "one").claim({"epochs": 3}) == {"run": "one"}
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["config.json", "summary.json"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from ray_jobs import predict
 from ray_jobs.settings.command import parse_training
-from ray_jobs.settings.help_screen import read_groups
+from ray_jobs.settings.help_screen import read_groups, read_options
 from storage import InputError
 
 LINES_OF_A_SCREEN = 48
@@ -75,7 +75,7 @@ def test_everything_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_flag_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     groups = read_groups(ask(capsys, "--help", "all"))
-    options = {name: text for group in groups for name, text in group.options.items()}
+    options = {name: text for box in groups.values() for name, text in read_options(box).items()}
     assert len(options) > 80
     assert [name for name, text in options.items() if not text.partition("(default:")[0].strip()] == []
 

@@ -68,3 +68,34 @@ def test_a_command_that_is_cut_off_ends_with_the_signals_status(
 
     assert run_command(main) == 143
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [(StoppedBySignalError(143), 143, "cut off; "), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_a_signal_that_c_code_covered_ends_a_command_as_any_other(
+    raised: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert.py"])
+
+    def main(_arguments: object) -> int:
+        try:
+            raise RuntimeError("a task") from SystemError("returned a result with an exception set")
+        except RuntimeError as error:
+            error.__cause__.__cause__ = raised  # type: ignore[union-attr]
+            raise
+
+    assert run_command(main) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+
+
+def test_another_error_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert.py"])
+
+    def main(_arguments: object) -> int:
+        raise ZeroDivisionError("our own")
+
+    with pytest.raises(ZeroDivisionError, match="our own"):
+        run_command(main)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from models import StepResult
 from ray_jobs.on_ray.session import LocalSession
-from ray_jobs.watching import monitoring
+from ray_jobs.watching import monitoring, pace
 from ray_jobs.watching.monitoring import Monitor
 from ray_jobs.watching.step_clock import StepClock
 
@@ -129,7 +129,7 @@ def test_a_resumed_run_takes_back_the_events_after_its_checkpoint(tmp_path: Path
 
 def test_speed_counts_the_steps_of_this_start_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     loader: Any = Position(step=4)
     with monitor_in(tmp_path, loader) as monitor:
         monitor.load_state_dict({"losses": [0.5] * 4, "learning_rate": 0.1})
@@ -145,7 +145,7 @@ def test_a_run_stopped_before_a_validation_knows_its_speed_and_shows_the_epoch_o
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0], time_ns=lambda: int(1e9 * now[0]))
-    monkeypatch.setattr(monitoring, "time", clock)
+    monkeypatch.setattr(pace, "time", clock)
     lost: Any = Position()
     with monitor_in(tmp_path, lost) as monitor:
         take_steps(monitor, lost)
