@@ -19,7 +19,6 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "inference": settings.InferenceBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "threshold-search": settings.ThresholdSearchBenchmark,
-    "resume": settings.ResumeBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

@@ -148,14 +148,6 @@ class ThresholdSearchBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeBenchmark(Recorded):
-    """Measure what a run loses that is killed in mid-epoch and started again, beside a run left alone."""
-
-    every_steps: tuple[int, ...] = (1, 5, 20)
-    """Steps between checkpoints: a row for each."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show: parity of the graphs, a short training, throughput."""
 

@@ -40,7 +40,9 @@ def test_each_benchmark_says_what_it_measures(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("arguments", [["--help"], ["train-step", "--help"], ["trainstep"], ["resume", "--stpes", "1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train-step", "--help"], ["trainstep"], ["train-step", "--bacth", "1"]]
+)
 def test_help_and_typing_errors_are_answered_at_once(arguments: Sequence[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
