@@ -84,7 +84,7 @@ def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
             inference=InferenceConfig(),
             convention=BRATS_124,
             probabilities=False,
-            figures=True,
+            figures=isinstance(source, FolderInput),
         )
         predicted.append(MakePredictor(plan=prediction, use_gpu=False)()(splits.test[0]).files)
     named = SEGMENTATION.format(case_id=splits.test[0])
