@@ -17,7 +17,8 @@ from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
 from dali_pipelines.intensity import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
-from storage.cases.frame import Frame, FramedCase
+from storage.cases.frame import Frame
+from storage.cases.info import CaseInfo
 from storage.errors import InputError
 
 # Further streams of random numbers of an epoch, set apart from the samples' own by their length.
@@ -95,7 +96,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        cases: Sequence[FramedCase],
+        cases: Sequence[CaseInfo],
         foreground: Callable[[str], Coordinates],
         coefficients: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
         *,
@@ -171,7 +172,7 @@ class PatchSampler:
         rng = np.random.default_rng([self.sampling.seed, epoch, index, attempt])
         return self._case(rng, epoch, index, attempt).case_id
 
-    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> FramedCase:
+    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> CaseInfo:
         """Cases come in a shuffled order, each once before any comes again. Must draw first."""
         count = len(self._cases)
         spare = int(rng.integers(count))

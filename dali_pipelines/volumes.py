@@ -21,6 +21,7 @@ from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, dec
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
+from storage.cases.patch import cut_patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +125,9 @@ def _compute_volumes(
     for info, (scale, offset) in zip(infos, coefficients, strict=True):
         try:
             origin, shape = frame.box(info)
-            whole = shape == info.shape and not any(origin)
-            arrays = cache.read_case(info.case_id) if whole else cache.read_patch(info.case_id, origin, shape)
+            arrays = cache.read_case(info.case_id)
+            if shape != info.shape or any(origin):
+                arrays = cut_patch(arrays, origin, shape)
         except Exception as error:
             failure = CaseReadError(
                 f"case {info.case_id} could not be read: {type(error).__name__}: {error}; verify the store"

@@ -91,14 +91,6 @@ class CaseInfo:
     format_version: int = FORMAT_VERSION
     digest: str = field(default="")
 
-    @property
-    def stored_affine(self) -> Affine:
-        """The affine of the stored array: voxel (x, y, z) of the crop to millimetres."""
-        corner = np.array([self.bbox[2][0], self.bbox[1][0], self.bbox[0][0], 1.0])
-        affine = np.asarray(self.affine)
-        affine[:3, 3] = (affine @ corner)[:3]
-        return as_affine(affine)
-
     def sealed(self) -> "CaseInfo":
         """The same record with its digest filled in."""
         return dataclasses.replace(self, digest=digest_of(self.to_attributes()))

@@ -23,8 +23,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from storage.cases.info import CaseArrays, CaseInfo, Shape
-from storage.cases.patch import cut_patch
+from storage.cases.info import CaseArrays, CaseInfo
 from storage.errors import CorruptStoreError, InputError
 from storage.store.cohort_store import CohortStore
 
@@ -84,10 +83,6 @@ class DecodedCaseCache:
         if arrays is None:
             raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
         return arrays
-
-    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
-        """The patch of `shape` at `origin` (z y x), copied; voxels outside the stored box are 0."""
-        return cut_patch(self.read_case(case_id), origin, shape)
 
     def _find(self, path: Path, info: CaseInfo) -> CaseArrays | None:
         """The mapped case, or None when it is not (or no longer, or not soundly) in the folder."""

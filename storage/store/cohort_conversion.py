@@ -16,8 +16,7 @@ from storage.scans.case import Case
 from storage.scans.label_detection import detect_convention
 from storage.scans.nifti import file_digest
 from storage.store.case_conversion import convert_case
-from storage.store.cohort_store import CohortStore, case_key
-from storage.store.index import ROOT_KEY
+from storage.store.cohort_store import CohortStore
 
 REPORT_KEY = "report.json"
 
@@ -137,16 +136,10 @@ def finish_conversion(store: CohortStore, earlier: Iterable[str]) -> list[Refusa
                 remedy="keep one of the two folders, so that no scan is in training and in test",
             )
         )
-        remove_case(store, case_id)
+        store.remove_case(case_id)
         del committed[case_id]
     store.rebuild_index(committed)
     return refused
-
-
-def remove_case(store: CohortStore, case_id: str) -> None:
-    """Uncommit a case, then remove its arrays."""
-    store.objects.delete(case_key(case_id, ROOT_KEY))
-    store.objects.delete_folder(case_key(case_id))
 
 
 def _same_sources(case: Case, info: CaseInfo) -> bool:

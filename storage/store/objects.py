@@ -129,39 +129,29 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(_explain_os(uri, error)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise InputError(
-            f"no access to {uri}: {_first_line(error)}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and "
+    except (OSError, BaseError) as error:
+        raise InputError(_explain(uri, error)) from error
+
+
+def _explain(uri: str, error: Exception) -> str:
+    text, first_line = str(error), _first_line(error)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return (
+            f"no access to {uri}: {first_line}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and "
             f"AWS_SESSION_TOKEN) or the folder's permissions"
-        ) from error
-    except BaseError as error:
-        raise InputError(_explain_object_store(uri, error)) from error
-
-
-def _explain_os(uri: str, error: OSError) -> str:
-    if error.errno == errno.ENOSPC or "No space left" in str(error):
-        return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
-    if "NoSuchBucket" in str(error):
-        return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
-    if isinstance(error, PermissionError):
-        return f"no permission at {uri} ({_first_line(error)}); give this user read and write permission"
-    return f"cannot use {uri}: {_first_line(error)}"
-
-
-def _explain_object_store(uri: str, error: BaseError) -> str:
-    text = str(error)
-    if "No space left" in text or "os error 28" in text:
+        )
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "os error 28" in text:
         return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
     if "NoSuchBucket" in text:
         return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
-    if "ermission denied" in text:
+    if isinstance(error, PermissionError):
+        return f"no permission at {uri} ({first_line}); give this user read and write permission"
+    if "ermission denied" in text and isinstance(error, BaseError):
         return f"no permission at {uri}; give this user read and write permission"
-    if not uri.startswith("s3://"):
-        return f"cannot use {uri}: {_first_line(error)}"
+    if isinstance(error, OSError) or not uri.startswith("s3://"):
+        return f"cannot use {uri}: {first_line}"
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "the default endpoint")
-    return f"cannot reach {uri} through {endpoint}: {_first_line(error)}; check the endpoint and the network"
+    return f"cannot reach {uri} through {endpoint}: {first_line}; check the endpoint and the network"
 
 
 def _first_line(error: Exception) -> str:
