@@ -13,7 +13,7 @@ from pathlib import Path
 from storage.errors import InputError, Refusal
 from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.scans.case import Case, CaseSearch, Naming
-from storage.scans.decathlon import DATASET_FILE, find_msd_cases, is_msd_folder
+from storage.scans.decathlon import find_msd_cases, is_msd_folder
 from storage.scans.naming import LABEL_SUFFIXES, ParsedName, is_nifti_name, nifti_stem, parse_name, subject_of
 
 _GRADE_FOLDERS = ("HGG", "LGG")
@@ -250,6 +250,3 @@ def _read_grades(root: Path) -> dict[str, str]:
                     if grade in _GRADE_FOLDERS:
                         grades |= {name: grade for name in row.values() if name and name.upper() != grade}
     return grades
-
-
-__all__ = ["DATASET_FILE", "find_cases"]

@@ -104,8 +104,9 @@ class DecodedCaseCache:
         return mapped.arrays
 
     def _fill(self, path: Path, info: CaseInfo) -> CaseArrays | None:
-        partial = self._reserve(path, _file_bytes(info))
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
+            self._reserve(path, partial, _file_bytes(info))
             # read_case compares the decoded voxels with the digests of the case's record.
             image_MDHW, label_DHW = self.store.read_case(info.case_id)
             with partial.open("r+b") as file:
@@ -120,31 +121,24 @@ class DecodedCaseCache:
                 partial.rename(path)
                 return self._find(path, info)  # nor evict it before it is mapped
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise _explain(error, self.folder) from error
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)  # there only if something failed
 
-    def _reserve(self, path: Path, size: int) -> Path:
+    def _reserve(self, path: Path, partial: Path, size: int) -> None:
         """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes.
 
         The caller holds the case's lock, so a partial file of this case is a dead process's.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         for leftover in self.folder.glob(f"{glob.escape(path.name)}.*{_PARTIAL}"):
             leftover.unlink(missing_ok=True)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             with self._locked("folder.lock"):
                 if self._make_room(size):
-                    try:
-                        with partial.open("xb") as file:
-                            os.posix_fallocate(file.fileno(), 0, size)
-                    except OSError as error:
-                        partial.unlink(missing_ok=True)
-                        raise _explain(error, self.folder) from error
-                    return partial
+                    with partial.open("xb") as file:
+                        os.posix_fallocate(file.fileno(), 0, size)
+                    return
             if time.monotonic() > deadline:
                 raise InputError(
                     f"wanted {size} bytes in the cache {self.folder}, others fill all of its {self.max_bytes}; "

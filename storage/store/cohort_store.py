@@ -156,9 +156,8 @@ class CohortStore:
         self._infos.clear()
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
-        from storage.store.strict_reader import (
-            open_array,  # zarr takes half a second, which opening a store need not
-        )
+        # Here: importing zarr takes half a second, which opening a store need not.
+        from storage.store.strict_reader import open_array
 
         path = case_key(case_id, name)
         if path not in self._arrays:

@@ -59,9 +59,7 @@ class Objects:
                         raise
                     return None
                 except BaseError as error:
-                    if attempt >= BODY_RETRIES or not broke_off(error):
-                        raise
-                    time.sleep(pause_before(attempt))
+                    time.sleep(pause_before_retry(error, attempt))
         raise AssertionError("the loop returns or raises")
 
     def get_many(self, keys: list[str]) -> list[bytes | None]:
@@ -111,14 +109,14 @@ class Objects:
             return not any(True for _ in obstore.list(self.backend, chunk_size=1))
 
 
-def broke_off(error: BaseError) -> bool:
-    """Whether the connection was lost in the middle of an answer, which obstore itself does not retry."""
+def pause_before_retry(error: BaseError, attempt: int) -> float:
+    """Seconds to wait where the connection was lost in the middle of an answer, which obstore itself does not retry.
+
+    Raises the error where it is another one, or after BODY_RETRIES attempts.
+    """
     text = str(error)
-    return "kind: Body" in text or "Interrupted" in text or "IncompleteBody" in text
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds to wait before the next attempt."""
+    if attempt >= BODY_RETRIES or not ("kind: Body" in text or "Interrupted" in text or "IncompleteBody" in text):
+        raise error
     return float(min(0.1 * 2**attempt, 5.0))
 
 
