@@ -1,4 +1,4 @@
-"""Scores of one case's segmentation, per region, and their mean over cases.
+"""Scores of one case's segmentation, per region.
 
 Conventions for empty regions (BraTS): empty in truth and prediction scores 1 (HD95: 0 mm); empty in one of them 0
 (HD95: 374 mm). Sensitivity without a positive voxel and precision without a predicted one are 1 where
@@ -6,9 +6,8 @@ the other mask is empty as well and 0 where it isn't.
 Letters in names: R region, D H W voxels z y x.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,30 +68,6 @@ def score_case(
         lesion_dice=tuple(score.dice for score in lesions),
         lesion_hd95=tuple(score.hd95 for score in lesions),
     )
-
-
-def mean_over_cases(scores: Iterable[Mapping[str, CaseScores]]) -> CaseScores:
-    """The mean of each score over cases, from any number of workers' {case_id: scores}; each case counts once.
-
-    A case that two workers scored (a sampler padded its list) must have equal scores, or ValueError says which.
-    The order of workers and cases doesn't matter. A score that some case lacks is None.
-    """
-    by_case: dict[str, CaseScores] = {}
-    for part in scores:
-        for case_id, score in part.items():
-            if by_case.setdefault(case_id, score) != score:
-                raise ValueError(
-                    f"case {case_id} was scored twice with different results; give each case to one worker only"
-                )
-    if not by_case:
-        raise ValueError("no case was scored, so there is no mean; check the split")
-    means: dict[str, tuple[float, ...] | None] = {}
-    for field in fields(CaseScores):
-        values = [getattr(score, field.name) for score in by_case.values()]
-        complete = all(value is not None for value in values)
-        # fsum: the exact sum rounded once, whatever the order.
-        means[field.name] = tuple(math.fsum(v) / len(v) for v in zip(*values, strict=True)) if complete else None
-    return CaseScores(**means)  # type: ignore[arg-type]
 
 
 def _numbers(values_R: Tensor) -> tuple[float, ...]:

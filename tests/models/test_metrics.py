@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import CaseScores, mean_over_cases, score_case, score_overlap
+from models import CaseScores, score_case, score_overlap
 from models.distances import WORST_DISTANCE_MM
 
 
@@ -38,27 +38,6 @@ def test_empty_regions_follow_the_documented_convention() -> None:
     assert score_case(empty, full) == replace(nothing, lesion_dice=(1.0,), lesion_hd95=(0.0,))
 
 
-def _score(value: float, hd95: float | None = None) -> CaseScores:
-    distances = None if hd95 is None else (hd95,)
-    return CaseScores(iou=(value,), dice=(value,), sensitivity=(value,), precision=(value,), hd95=distances)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
-def test_the_mean_is_the_same_for_any_number_of_workers(world_size: int) -> None:
-    cases = {f"case{index}": _score(0.1 * index, 7.0 * index) for index in range(7)}
-    workers = [dict(list(cases.items())[rank::world_size]) for rank in range(world_size)]
-    # A sampler that pads its list to equal lengths hands some cases to two workers.
-    workers[-1]["case0"] = cases["case0"]
-    assert mean_over_cases(workers) == mean_over_cases([cases])
-    assert mean_over_cases(workers).iou == pytest.approx((0.3,))
-    assert mean_over_cases(workers).hd95 == pytest.approx((21.0,))
-
-
-def test_means_that_would_lie_are_refused() -> None:
-    with pytest.raises(ValueError, match="case a was scored twice with different results"):
-        mean_over_cases([{"a": _score(0.1)}, {"a": _score(0.2)}])
-    with pytest.raises(ValueError, match="no case was scored"):
-        mean_over_cases([{}, {}])
+def test_masks_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masks of one shape, got \(1, 2\) and \(1, 3\)"):
         score_overlap(torch.zeros(1, 2), torch.zeros(1, 3))
-    assert mean_over_cases([{"a": _score(0.1, 1.0), "b": _score(0.2)}]).hd95 is None
