@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
-from dali_pipelines.intensity import Parameters, draw_intensities
+from dali_pipelines.intensity_draws import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
 from storage.cases.frame import Frame
 from storage.cases.info import CaseInfo

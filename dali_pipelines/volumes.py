@@ -79,14 +79,12 @@ class VolumeLoader:
         self._frame = frame or Frame()
         self._infos = tuple(cache.info(case_id) for case_id in case_ids)
         self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
-        dtype = stored_dtype(self._infos)
-        self._dtype = dtype
         self._graph = GraphConfig(
             augmentation=NONE,
             size=(1, 1, 1),  # of no account: nothing here resamples
             batch_size=1,
             modalities=len(self._infos[0].modalities) if self._infos else 1,
-            integers=dtype is np.int16,
+            integers=stored_dtype(self._infos) is np.int16,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,
@@ -96,7 +94,7 @@ class VolumeLoader:
         return len(self._infos)
 
     def __iter__(self) -> Iterator[Volume]:
-        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph, self._dtype)
+        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph)
         feed = RunAhead(volumes, ready=1, name="volume-feed")
         end = weakref.finalize(self, feed.stop)
         try:
@@ -118,7 +116,6 @@ def _compute_volumes(
     coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
     frame: Frame,
     config: GraphConfig,
-    dtype: type[np.int16] | type[np.float32],
 ) -> Generator[Volume | BadVolume, None, None]:
     """The cases one by one; runs in the feed's thread, which reads a case while the one before is being used."""
     pipeline = build_volume_pipeline(config)
@@ -135,7 +132,7 @@ def _compute_volumes(
             failure.__cause__ = error
             yield BadVolume(case_id=info.case_id, error=failure, is_of_the_case=is_of_the_case(error))
             continue
-        image = np.ascontiguousarray(arrays.image_MDHW, dtype)
+        image = np.ascontiguousarray(arrays.image_MDHW, np.int16 if config.integers else np.float32)
         label = arrays.label_DHW
         block = np.zeros(shape, np.uint8) if label is None else np.ascontiguousarray(label)
         pipeline.feed_input("normalise_scale", [scale])
