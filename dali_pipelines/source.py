@@ -106,7 +106,7 @@ class SampleReader:
         return image, label, buffer
 
 
-def is_of_the_case(error: Exception) -> bool:
+def is_of_the_case(error: BaseException | None) -> bool:
     """Whether other cases may fare better: a full disk or a cache too small is nobody's bad case."""
     return isinstance(error, CorruptStoreError) or not isinstance(error, InputError)
 

@@ -35,11 +35,9 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class BadVolume:
-    """A case that could not be read; `is_of_the_case`: others may fare better."""
+    """A case that could not be read: the error as a value, so that the thread which met it goes on with the others."""
 
-    case_id: str
     error: CaseReadError
-    is_of_the_case: bool
 
 
 def build_volume_pipeline(config: GraphConfig) -> Any:
@@ -98,14 +96,14 @@ class VolumeLoader:
         feed = RunAhead(volumes, ready=1, name="volume-feed")
         end = weakref.finalize(self, feed.stop)
         try:
-            for _ in self._infos:
+            for info in self._infos:
                 volume = feed.next()
                 if isinstance(volume, Volume):
                     yield volume
-                elif self._on_bad_case == "raise" or not volume.is_of_the_case:
+                elif self._on_bad_case == "raise" or not is_of_the_case(volume.error.__cause__):
                     raise volume.error
                 else:
-                    self.bad_cases[volume.case_id] = str(volume.error)
+                    self.bad_cases[info.case_id] = str(volume.error)
         finally:
             end()
 
@@ -130,7 +128,7 @@ def _compute_volumes(
                 f"case {info.case_id} could not be read: {type(error).__name__}: {error}; verify the store"
             )
             failure.__cause__ = error
-            yield BadVolume(case_id=info.case_id, error=failure, is_of_the_case=is_of_the_case(error))
+            yield BadVolume(error=failure)
             continue
         image = np.ascontiguousarray(arrays.image_MDHW, np.int16 if config.integers else np.float32)
         label = arrays.label_DHW

@@ -106,11 +106,8 @@ class CaseInfo:
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "CaseInfo":
         """The inverse of `to_attributes`; raises KeyError, TypeError or ValueError for anything else."""
         values = {name: _frozen(value) for name, value in attributes.items()}
-        values["sources"] = {name: SourceFile(**value) for name, value in attributes["sources"].items()}
-        values["arrays"] = {
-            name: ArrayRecord(**{key: _frozen(item) for key, item in value.items()})
-            for name, value in attributes["arrays"].items()
-        }
+        values["sources"] = {name: SourceFile(**value) for name, value in values["sources"].items()}
+        values["arrays"] = {name: ArrayRecord(**value) for name, value in values["arrays"].items()}
         return cls(**values)
 
 

@@ -114,8 +114,7 @@ def as_labels(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _read_bytes(path: Path) -> tuple[bytes, int]:
     try:
-        with path.open("rb") as file:
-            raw = file.read()
+        raw = path.read_bytes()
         mtime_ns = path.stat().st_mtime_ns
     except PermissionError:
         raise NiftiError("no permission to read the file", "give this user read permission on it") from None

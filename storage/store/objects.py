@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,8 @@ class Objects:
             if create and (self.folder.is_dir() or not self.folder.exists()):
                 self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.is_dir():
-                wanted = "folder" if create else "store"
-                raise InputError(f"wanted a {wanted} at {self.uri}, found {_what_is(self.folder)}; check the path")
+                wanted, found = "folder" if create else "store", "a file" if self.folder.exists() else "nothing"
+                raise InputError(f"wanted a {wanted} at {self.uri}, found {found}; check the path")
             self.backend = LocalStore(prefix=self.folder)
 
     def get(self, key: str) -> bytes | None:
@@ -74,11 +74,8 @@ class Objects:
 
     def delete(self, key: str) -> None:
         """Remove one object; fine when there is none."""
-        with explained(self.uri):
-            try:
-                obstore.delete(self.backend, key)
-            except FileNotFoundError:
-                return
+        with explained(self.uri), suppress(FileNotFoundError):
+            obstore.delete(self.backend, key)
 
     def delete_folder(self, key: str) -> None:
         """Remove every object below `key`, and what a killed writer left there."""
@@ -169,10 +166,6 @@ def parse_uri(uri: str | Path) -> tuple[str, Path | None]:
         raise InputError(f"wanted a path or an s3:// URL, got {text}")
     folder = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() would rewrite links in messages
     return str(folder), folder
-
-
-def _what_is(folder: Path) -> str:
-    return "a file" if folder.exists() else "nothing"
 
 
 def _open_s3(uri: str) -> S3Store:

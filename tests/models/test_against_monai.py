@@ -12,7 +12,6 @@ from models import (
     LossConfig,
     build_unet,
     score_case,
-    score_overlap,
     sliding_window_probabilities,
 )
 
@@ -90,7 +89,7 @@ def test_case_scores_equal_monais(seed: int, spacing: tuple[float, float, float]
 
 def test_both_empty_scores_one_where_monai_gives_nan_unless_told() -> None:
     empty = torch.zeros(1, 4, 4, 4)
-    assert score_overlap(empty, empty).dice == (1.0,)
+    assert score_case(empty, empty).dice == (1.0,)
     assert compute_dice(empty[None], empty[None], ignore_empty=False).item() == 1.0
 
 
