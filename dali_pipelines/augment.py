@@ -10,7 +10,7 @@ from typing import Any
 
 from nvidia.dali import fn, math, types
 
-from storage.labels.conventions import REGION_LABELS, REGIONS
+from storage.labels.regions import REGION_LABELS, REGIONS
 
 Node = Any
 
