@@ -101,13 +101,6 @@ def normalise(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
     return augment.normalise(image, scale, offset, modalities=config.modalities, integers=config.integers)
 
 
-def declare_noise_bank(config: GraphConfig) -> Node:
-    """The fixed Gaussian bank; on a GPU it lies there once and is fed without a copy."""
-    device = "gpu" if config.on_gpu else "cpu"
-    layout = f"C{config.spatial}"
-    return fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
-
-
 def change_geometry(image: Node, label: Node, given: dict[str, Node], config: GraphConfig) -> tuple[Node, Node]:
     """Rotation, scale and mirror: one resampling for the samples that need it, else a reversal of axes."""
     size, spatial = config.size, config.spatial
@@ -128,7 +121,9 @@ def change_intensities(image: Node, given: dict[str, Node], config: GraphConfig)
     size, spatial, modalities, chosen = config.size, config.spatial, config.modalities, config.augmentation
     # The left side of each `and` is settled when the graph is built, the right side for each sample.
     if chosen.noise_probability:
-        bank = declare_noise_bank(config)
+        # On a GPU the bank lies there once and is fed without a copy.
+        device, layout = "gpu" if config.on_gpu else "cpu", f"C{spatial}"
+        bank = fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
         if given["noise_on"]:
             sigma, anchor, axes = given["noise_sigma"], given["noise_anchor"], given["noise_mirror"]
             image = augment.noise(image, bank, sigma, anchor, axes, (modalities, *size), spatial)

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ class CaseInfo:
     notes: tuple[str, ...] = ()
     source_header: str = ""
     format_version: int = FORMAT_VERSION
-    digest: str = field(default="")
+    digest: str = ""
 
     def sealed(self) -> "CaseInfo":
         """The same record with its digest filled in."""

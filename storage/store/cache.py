@@ -70,18 +70,13 @@ class DecodedCaseCache:
         info = self.store.info(case_id)
         path = self.folder / f"{case_id}-{info.digest[:16]}{_SUFFIX}"
         arrays = self._find(path, info)
-        if arrays is not None:
-            self.hits += 1
-            return arrays
-        with self._locked(f"{path.name}.lock"):  # a second rank waits here while the first streams the case
-            arrays = self._find(path, info)
-            if arrays is not None:
-                self.hits += 1
-                return arrays
-            self.misses += 1
-            arrays = self._fill(path, info)
         if arrays is None:
-            raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
+            with self._locked(f"{path.name}.lock"):  # a second rank waits here while the first streams the case
+                arrays = self._find(path, info)
+                if arrays is None:
+                    self.misses += 1
+                    return self._fill(path, info)
+        self.hits += 1
         return arrays
 
     def _find(self, path: Path, info: CaseInfo) -> CaseArrays | None:
@@ -103,7 +98,7 @@ class DecodedCaseCache:
             os.utime(path)
         return mapped.arrays
 
-    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays | None:
+    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays:
         partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
             self._reserve(path, partial, _file_bytes(info))
@@ -119,11 +114,14 @@ class DecodedCaseCache:
                 file.write(crc.to_bytes(_CRC_BYTES, "little"))
             with self._locked("folder.lock"):  # whoever makes room must not meet it between its two names
                 partial.rename(path)
-                return self._find(path, info)  # nor evict it before it is mapped
+                arrays = self._find(path, info)  # nor evict it before it is mapped
         except OSError as error:
             raise _explain(error, self.folder) from error
         finally:
             partial.unlink(missing_ok=True)  # there only if something failed
+        if arrays is None:
+            raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
+        return arrays
 
     def _reserve(self, path: Path, partial: Path, size: int) -> None:
         """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes.

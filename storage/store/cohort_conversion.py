@@ -5,7 +5,7 @@ calls `finish_conversion`. Only the driver writes the index.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class ConversionReport:
     skipped: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    seconds: float = field(default=0.0)
+    seconds: float = 0.0
 
     def to_json(self) -> bytes:
         """The report as report.json holds it."""
@@ -62,10 +62,9 @@ def choose_convention(
     Raises UnknownLabelsError when it cannot be told, or when new cases show that a value means something else than it
     does in the store that they are to join.
     """
-    if told is not None:
-        return told
-    if stated is not None:
-        return stated
+    said = told or stated
+    if said is not None:
+        return said
     if stored is None:
         return detect_convention(new_cases, values_by_case)
     try:
