@@ -26,11 +26,11 @@ from benchmarks.report import report
 from benchmarks.settings import TrainStepBenchmark
 from models import (
     Execution,
+    Loss,
     LossConfig,
     OptimiserStep,
     Precision,
     UNetConfig,
-    build_loss,
     build_unet,
     choose_precision,
 )
@@ -136,7 +136,7 @@ def make_step(
     network: nn.Module, optimiser: torch.optim.Optimizer, precision: Precision, device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Forward, loss, backward and update for an image and its regions; gives the loss, still on the device."""
-    loss_of = build_loss(LossConfig())
+    loss_of = Loss(LossConfig())
     take = OptimiserStep(network, optimiser, precision, device=device)
 
     def step(image_BMDHW: Tensor, regions_BRDHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One small DALI function per augmentation, called inside the graph of patches.py.
+"""One small DALI function per augmentation, called inside the graph of graph.py.
 
 Every function is a pure function of its inputs: the random numbers are drawn in sampling.py. `image` is float32 with
 the modalities first, (M, D, H, W) or (M, H, W); `spatial` names its voxel axes, "DHW" or "HW". `if` on a graph value
@@ -10,7 +10,7 @@ from typing import Any
 
 from nvidia.dali import fn, math, types
 
-from storage.labels.conventions import REGION_LABELS, REGIONS
+from storage.labels.regions import REGION_LABELS, REGIONS
 
 Node = Any
 
@@ -29,28 +29,23 @@ def normalise(image: Node, scale: Node, offset: Node, *, modalities: int, intege
     return fn.stack(*[(image[m] * scale[m] + offset[m]) * mask for m in range(modalities)], axis=0, axis_name="C")
 
 
-def warp_image(image: Node, matrix: Node, size: tuple[int, ...], spatial: str) -> Node:
-    """Rotation, scale and mirror in one linear interpolation; 0 from outside. `matrix`: geometry.dali_matrix."""
-    return _warp(image, matrix, size, spatial, types.INTERP_LINEAR)
+def warp(block: Node, matrix: Node, size: tuple[int, ...], spatial: str, interpolation: Any) -> Node:
+    """Rotation, scale and mirror in one interpolation; 0 from outside. `matrix`: geometry.dali_matrix."""
+    # DALI warps channels-last only. Taken as frames of one channel each, modalities need no transposition.
+    frames = fn.expand_dims(fn.reshape(block, layout=f"F{spatial}"), axes=[len(size) + 1], new_axis_names="C")
+    warped = fn.warp_affine(frames, matrix=matrix, size=size, fill_value=0, interp_type=interpolation)
+    return fn.reshape(fn.squeeze(warped, axes=[len(size) + 1]), layout=f"C{spatial}")
 
 
-def warp_label(label: Node, matrix: Node, size: tuple[int, ...], spatial: str) -> Node:
-    """The image's map, on labels (1, D, H, W): nearest neighbour."""
-    return _warp(label, matrix, size, spatial, types.INTERP_NN)
-
-
-def zoom_image(image: Node, start: Node, end: Node, size: tuple[int, ...], spatial: str) -> Node:
+def zoom(block: Node, start: Node, end: Node, size: tuple[int, ...], spatial: str, interpolation: Any) -> Node:
     """Scale and mirror without rotation: each axis on its own, a tenth of a warp's work on a CPU.
 
     Shows the box from `start` to `end` (continuous places, z y x; end before start mirrors). Beyond its border the
-    block repeats its outermost voxels, so a box that passes the case's border needs a block with one zero all round.
+    block repeats its outermost voxels, so a box that passes the case's border needs a block with one zero all round;
+    for the nearest neighbour its rows must reach as far as the box (needed_box).
     """
-    return _zoom(image, start, end, size, spatial, types.INTERP_LINEAR)
-
-
-def zoom_label(label: Node, start: Node, end: Node, size: tuple[int, ...], spatial: str) -> Node:
-    """The image's map, on labels (1, D, H, W): nearest neighbour. Rows must reach as far as the box: needed_box."""
-    return _zoom(label, start, end, size, spatial, types.INTERP_NN)
+    block = fn.reshape(block, layout=f"C{spatial}")
+    return fn.resize(block, roi_start=start, roi_end=end, size=size, interp_type=interpolation, antialias=False)
 
 
 def mirror(block: Node, axes: Node, spatial: str) -> Node:
@@ -131,18 +126,6 @@ def regions(label: Node) -> Node:
         labels = list(REGION_LABELS[region])
         masks.append(fn.lookup_table(label, keys=labels, values=[1.0] * len(labels), dtype=types.UINT8))
     return fn.cat(*masks, axis=0)
-
-
-def _warp(block: Node, matrix: Node, size: tuple[int, ...], spatial: str, interpolation: Any) -> Node:
-    # DALI warps channels-last only. Taken as frames of one channel each, modalities need no transposition.
-    frames = fn.expand_dims(fn.reshape(block, layout=f"F{spatial}"), axes=[len(size) + 1], new_axis_names="C")
-    warped = fn.warp_affine(frames, matrix=matrix, size=size, fill_value=0, interp_type=interpolation)
-    return fn.reshape(fn.squeeze(warped, axes=[len(size) + 1]), layout=f"C{spatial}")
-
-
-def _zoom(block: Node, start: Node, end: Node, size: tuple[int, ...], spatial: str, interpolation: Any) -> Node:
-    block = fn.reshape(block, layout=f"C{spatial}")
-    return fn.resize(block, roi_start=start, roi_end=end, size=size, interp_type=interpolation, antialias=False)
 
 
 def _per_modality(values: Node, spatial: str) -> Node:

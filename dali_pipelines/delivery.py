@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dali_pipelines.graph import NOISE_BANK, GraphConfig, parameter_inputs
+from dali_pipelines.graph import NOISE_BANK, GraphConfig, build_patch_pipeline, parameter_inputs
 from dali_pipelines.noise_bank import make_noise_bank
-from dali_pipelines.patches import build_patch_pipeline
 from dali_pipelines.sampling import PatchPlan
 from dali_pipelines.source import Replacement, Sample
 

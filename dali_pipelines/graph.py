@@ -1,12 +1,12 @@
-"""The training graph in parts: its configuration, its inputs by name, and the order of the augmentations.
+"""The training graph: stored patches or slices in, augmented batches out, on the CPU or on one GPU.
 
-M modalities, R regions, D H W voxels z, y, x.
+M modalities, R regions, D H W voxels z, y, x; slices have no D.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from nvidia.dali import fn, types
+from nvidia.dali import fn, pipeline_def, types
 
 from dali_pipelines import augment
 from dali_pipelines.augmentation import AugmentationConfig
@@ -17,16 +17,19 @@ NOISE_BANK = "noise_bank"
 
 # Rank of each small input; the values are PatchPlan.parameters of the same name.
 NORMALISE = {"normalise_scale": 1, "normalise_offset": 1}
-_ROTATE = {"rotate_on": 0, "warp_matrix": 2}
-_ZOOM = {"zoom_on": 0, "zoom_start": 1, "zoom_end": 1}
 _MIRROR = {"mirror": 1}
-_NOISE = {"noise_on": 0, "noise_sigma": 0, "noise_anchor": 1, "noise_mirror": 1}
-_BLUR = {"blur_on": 0, "blur_modality": 1, "blur_sigma": 2}
-_BRIGHTNESS = {"brightness_on": 0, "brightness": 1}
-_CONTRAST = {"contrast_on": 0, "contrast": 1}
-_LOW_RESOLUTION = {"low_resolution_on": 0, "low_resolution_modality": 1, "low_resolution_shape": 2}
-_INVERTED_GAMMA = {"inverted_gamma_on": 0, "inverted_gamma": 1}
-_GAMMA = {"gamma_on": 0, "gamma": 1}
+# By the operation whose probability says whether the graph has it.
+_OF_OPERATION = {
+    "rotation": {"rotate_on": 0, "warp_matrix": 2},
+    "scale": {"zoom_on": 0, "zoom_start": 1, "zoom_end": 1},
+    "noise": {"noise_on": 0, "noise_sigma": 0, "noise_anchor": 1, "noise_mirror": 1},
+    "blur": {"blur_on": 0, "blur_modality": 1, "blur_sigma": 2},
+    "brightness": {"brightness_on": 0, "brightness": 1},
+    "contrast": {"contrast_on": 0, "contrast": 1},
+    "low_resolution": {"low_resolution_on": 0, "low_resolution_modality": 1, "low_resolution_shape": 2},
+    "inverted_gamma": {"inverted_gamma_on": 0, "inverted_gamma": 1},
+    "gamma": {"gamma_on": 0, "gamma": 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +53,32 @@ class GraphConfig:
         return "DHW"[-len(self.size) :]
 
 
+def build_patch_pipeline(config: GraphConfig) -> Any:
+    """A DALI pipeline.
+
+    Inputs: image as stored (M, d, h, w) and label uint8 (1, d, h, w) of whatever box a sample needs; parameter_inputs.
+    Outputs: image float (M, D, H, W) ((D, H, W, M) with channels_last) and regions uint8 (R, D, H, W).
+    """
+
+    # One run is computed at a time: the loader's own thread runs ahead, and only so far as it has fed.
+    @pipeline_def(enable_conditionals=True, prefetch_queue_depth=1)
+    def train_on_patches() -> Any:
+        given = declare_parameters(parameter_inputs(config.augmentation))
+        image, label = declare_voxels(config)
+        image = normalise(image, given, config)
+        image, label = change_geometry(image, label, given, config)
+        image = change_intensities(image, given, config)
+        return deliver(image, config), augment.regions(label)
+
+    return train_on_patches(batch_size=config.batch_size, num_threads=config.num_threads, device_id=config.device_id)
+
+
 def parameter_inputs(augmentation: AugmentationConfig) -> dict[str, int]:
     """Names of the small inputs that the graph of this configuration takes, with their ranks."""
     used = NORMALISE | _MIRROR
-    used |= _ROTATE if augmentation.rotation_probability else {}
-    used |= _ZOOM if augmentation.scale_probability else {}
-    used |= _NOISE if augmentation.noise_probability else {}
-    used |= _BLUR if augmentation.blur_probability else {}
-    used |= _BRIGHTNESS if augmentation.brightness_probability else {}
-    used |= _CONTRAST if augmentation.contrast_probability else {}
-    used |= _LOW_RESOLUTION if augmentation.low_resolution_probability else {}
-    used |= _INVERTED_GAMMA if augmentation.inverted_gamma_probability else {}
-    used |= _GAMMA if augmentation.gamma_probability else {}
+    for operation, inputs in _OF_OPERATION.items():
+        if getattr(augmentation, f"{operation}_probability"):
+            used |= inputs
     return used
 
 
@@ -84,22 +101,15 @@ def normalise(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
     return augment.normalise(image, scale, offset, modalities=config.modalities, integers=config.integers)
 
 
-def declare_noise_bank(config: GraphConfig) -> Node:
-    """The fixed Gaussian bank; on a GPU it lies there once and is fed without a copy."""
-    device = "gpu" if config.on_gpu else "cpu"
-    layout = f"C{config.spatial}"
-    return fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
-
-
 def change_geometry(image: Node, label: Node, given: dict[str, Node], config: GraphConfig) -> tuple[Node, Node]:
     """Rotation, scale and mirror: one resampling for the samples that need it, else a reversal of axes."""
     size, spatial = config.size, config.spatial
     if config.augmentation.rotation_probability and given["rotate_on"]:
-        image = augment.warp_image(image, given["warp_matrix"], size, spatial)
-        label = augment.warp_label(label, given["warp_matrix"], size, spatial)
+        image = augment.warp(image, given["warp_matrix"], size, spatial, types.INTERP_LINEAR)
+        label = augment.warp(label, given["warp_matrix"], size, spatial, types.INTERP_NN)
     elif config.augmentation.scale_probability and given["zoom_on"]:
-        image = augment.zoom_image(image, given["zoom_start"], given["zoom_end"], size, spatial)
-        label = augment.zoom_label(label, given["zoom_start"], given["zoom_end"], size, spatial)
+        image = augment.zoom(image, given["zoom_start"], given["zoom_end"], size, spatial, types.INTERP_LINEAR)
+        label = augment.zoom(label, given["zoom_start"], given["zoom_end"], size, spatial, types.INTERP_NN)
     else:
         image = augment.mirror(image, given["mirror"], spatial)
         label = augment.mirror(label, given["mirror"], spatial)
@@ -111,7 +121,9 @@ def change_intensities(image: Node, given: dict[str, Node], config: GraphConfig)
     size, spatial, modalities, chosen = config.size, config.spatial, config.modalities, config.augmentation
     # The left side of each `and` is settled when the graph is built, the right side for each sample.
     if chosen.noise_probability:
-        bank = declare_noise_bank(config)
+        # On a GPU the bank lies there once and is fed without a copy.
+        device, layout = "gpu" if config.on_gpu else "cpu", f"C{spatial}"
+        bank = fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
         if given["noise_on"]:
             sigma, anchor, axes = given["noise_sigma"], given["noise_anchor"], given["noise_mirror"]
             image = augment.noise(image, bank, sigma, anchor, axes, (modalities, *size), spatial)

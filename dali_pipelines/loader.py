@@ -7,12 +7,12 @@ import hashlib
 import json
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import count
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
 from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, count_by_case, read_ahead, stored_dtype
+from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, read_ahead, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 from storage.errors import InputError
 
@@ -128,7 +128,7 @@ class PatchLoader:
     @property
     def bad_cases(self) -> dict[str, int]:
         """How often each case could not be read and was replaced, on this rank."""
-        return count_by_case(self.replacements)
+        return dict(Counter(replacement.case_id for replacement in self.replacements))
 
     def __iter__(self) -> Iterator[Batch]:
         """The remaining steps of the current epoch; afterwards `epoch` is one more and `step` 0."""
@@ -169,9 +169,7 @@ class PatchLoader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _take(self) -> Batch:

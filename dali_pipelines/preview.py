@@ -24,8 +24,12 @@ from dali_pipelines.loader import PatchLoader
 from dali_pipelines.sampling import SamplingConfig
 from storage import MODALITIES, REGIONS, DecodedCaseCache, InputError, open_store
 
-# Colours that stay apart for the colour-blind and on grey (Okabe and Ito 2008).
-REGION_COLOURS = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00"}
+# Each region in words, and a colour: they stay apart for the colour-blind and on grey (Okabe and Ito 2008).
+SHOWN = {
+    "WT": ("whole tumour", "#56b4e9"),
+    "TC": ("tumour core", "#f0e442"),
+    "ET": ("enhancing tumour", "#d55e00"),
+}
 
 _CACHE_BYTES = 8 * 2**30
 
@@ -51,24 +55,23 @@ class PreviewConfig:
 
 def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
     """Label -> what the row applies: each operation for certain and near the strong end of nnU-Net's range."""
-    alone = replace(NONE, mirror_probability=0.0)
     return {
-        "as stored": alone,
-        "mirror": replace(alone, mirror_probability=0.5),
-        "rotation": replace(alone, rotation_probability=1.0),
-        "scale": replace(alone, scale_probability=1.0),
-        "noise": replace(alone, noise_probability=1.0, noise_range=(0.05, 0.1)),
-        "blur": replace(alone, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
-        "brightness": replace(alone, brightness_probability=1.0, brightness_range=(1.2, 1.25)),
-        "contrast": replace(alone, contrast_probability=1.0, contrast_range=(1.2, 1.25)),
+        "as stored": NONE,
+        "mirror": replace(NONE, mirror_probability=0.5),
+        "rotation": replace(NONE, rotation_probability=1.0),
+        "scale": replace(NONE, scale_probability=1.0),
+        "noise": replace(NONE, noise_probability=1.0, noise_range=(0.05, 0.1)),
+        "blur": replace(NONE, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
+        "brightness": replace(NONE, brightness_probability=1.0, brightness_range=(1.2, 1.25)),
+        "contrast": replace(NONE, contrast_probability=1.0, contrast_range=(1.2, 1.25)),
         "low resolution": replace(
-            alone,
+            NONE,
             low_resolution_probability=1.0,
             low_resolution_modality_probability=1.0,
             low_resolution_range=(0.5, 0.6),
         ),
-        "gamma": replace(alone, gamma_probability=1.0, gamma_range=(1.4, 1.5)),
-        "inverted gamma": replace(alone, inverted_gamma_probability=1.0, gamma_range=(1.4, 1.5)),
+        "gamma": replace(NONE, gamma_probability=1.0, gamma_range=(1.4, 1.5)),
+        "inverted gamma": replace(NONE, inverted_gamma_probability=1.0, gamma_range=(1.4, 1.5)),
         "all, as drawn": NNUNET,
     }
 
@@ -76,28 +79,6 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
 def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
     """The sheet as a figure; raises InputError for unlabelled cases."""
     rows = rows_of_the_sheet()
-    width, height = _CELL * config.samples + _MARGIN, _CELL * len(rows) + _HEAD
-    figure = Figure(figsize=(width, height), facecolor="black")
-    grid = figure.subplots(len(rows), config.samples, squeeze=False)
-    figure.subplots_adjust(
-        left=_MARGIN / width, right=0.998, top=1 - _HEAD / height, bottom=0.004, wspace=0.03, hspace=0.03
-    )
-    for row, (label, augmentation) in enumerate(rows.items()):
-        images_SMDHW, regions_SRDHW, names = compute_row(cache, case_ids, augmentation, config)
-        for column, axes in enumerate(grid[row]):
-            level = fullest_slice(regions_SRDHW[column])
-            draw_cell(axes, images_SMDHW[column, :, level], regions_SRDHW[column, :, level], config)
-            if row == 0:
-                axes.set_title(shorten(names[column]), color="0.8", fontsize=7, pad=3)
-        grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
-    draw_legend(figure, config)
-    return figure
-
-
-def compute_row(
-    cache: DecodedCaseCache, case_ids: Sequence[str], augmentation: AugmentationConfig, config: PreviewConfig
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[str, ...]]:
-    """The first batch under `augmentation`: images, regions and cases, the same places for every row."""
     sampling = SamplingConfig(
         patch_shape=config.patch_shape,
         global_batch_size=config.samples,
@@ -105,9 +86,31 @@ def compute_row(
         foreground_fraction=1.0,
         seed=config.seed,
     )
-    with PatchLoader(cache, case_ids, sampling=sampling, augmentation=augmentation, ready_batches=1) as loader:
-        batch = next(iter(loader))
-    return batch.image.numpy(), batch.regions.numpy(), batch.case_ids
+    width, height = _CELL * config.samples + _MARGIN, _CELL * len(rows) + _HEAD
+    figure = Figure(figsize=(width, height), facecolor="black")
+    grid = figure.subplots(len(rows), config.samples, squeeze=False)
+    figure.subplots_adjust(
+        left=_MARGIN / width, right=0.998, top=1 - _HEAD / height, bottom=0.004, wspace=0.03, hspace=0.03
+    )
+    for row, (label, augmentation) in enumerate(rows.items()):
+        with PatchLoader(cache, case_ids, sampling=sampling, augmentation=augmentation, ready_batches=1) as loader:
+            batch = next(iter(loader))
+        for column, axes in enumerate(grid[row]):
+            image_MDHW, regions_RDHW = batch.image[column].numpy(), batch.regions[column].numpy()
+            level = fullest_slice(regions_RDHW)
+            draw_cell(axes, image_MDHW[:, level], regions_RDHW[:, level], config)
+            if row == 0:
+                name = batch.case_ids[column]
+                shown = name if len(name) <= 22 else f"…{name[-21:]}"  # the telling end
+                axes.set_title(shown, color="0.8", fontsize=7, pad=3)
+        grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
+    lines = [Line2D([], [], color=colour, label=f"{region} {name}") for region, (name, colour) in SHOWN.items()]
+    figure.legend(
+        handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
+    )
+    title = f"{config.modality}, axial; the patient's right is on the left, as stored"
+    figure.text(0.01, 1 - 0.1 / height, title, color="white", fontsize=9, va="top")
+    return figure
 
 
 def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
@@ -127,31 +130,11 @@ def draw_cell(
     grey = np.ma.masked_array(image_HW, outside_HW)
     axes.set_facecolor("black")
     axes.imshow(grey, cmap="gray", vmin=-2.5, vmax=4.5, interpolation="nearest")
-    height, width = image_HW.shape
-    places = np.arange(width), np.arange(height)
     for region, mask_HW in zip(REGIONS, regions_RHW, strict=True):
         if mask_HW.any():
-            axes.contour(*places, mask_HW, levels=[0.5], colors=REGION_COLOURS[region], linewidths=0.6)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def draw_legend(figure: Figure, config: PreviewConfig) -> None:
-    """What the sheet is, and what the colours mean."""
-    names = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
-    lines = [Line2D([], [], color=REGION_COLOURS[region], label=f"{region} {names[region]}") for region in REGIONS]
-    figure.legend(
-        handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
-    )
-    title = f"{config.modality}, axial; the patient's right is on the left, as stored"
-    figure.text(0.01, 1 - 0.1 / figure.get_figheight(), title, color="white", fontsize=9, va="top")
-
-
-def shorten(case_id: str) -> str:
-    """The telling end of a long case name."""
-    return case_id if len(case_id) <= 22 else f"…{case_id[-21:]}"
+            axes.contour(mask_HW, levels=[0.5], colors=SHOWN[region][1], linewidths=0.6)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

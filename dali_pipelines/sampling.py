@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
-from dali_pipelines.intensity import Parameters, draw_intensities
+from dali_pipelines.intensity_draws import Parameters, draw_intensities
 from dali_pipelines.noise_bank import BANK_SLACK
-from storage.cases.frame import Frame, FramedCase
+from storage.cases.frame import Frame
+from storage.cases.info import CaseInfo, Shape
 from storage.errors import InputError
 
 # Further streams of random numbers of an epoch, set apart from the samples' own by their length.
 CASE_ORDER, FOREGROUND_PHASE = 0, 1
 
-Triple = tuple[int, int, int]
 Coordinates = Mapping[str, NDArray[np.int32]]
 
 
@@ -70,7 +70,7 @@ class SamplingConfig:
         return self.patches_per_epoch // self.global_batch_size
 
     @property
-    def block_shape(self) -> Triple:
+    def block_shape(self) -> Shape:
         """The patch as (D, H, W); a slice is one voxel deep."""
         depth, height, width = (1,) * (3 - len(self.patch_shape)) + self.patch_shape
         return depth, height, width
@@ -85,8 +85,8 @@ class PatchPlan:
     attempt: int
     case_id: str
     foreground: str | None  # the region the patch was placed on
-    read_origin: Triple
-    read_shape: Triple
+    read_origin: Shape
+    read_shape: Shape
     parameters: Parameters  # the graph's inputs by name, without image and label
 
 
@@ -95,7 +95,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        cases: Sequence[FramedCase],
+        cases: Sequence[CaseInfo],
         foreground: Callable[[str], Coordinates],
         coefficients: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
         *,
@@ -138,8 +138,8 @@ class PatchSampler:
         )
 
     def _place(
-        self, geometry: Geometry, shape: Triple, origin: Triple, voxel: NDArray[np.int32] | None
-    ) -> tuple[Triple, Triple, Parameters]:
+        self, geometry: Geometry, shape: Shape, origin: Shape, voxel: NDArray[np.int32] | None
+    ) -> tuple[Shape, Shape, Parameters]:
         """The block to read, its origin and shape, and what the graph has to do to it."""
         dimensions = self.sampling.dimensions
         box = np.zeros((2, 3), np.float32)
@@ -155,7 +155,7 @@ class PatchSampler:
                 start[0], stop[0] = origin[0], origin[0] + 1  # the neighbouring slices have no weight
             box = shown_box(geometry.linear, centre, self._patch, start)
             matrix = dali_matrix(geometry.linear, centre, self._patch, start)
-            read_origin, read_shape = _triple(start), _triple(stop - start)
+            read_origin, read_shape = _as_shape(start), _as_shape(stop - start)
         parameters: Parameters = {
             "rotate_on": np.array(geometry.rotates),
             "warp_matrix": matrix if dimensions == 3 else np.ascontiguousarray(matrix[:2, [0, 1, 3]]),
@@ -171,7 +171,7 @@ class PatchSampler:
         rng = np.random.default_rng([self.sampling.seed, epoch, index, attempt])
         return self._case(rng, epoch, index, attempt).case_id
 
-    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> FramedCase:
+    def _case(self, rng: np.random.Generator, epoch: int, index: int, attempt: int) -> CaseInfo:
         """Cases come in a shuffled order, each once before any comes again. Must draw first."""
         count = len(self._cases)
         spare = int(rng.integers(count))
@@ -195,19 +195,15 @@ class PatchSampler:
         return region, regions[region][int(chances[1] * len(regions[region]))]
 
     def _draw_origin(
-        self,
-        rng: np.random.Generator,
-        first: tuple[int, int, int],
-        shape: tuple[int, int, int],
-        voxel: NDArray[np.int32] | None,
-    ) -> tuple[int, int, int]:
+        self, rng: np.random.Generator, first: Shape, shape: Shape, voxel: NDArray[np.int32] | None
+    ) -> Shape:
         """The patch within the frame's box, or, along an axis where the box is smaller, the box within the patch."""
         room = np.array(shape) - np.array(self.sampling.block_shape)
         low, high = np.minimum(room, 0), np.maximum(room, 0)
         origin = np.minimum(low + np.floor(rng.random(3) * (high - low + 1)), high)
         if voxel is not None:
             origin = np.clip(voxel - np.array(first) - np.array(self.sampling.block_shape) // 2, low, high)
-        return _triple(origin + first)
+        return _as_shape(origin + first)
 
     def _centre_showing(self, linear: Any, centre: Any, voxel: NDArray[np.int32]) -> Any:
         """`centre`, or the voxel itself where rotation and zoom would push the chosen voxel out of the patch."""
@@ -233,6 +229,6 @@ def _foreground_phase(seed: int, epoch: int) -> float:
     return float(np.random.default_rng([seed, epoch, FOREGROUND_PHASE]).random())
 
 
-def _triple(values: Any) -> Triple:
+def _as_shape(values: Any) -> Shape:
     z, y, x = (int(value) for value in values)
     return z, y, x

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dali_pipelines.buffers import Buffer, BufferPool
 from dali_pipelines.sampling import PatchPlan, PatchSampler
-from storage import CaseArrays, CaseInfo
+from storage import CaseInfo, DecodedCaseCache
 from storage.cases.patch import clip_patch
 from storage.errors import CorruptStoreError, InputError
 
@@ -28,13 +28,6 @@ OnBadCase = Literal["raise", "skip"]
 
 class CaseReadError(InputError):
     """A case could not be read; the message names the case and the sample that wanted it."""
-
-
-class CaseReader(Protocol):
-    """What is read from: storage.DecodedCaseCache."""
-
-    def read_case(self, case_id: str) -> CaseArrays:
-        """image_MDHW and label_DHW, memory-mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +56,7 @@ class Sample:
 class SampleReader:
     """Reads one sample; any number of threads may call it."""
 
-    cases: CaseReader
+    cases: DecodedCaseCache
     sampler: PatchSampler
     dimensions: int
     dtype: type[np.int16] | type[np.float32]
@@ -113,7 +106,7 @@ class SampleReader:
         return image, label, buffer
 
 
-def is_of_the_case(error: Exception) -> bool:
+def is_of_the_case(error: BaseException | None) -> bool:
     """Whether other cases may fare better: a full disk or a cache too small is nobody's bad case."""
     return isinstance(error, CorruptStoreError) or not isinstance(error, InputError)
 
@@ -136,14 +129,6 @@ def read_ahead(
         sample = waiting.popleft().result()
         waiting.extend(pool.submit(read, *further) for further in islice(samples, 1))
         yield sample
-
-
-def count_by_case(replacements: Sequence[Replacement]) -> dict[str, int]:
-    """How often each case could not be read."""
-    counts: dict[str, int] = {}
-    for replacement in replacements:
-        counts[replacement.case_id] = counts.get(replacement.case_id, 0) + 1
-    return counts
 
 
 def _describe(case_id: str, epoch: int, index: int, reason: str) -> str:

@@ -21,6 +21,7 @@ from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, dec
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
+from storage.cases.patch import cut_patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,9 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class BadVolume:
-    """A case that could not be read; `is_of_the_case`: others may fare better."""
+    """A case that could not be read: the error as a value, so that the thread which met it goes on with the others."""
 
-    case_id: str
     error: CaseReadError
-    is_of_the_case: bool
 
 
 def build_volume_pipeline(config: GraphConfig) -> Any:
@@ -78,14 +77,12 @@ class VolumeLoader:
         self._frame = frame or Frame()
         self._infos = tuple(cache.info(case_id) for case_id in case_ids)
         self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
-        dtype = stored_dtype(self._infos)
-        self._dtype = dtype
         self._graph = GraphConfig(
             augmentation=NONE,
             size=(1, 1, 1),  # of no account: nothing here resamples
             batch_size=1,
             modalities=len(self._infos[0].modalities) if self._infos else 1,
-            integers=dtype is np.int16,
+            integers=stored_dtype(self._infos) is np.int16,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,
@@ -95,18 +92,18 @@ class VolumeLoader:
         return len(self._infos)
 
     def __iter__(self) -> Iterator[Volume]:
-        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph, self._dtype)
+        volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph)
         feed = RunAhead(volumes, ready=1, name="volume-feed")
         end = weakref.finalize(self, feed.stop)
         try:
-            for _ in self._infos:
+            for info in self._infos:
                 volume = feed.next()
                 if isinstance(volume, Volume):
                     yield volume
-                elif self._on_bad_case == "raise" or not volume.is_of_the_case:
+                elif self._on_bad_case == "raise" or not is_of_the_case(volume.error.__cause__):
                     raise volume.error
                 else:
-                    self.bad_cases[volume.case_id] = str(volume.error)
+                    self.bad_cases[info.case_id] = str(volume.error)
         finally:
             end()
 
@@ -117,23 +114,23 @@ def _compute_volumes(
     coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
     frame: Frame,
     config: GraphConfig,
-    dtype: type[np.int16] | type[np.float32],
 ) -> Generator[Volume | BadVolume, None, None]:
     """The cases one by one; runs in the feed's thread, which reads a case while the one before is being used."""
     pipeline = build_volume_pipeline(config)
     for info, (scale, offset) in zip(infos, coefficients, strict=True):
         try:
             origin, shape = frame.box(info)
-            whole = shape == info.shape and not any(origin)
-            arrays = cache.read_case(info.case_id) if whole else cache.read_patch(info.case_id, origin, shape)
+            arrays = cache.read_case(info.case_id)
+            if shape != info.shape or any(origin):
+                arrays = cut_patch(arrays, origin, shape)
         except Exception as error:
             failure = CaseReadError(
                 f"case {info.case_id} could not be read: {type(error).__name__}: {error}; verify the store"
             )
             failure.__cause__ = error
-            yield BadVolume(case_id=info.case_id, error=failure, is_of_the_case=is_of_the_case(error))
+            yield BadVolume(error=failure)
             continue
-        image = np.ascontiguousarray(arrays.image_MDHW, dtype)
+        image = np.ascontiguousarray(arrays.image_MDHW, np.int16 if config.integers else np.float32)
         label = arrays.label_DHW
         block = np.zeros(shape, np.uint8) if label is None else np.ascontiguousarray(label)
         pipeline.feed_input("normalise_scale", [scale])

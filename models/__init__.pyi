@@ -7,15 +7,11 @@ from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig
 from .ema import WeightAverage as WeightAverage
 from .inference import sliding_window_probabilities as sliding_window_probabilities
-from .lesions import LesionRules as LesionRules
 from .lesions import LesionScores as LesionScores
 from .lesions import score_lesions as score_lesions
 from .losses import Loss as Loss
-from .losses import build_loss as build_loss
 from .metrics import CaseScores as CaseScores
-from .metrics import mean_over_cases as mean_over_cases
 from .metrics import score_case as score_case
-from .metrics import score_overlap as score_overlap
 from .precision import NonFiniteGradientsError as NonFiniteGradientsError
 from .precision import OptimiserStep as OptimiserStep
 from .precision import Precision as Precision

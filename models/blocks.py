@@ -3,21 +3,13 @@
 Letters in names: B batch, C features, D H W voxels z y x.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True, kw_only=True)
-class BlockConfig:
-    """How every convolution of a level is dressed; see `UNetConfig` for the words."""
-
-    dimensions: Literal[2, 3]
-    kind: Literal["plain", "residual", "pre_norm"]
-    norm_groups: int | None
+from models.config import UNetConfig
 
 
 class Stage(nn.Sequential):
@@ -25,7 +17,7 @@ class Stage(nn.Sequential):
 
     def __init__(
         self,
-        config: BlockConfig,
+        config: UNetConfig,
         inputs: int,
         width: int,
         *,
@@ -35,35 +27,26 @@ class Stage(nn.Sequential):
         encoding: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
-        stride = 2 if down == "strided" else 1
         if down == "max_pool":
             layers.append(nn.MaxPool3d(2) if config.dimensions == 3 else nn.MaxPool2d(2))
-        if config.kind == "residual":
-            if stem_stride is not None:
-                layers.append(PlainBlock(config, inputs, width, stride=stem_stride))
-                inputs = width
-            for index in range(blocks):
-                layers.append(ResidualBlock(config, inputs, width, stride=stride if index == 0 else 1))
-                inputs = width
-        elif config.kind == "pre_norm":
-            stride = stem_stride or stride
-            for index in range(blocks):
-                # pytorch-3dunet widens in two steps on the way down.
-                output = max(inputs, width // 2) if encoding and index < blocks - 1 else width
-                layers.append(PreNormBlock(config, inputs, output, stride=stride if index == 0 else 1))
-                inputs = output
-        else:
-            stride = stem_stride or stride
-            for index in range(blocks):
-                layers.append(PlainBlock(config, inputs, width, stride=stride if index == 0 else 1))
-                inputs = width
+        stride = stem_stride or (2 if down == "strided" else 1)
+        if config.block == "residual" and stem_stride is not None:
+            layers.append(PlainBlock(config, inputs, width, stride=stride))
+            inputs, stride = width, 1
+        make_block = {"plain": PlainBlock, "residual": ResidualBlock, "pre_norm": PreNormBlock}[config.block]
+        for index in range(blocks):
+            # pytorch-3dunet widens in two steps on the way down.
+            halfway = config.block == "pre_norm" and encoding and index < blocks - 1
+            output = max(inputs, width // 2) if halfway else width
+            layers.append(make_block(config, inputs, output, stride=stride if index == 0 else 1))
+            inputs = output
         super().__init__(*layers)
 
 
 class PlainBlock(nn.Module):
     """Convolution, normalisation, leaky ReLU."""
 
-    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+    def __init__(self, config: UNetConfig, inputs: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
         self.convolution = make_convolution(config.dimensions, inputs, width, kernel=3, stride=stride)
         self.norm = make_norm(width, config.norm_groups)
@@ -76,7 +59,7 @@ class PlainBlock(nn.Module):
 class PreNormBlock(nn.Module):
     """Normalisation, convolution, ReLU: pytorch-3dunet's layer order "gcr"."""
 
-    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+    def __init__(self, config: UNetConfig, inputs: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
         self.norm = make_norm(inputs, config.norm_groups)
         self.convolution = make_convolution(config.dimensions, inputs, width, kernel=3, stride=stride)
@@ -89,7 +72,7 @@ class PreNormBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions around a skip; the skip is averaged down and projected where the shape changes."""
 
-    def __init__(self, config: BlockConfig, inputs: int, width: int, *, stride: int = 1) -> None:
+    def __init__(self, config: UNetConfig, inputs: int, width: int, *, stride: int = 1) -> None:
         super().__init__()
         dimensions = config.dimensions
         self.first = PlainBlock(config, inputs, width, stride=stride)

@@ -75,11 +75,10 @@ class UNetConfig:
             raise ValueError("UNetConfig: transposed convolutions need down='strided'; max_pool goes with up='nearest'")
 
     @property
-    def side_multiples(self) -> tuple[int, ...]:
-        """By what each side of a patch must divide, one number an axis; 1 where the decoder fits any side."""
+    def side_multiple(self) -> int:
+        """By what every side of a patch must divide; 1 where the decoder fits any side."""
         fits_any = self.up == "nearest" and self.down == "max_pool"
-        multiple = self.stem_stride if fits_any else self.smallest_side
-        return (multiple,) * self.dimensions
+        return self.stem_stride if fits_any else self.smallest_side
 
     @property
     def smallest_side(self) -> int:
@@ -88,18 +87,16 @@ class UNetConfig:
 
     def round_up_sides(self, sides: Sequence[int]) -> tuple[int, ...]:
         """The smallest sides, none below `sides`, that a padded image must have to suit the depth."""
-        return tuple(
-            max(-(-side // multiple) * multiple, self.smallest_side)
-            for side, multiple in zip(sides, self.side_multiples, strict=True)
-        )
+        multiple = self.side_multiple
+        return tuple(max(-(-side // multiple) * multiple, self.smallest_side) for side in sides)
 
     def check_sides(self, sides: Sequence[int]) -> None:
         """Raise ValueError, naming the nearest sizes that do, unless a patch of `sides` suits the depth."""
         if len(sides) != self.dimensions:
             raise ValueError(f"a {self.dimensions}-D U-Net wants {self.dimensions} sides, got {tuple(sides)}")
-        smallest = self.smallest_side
+        smallest, multiple = self.smallest_side, self.side_multiple
         fitting: list[str] = []
-        for side, multiple in zip(sides, self.side_multiples, strict=True):
+        for side in sides:
             if side < smallest:
                 fitting.append(str(smallest))
             elif side % multiple:
@@ -108,7 +105,7 @@ class UNetConfig:
             else:
                 fitting.append(str(side))
         if any(text != str(side) for text, side in zip(fitting, sides, strict=True)):
-            rule = f"multiples of {self.side_multiples[0]}" if self.side_multiples[0] > 1 else f"{smallest} or more"
+            rule = f"multiples of {multiple}" if multiple > 1 else f"{smallest} or more"
             raise ValueError(
                 f"patch sides {tuple(sides)} don't suit a U-Net of {len(self.widths)} levels, which wants {rule}: "
                 f"take {' x '.join(fitting)}, or pad the image"

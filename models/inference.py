@@ -3,7 +3,7 @@
 Letters in names: B windows in a batch, M modality, R region, D H W voxels z y x.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations, product
 
 import torch
@@ -43,18 +43,18 @@ def sliding_window_probabilities(
     sides = padded_MDHW.shape[1:]
     weight_DHW = gaussian_weights(window_DHW).to(device)
     starts = [_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
-    axes: list[tuple[int, ...]] = [()] + [
-        chosen for count in range(1, len(mirror_axes) + 1) for chosen in combinations(sorted(mirror_axes), count)
-    ]
+    counts = range(len(mirror_axes) + 1)
+    axes = [chosen for count in counts for chosen in combinations(sorted(mirror_axes), count)]
     corners = list(product(*starts))
     # One buffer for all batches, filled window by window: torch.stack is several times slower on strided views.
     buffer_BMDHW = padded_MDHW.new_empty((min(batch_size, len(corners)), len(padded_MDHW), *window_DHW), device=device)
     sums: _WeightedSums | None = None
     with torch.no_grad():
-        for batch in _batches(corners, batch_size):
+        for first in range(0, len(corners), batch_size):
+            batch = corners[first : first + batch_size]
             image_BMDHW = buffer_BMDHW[: len(batch)]
             for window_MDHW, start in zip(image_BMDHW, batch, strict=True):
-                window_MDHW.copy_(_cut(padded_MDHW, start, window_DHW))
+                window_MDHW.copy_(padded_MDHW[(slice(None), *_block(start, window_DHW))])
             probabilities_BRDHW = _mean_probabilities(networks, image_BMDHW, axes, flat=flat)
             probabilities_BRDHW *= weight_DHW
             if sums is None:
@@ -96,8 +96,7 @@ class _WeightedSums:
         """Add a window; `start` never goes back along D."""
         if not self._in_place and start[0] > self._first:
             self._advance(start[0] - self._first)
-        corner = (start[0] - self._first, *start[1:])
-        block = tuple(slice(at, at + length) for at, length in zip(corner, weight_DHW.shape, strict=True))
+        block = _block((start[0] - self._first, *start[1:]), weight_DHW.shape)
         self._sum_RDHW[(slice(None), *block)] += weighted_RDHW
         self._weight_DHW[block] += weight_DHW
 
@@ -166,14 +165,8 @@ def _starts(side: int, length: int, overlap: float) -> list[int]:
     return [*range(0, side - length, step), side - length]
 
 
-def _batches(starts: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    for first in range(0, len(starts), size):
-        yield starts[first : first + size]
-
-
-def _cut(image_MDHW: Tensor, start: Sequence[int], window_DHW: Sequence[int]) -> Tensor:
-    depth, height, width = (slice(at, at + length) for at, length in zip(start, window_DHW, strict=True))
-    return image_MDHW[:, depth, height, width]
+def _block(start: Sequence[int], sides: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))
 
 
 def _mean_probabilities(

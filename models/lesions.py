@@ -19,14 +19,10 @@ _CORNERS_TOUCH = np.ones((3, 3, 3), dtype=bool)
 _EDGES_TOUCH = ndimage.generate_binary_structure(3, 2)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LesionRules:
-    """BraTS 2023's numbers for adult glioma."""
-
-    dilation_voxels: int = 3
-    """Lesions this close on either side are one, and predictions this close belong to a lesion."""
-    smallest_mm3: float = 50.0
-    """Lesions of the truth up to this volume aren't scored, nor are predictions that touch them spurious."""
+# BraTS 2023's numbers for adult glioma. Lesions this close on either side are one, and predictions this close belong to
+# a lesion; lesions of the truth up to this volume aren't scored, nor are predictions that touch them spurious.
+_DILATION_VOXELS = 3
+_SMALLEST_MM3 = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +37,15 @@ class LesionScores:
 
 
 def score_lesions(
-    predicted_DHW: Mask,
-    present_DHW: Mask,
-    *,
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-    rules: LesionRules | None = None,
+    predicted_DHW: Mask, present_DHW: Mask, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> LesionScores:
     """Score one region of one case, lesion by lesion."""
-    rules = rules or LesionRules()
     if not (predicted_DHW.any() or present_DHW.any()):
         return LesionScores(dice=1.0, hd95=0.0, found=0, missed=0, spurious=0)
     box = ndimage.find_objects((predicted_DHW | present_DHW).astype(np.uint8))[0]
-    margin = rules.dilation_voxels
-    predicted, present = (np.pad(mask[box], margin) for mask in (predicted_DHW, present_DHW))
+    predicted, present = (np.pad(mask[box], _DILATION_VOXELS) for mask in (predicted_DHW, present_DHW))
     components, component_count = ndimage.label(predicted, _CORNERS_TOUCH)
-    # iterations=0 would dilate until nothing changes.
-    near = ndimage.binary_dilation(present, _EDGES_TOUCH, iterations=margin) if margin else present
+    near = ndimage.binary_dilation(present, _EDGES_TOUCH, iterations=_DILATION_VOXELS)
     zones, zone_count = ndimage.label(near, _CORNERS_TOUCH)
     voxel_mm3 = float(np.prod(spacing_mm))
     touching: set[int] = set()
@@ -69,7 +58,7 @@ def score_lesions(
         lesion = present & in_zone
         matched = {int(component) for component in np.unique(components[in_zone])} - {0}
         touching |= matched
-        if np.count_nonzero(lesion) * voxel_mm3 <= rules.smallest_mm3:
+        if np.count_nonzero(lesion) * voxel_mm3 <= _SMALLEST_MM3:
             continue
         found += bool(matched)
         match = np.isin(components, list(matched))

@@ -15,9 +15,13 @@ from models.rank_sums import sum_over_ranks
 
 
 class Loss(nn.Module):
-    """See `build_loss`."""
+    """loss(outputs: tuple of logits_BR…, regions_BR…) -> scalar float32.
 
-    def __init__(self, config: LossConfig, add_up: Callable[[Tensor], Tensor]) -> None:
+    add_up: sums a vector over the workers in a way that gradients pass and DDP's averaging makes right. The default
+    does so where torch.distributed is initialised, so that any number of workers gives one worker's loss and gradients.
+    """
+
+    def __init__(self, config: LossConfig, add_up: Callable[[Tensor], Tensor] = sum_over_ranks) -> None:
         super().__init__()
         self.config = config
         self._add_up = add_up
@@ -85,15 +89,6 @@ class Loss(nn.Module):
         elif config.dice == "sample":
             loss = loss + config.dice_weight * (1 - (dice_2R[0] / dice_2R[1]).mean())
         return loss
-
-
-def build_loss(config: LossConfig, add_up: Callable[[Tensor], Tensor] = sum_over_ranks) -> Loss:
-    """Build the loss: loss(outputs: tuple of logits_BR…, regions_BR…) -> scalar float32.
-
-    add_up: sums a vector over the workers in a way that gradients pass and DDP's averaging makes right. The default
-    does so where torch.distributed is initialised, so that any number of workers gives one worker's loss and gradients.
-    """
-    return Loss(config, add_up)
 
 
 def _output_weights(config: LossConfig, count: int) -> tuple[float, ...]:

@@ -1,99 +1,51 @@
-"""Scores of one case's segmentation, per region, and their mean over cases.
+"""Scores of one case's segmentation, per region.
 
 Conventions for empty regions (BraTS): empty in truth and prediction scores 1 (HD95: 0 mm); empty in one of them 0
-(HD95: 374 mm). Sensitivity without a positive voxel and precision without a predicted one are 1 where
-the other mask is empty as well and 0 where it isn't.
+(HD95: 374 mm).
 Letters in names: R region, D H W voxels z y x.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from models.distances import hausdorff95
-from models.lesions import LesionRules, score_lesions
+from models.lesions import score_lesions
 from models.thresholds import divide_or_one
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseScores:
-    """One case's scores, a number for each region; distances in mm, None where they weren't asked for."""
+    """One case's scores, a number for each region; distances in mm."""
 
     iou: tuple[float, ...]
     dice: tuple[float, ...]
-    sensitivity: tuple[float, ...]
-    precision: tuple[float, ...]
-    hd95: tuple[float, ...] | None = None
-    lesion_dice: tuple[float, ...] | None = None
-    lesion_hd95: tuple[float, ...] | None = None
+    hd95: tuple[float, ...]
+    lesion_dice: tuple[float, ...]
+    lesion_hd95: tuple[float, ...]
 
 
-def score_overlap(predicted_RDHW: Tensor, regions_RDHW: Tensor) -> CaseScores:
-    """IoU, Dice, sensitivity and precision of masks (non-zero = inside), counted on their device.
+def score_case(
+    predicted_RDHW: Tensor, regions_RDHW: Tensor, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
+) -> CaseScores:
+    """Scores of masks (non-zero = inside): voxels are counted on their device, distances and lesions on the CPU.
 
-    Raises ValueError when shapes disagree.
+    spacing_mm: voxel sides along D, H, W. Raises ValueError when shapes disagree.
     """
     if predicted_RDHW.shape != regions_RDHW.shape:
         raise ValueError(
             f"wanted masks of one shape, got {tuple(predicted_RDHW.shape)} and {tuple(regions_RDHW.shape)}"
         )
-    predicted, present = (predicted_RDHW != 0).flatten(1), (regions_RDHW != 0).flatten(1)
-    hits_R, predicted_R, present_R = (predicted & present).sum(1), predicted.sum(1), present.sum(1)
+    predicted, present = predicted_RDHW != 0, regions_RDHW != 0
+    hits_R, predicted_R, present_R = (mask.flatten(1).sum(1) for mask in (predicted & present, predicted, present))
     either_R = predicted_R + present_R
-    nothing_R = (either_R == 0).double()
+    pairs = list(zip(predicted.cpu().numpy(), present.cpu().numpy(), strict=True))
+    lesions = [score_lesions(*pair, spacing_mm=spacing_mm) for pair in pairs]
     return CaseScores(
-        iou=_numbers(divide_or_one(hits_R, either_R - hits_R)),
-        dice=_numbers(divide_or_one(2 * hits_R, either_R)),
-        sensitivity=_numbers(torch.where(present_R == 0, nothing_R, divide_or_one(hits_R, present_R))),
-        precision=_numbers(torch.where(predicted_R == 0, nothing_R, divide_or_one(hits_R, predicted_R))),
-    )
-
-
-def score_case(
-    predicted_RDHW: Tensor,
-    regions_RDHW: Tensor,
-    *,
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-    lesion_rules: LesionRules | None = None,
-) -> CaseScores:
-    """All of `CaseScores`; distances and lesions on the CPU. spacing_mm: voxel sides along D, H, W."""
-    overlap = score_overlap(predicted_RDHW, regions_RDHW)
-    pairs = list(zip((predicted_RDHW != 0).cpu().numpy(), (regions_RDHW != 0).cpu().numpy(), strict=True))
-    lesions = [score_lesions(*pair, spacing_mm=spacing_mm, rules=lesion_rules) for pair in pairs]
-    return replace(
-        overlap,
+        iou=tuple(divide_or_one(hits_R, either_R - hits_R).tolist()),
+        dice=tuple(divide_or_one(2 * hits_R, either_R).tolist()),
         hd95=tuple(hausdorff95(*pair, spacing_mm=spacing_mm) for pair in pairs),
         lesion_dice=tuple(score.dice for score in lesions),
         lesion_hd95=tuple(score.hd95 for score in lesions),
     )
-
-
-def mean_over_cases(scores: Iterable[Mapping[str, CaseScores]]) -> CaseScores:
-    """The mean of each score over cases, from any number of workers' {case_id: scores}; each case counts once.
-
-    A case that two workers scored (a sampler padded its list) must have equal scores, or ValueError says which.
-    The order of workers and cases doesn't matter. A score that some case lacks is None.
-    """
-    by_case: dict[str, CaseScores] = {}
-    for part in scores:
-        for case_id, score in part.items():
-            if by_case.setdefault(case_id, score) != score:
-                raise ValueError(
-                    f"case {case_id} was scored twice with different results; give each case to one worker only"
-                )
-    if not by_case:
-        raise ValueError("no case was scored, so there is no mean; check the split")
-    means: dict[str, tuple[float, ...] | None] = {}
-    for field in fields(CaseScores):
-        values = [getattr(score, field.name) for score in by_case.values()]
-        complete = all(value is not None for value in values)
-        # fsum: the exact sum rounded once, whatever the order.
-        means[field.name] = tuple(math.fsum(v) / len(v) for v in zip(*values, strict=True)) if complete else None
-    return CaseScores(**means)  # type: ignore[arg-type]
-
-
-def _numbers(values_R: Tensor) -> tuple[float, ...]:
-    return tuple(values_R.tolist())

@@ -72,8 +72,7 @@ class StepResult:
 class OptimiserStep:
     """Backward passes, then one clipped update; an update whose gradients aren't finite is skipped and counted.
 
-    agree: given a bool, returns the one that holds on every worker. DDP's averaged gradients are equal on all workers,
-    so it is needed only where workers hold different gradients.
+    DDP's averaged gradients are equal on all workers, so all of them take a step or none does.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class OptimiserStep:
         device: torch.device,
         clip_norm: float | None = 12.0,
         stop_after: int = 10,
-        agree: Callable[[bool], bool] | None = None,
     ) -> None:
         self.steps_taken = 0
         self.steps_skipped = 0
@@ -95,7 +93,6 @@ class OptimiserStep:
         self._precision = precision
         self._clip_norm = clip_norm
         self._stop_after = stop_after
-        self._agree = agree
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision.use_scaler)
         self._losses: list[Tensor] = []
 
@@ -117,8 +114,6 @@ class OptimiserStep:
         norm = nn.utils.get_total_norm(gradients)
         # Waits for the GPU: the one synchronisation of a step.
         finite = bool(torch.isfinite(norm))
-        if self._agree is not None:
-            finite = self._agree(finite)
         if finite:
             if self._clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, norm)

@@ -106,16 +106,14 @@ class ThresholdCounts:
             counts._add(case_id, values.to(counts.device))
         return counts
 
-    def curves(self, *, pooled: bool = False) -> tuple[Tensor, Tensor]:
-        """Float64 iou_TR and dice_TR at every threshold: the mean over cases, or of all voxels pooled as one case.
+    def curves(self) -> tuple[Tensor, Tensor]:
+        """Float64 iou_TR and dice_TR at every threshold: the mean over cases.
 
         A region empty in truth and prediction scores 1. Raises ValueError when nothing was counted.
         """
         if not self._counts:
             raise ValueError("no case was counted, so there are no scores; call update() first")
         counts_NR2K = self._stack()
-        if pooled:
-            counts_NR2K = counts_NR2K.sum(0, keepdim=True)
         # Predicted at threshold k: every voxel in a bin above k.
         above_NR2T = counts_NR2K.flip(-1).cumsum(-1).flip(-1)[..., 1:]
         hits_NRT = above_NR2T[:, :, 1]
@@ -125,23 +123,23 @@ class ThresholdCounts:
         dice_NRT = divide_or_one(2 * hits_NRT, predicted_NRT + present_NRT)
         return iou_NRT.mean(0).T, dice_NRT.mean(0).T
 
-    def best_per_region(self, *, pooled: bool = False) -> RegionScores:
+    def best_per_region(self) -> RegionScores:
         """For each region the threshold with the highest IoU; of equals, the one nearest 0.5.
 
         Never 0, which predicts the whole scan whatever the network says: a region that is never found would get it.
         """
-        iou_TR, dice_TR = self.curves(pooled=pooled)
+        iou_TR, dice_TR = self.curves()
         return self._scores([self._argmax(iou_TR[:, region]) for region in range(self.num_regions)], iou_TR, dice_TR)
 
-    def best_shared(self, *, pooled: bool = False) -> RegionScores:
+    def best_shared(self) -> RegionScores:
         """The one threshold with the highest IoU averaged over the regions; of equals, the one nearest 0.5.
 
         Never 0, as above.
         """
-        iou_TR, dice_TR = self.curves(pooled=pooled)
+        iou_TR, dice_TR = self.curves()
         return self._scores([self._argmax(iou_TR.mean(1))] * self.num_regions, iou_TR, dice_TR)
 
-    def at(self, thresholds: Sequence[float], *, pooled: bool = False) -> RegionScores:
+    def at(self, thresholds: Sequence[float]) -> RegionScores:
         """Scores at given thresholds, one for each region. Raises ValueError for one that isn't on the grid."""
         if len(thresholds) != self.num_regions:
             raise ValueError(f"wanted {self.num_regions} thresholds, one for each region, got {tuple(thresholds)}")
@@ -154,7 +152,7 @@ class ThresholdCounts:
                     f"threshold {threshold} isn't one of the {self.num_thresholds}; the nearest is {grid[index]:.6g}"
                 )
             indices.append(index)
-        return self._scores(indices, *self.curves(pooled=pooled))
+        return self._scores(indices, *self.curves())
 
     def by_case(self, thresholds: Sequence[float]) -> dict[str, RegionScores]:
         """What `at` gives for each case alone."""

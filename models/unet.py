@@ -3,12 +3,14 @@
 Letters in names: B batch, M modality, R region, C features, D H W voxels z y x (2-D networks have H W only).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from models.blocks import BlockConfig, Stage, make_head, make_upsampling
+from models.blocks import Stage, make_head, make_upsampling
 from models.config import Execution, UNetConfig
 from models.nested import region_logits_from_label_logits
 
@@ -22,20 +24,15 @@ class UNet(nn.Module):
         self.execution = execution
         widths = config.widths
         blocks = config.encoder_blocks or ((1 if config.block == "residual" else 2),) * len(widths)
-        encoder = BlockConfig(dimensions=config.dimensions, kind=config.block, norm_groups=config.norm_groups)
         # nnU-Net's residual encoder has a plain decoder.
-        decoder = BlockConfig(
-            dimensions=config.dimensions,
-            kind="plain" if config.block == "residual" else config.block,
-            norm_groups=config.norm_groups,
-        )
+        decoder = replace(config, block="plain") if config.block == "residual" else config
         self.encoder = nn.ModuleList()
         inputs = config.modalities
         for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             down = None if level == 0 else config.down
             stem_stride = config.stem_stride if level == 0 else None
             self.encoder.append(
-                Stage(encoder, inputs, width, blocks=count, down=down, stem_stride=stem_stride, encoding=True)
+                Stage(config, inputs, width, blocks=count, down=down, stem_stride=stem_stride, encoding=True)
             )
             inputs = width
         self.up = nn.ModuleList()

@@ -7,9 +7,9 @@ from .errors import CorruptStoreError as CorruptStoreError
 from .errors import InputError as InputError
 from .errors import Refusal as Refusal
 from .labels.conventions import MODALITIES as MODALITIES
-from .labels.conventions import REGION_LABELS as REGION_LABELS
-from .labels.conventions import REGIONS as REGIONS
-from .labels.conventions import region_masks as region_masks
+from .labels.regions import REGION_LABELS as REGION_LABELS
+from .labels.regions import REGIONS as REGIONS
+from .labels.regions import region_masks as region_masks
 from .scans.case import Case as Case
 from .scans.case import CaseSearch as CaseSearch
 from .scans.case import Naming as Naming

@@ -44,9 +44,5 @@ class CaseRefusedError(Exception):
     """One case cannot be converted; carries the refusal that the report lists."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
+        super().__init__(refusal)  # not its text: Ray tasks raise this one, and exceptions are pickled by their args
         self.refusal = refusal
-
-    def __reduce__(self) -> tuple[type["CaseRefusedError"], tuple[Refusal]]:
-        # Exceptions pickle their args by default, which here is the text and not the refusal; Ray tasks raise this one.
-        return (CaseRefusedError, (self.refusal,))

@@ -22,8 +22,9 @@ from ray_jobs.predicting.input import FolderInput, StoreInput
 from ray_jobs.predicting.predict_config import InferenceConfig
 from storage import HeldCase, InputError, region_masks
 from storage.cases.grid import box_slices
-from storage.cases.segmentation import encode_probabilities, encode_segmentation, labels_of_regions
+from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
+from storage.labels.regions import labels_of_regions
 
 SEGMENTATION, PROBABILITIES = "{case_id}_seg.nii.gz", "{case_id}_prob.nii.gz"
 SECTIONS, RENDER = "figures/{case_id}_sections.png", "figures/{case_id}_3d.png"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dali_pipelines import PatchLoader, Shard
-from models import OptimiserStep, Precision, WeightAverage, build_loss, build_unet, choose_precision
+from models import Loss, OptimiserStep, Precision, WeightAverage, build_unet, choose_precision
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
@@ -106,7 +106,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         parallel=parallel,
         gradients_kept_local=gradients_kept_local,
         average=WeightAverage(model, decay) if (decay := config.optimiser.ema_decay) is not None else None,
-        loss=build_loss(config.loss, add_up),
+        loss=Loss(config.loss, add_up),
         precision=precision,
         optimiser=optimiser,
         schedule=schedule,

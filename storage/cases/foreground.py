@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.labels.conventions import REGION_LABELS, REGIONS
+from storage.labels.regions import REGION_LABELS, REGIONS
 
 SAMPLES = 4096
 _ABSENT = -1

@@ -1,23 +1,10 @@
 """Which voxels of a scan a network sees: part of the model's configuration, saved with it, like its normalisation."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-from storage.cases.info import Box, Shape
+from storage.cases.info import CaseInfo, Shape
 from storage.errors import InputError
-
-
-class FramedCase(Protocol):
-    """What a frame needs to know of a case; CaseInfo has it."""
-
-    @property
-    def case_id(self) -> str: ...
-    @property
-    def shape(self) -> Shape: ...
-    @property
-    def bbox(self) -> Box: ...
-    @property
-    def original_shape(self) -> Shape: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +22,7 @@ class Frame:
                 f"wanted drop_slices of 0, or more with the grid 'scan', got {self.drop_slices} with {self.grid!r}"
             )
 
-    def box(self, case: FramedCase) -> tuple[Shape, Shape]:
+    def box(self, case: CaseInfo) -> tuple[Shape, Shape]:
         """Where the box begins (z y x of the stored grid, negative outside it) and its shape.
 
         Raises InputError for a scan with too few slices.

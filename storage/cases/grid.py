@@ -35,18 +35,6 @@ def lps_affine(shape_XYZ: tuple[int, ...], affine: NDArray[np.float64]) -> NDArr
     return result + 0.0  # -0.0 becomes 0.0, so that equal grids read equal
 
 
-def to_source(array_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
-    """A stored-grid array back in the source's full grid and axis order, 0 outside the stored box: array_XYZ.
-
-    With `info.source_affine` this is what a NIfTI file that lies over the source scans needs.
-    """
-    if array_DHW.shape != info.shape:
-        raise ValueError(f"wanted an array of the stored shape {info.shape} of {info.case_id}, got {array_DHW.shape}")
-    full_DHW = np.zeros(info.original_shape, dtype=array_DHW.dtype)
-    full_DHW[box_slices(info.bbox)] = array_DHW
-    return scan_to_source(full_DHW, info)
-
-
 def scan_to_source(full_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
     """An array of the whole scan, `info.original_shape` in LPS, in the source's axis order: array_XYZ, a view."""
     if full_DHW.shape != info.original_shape:
@@ -63,15 +51,11 @@ def box_slices(bbox: Box) -> tuple[slice, slice, slice]:
     return slice(z0, z1), slice(y0, y1), slice(x0, x1)
 
 
-def bounding_box(mask_DHW: NDArray[np.bool_]) -> Box | None:
-    """The smallest half-open box that holds every true voxel; None when there is none."""
-    sides = []
-    for axes in ((1, 2), (0, 2), (0, 1)):
-        hit = np.flatnonzero(mask_DHW.any(axis=axes))
-        if hit.size == 0:
-            return None
-        sides.append((int(hit[0]), int(hit[-1]) + 1))
-    return sides[0], sides[1], sides[2]
+def bounding_box(mask_DHW: NDArray[np.bool_]) -> Box:
+    """The smallest half-open box that holds every true voxel, of which there must be one."""
+    hits = [np.flatnonzero(mask_DHW.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    z, y, x = ((int(hit[0]), int(hit[-1]) + 1) for hit in hits)
+    return z, y, x
 
 
 def _to_lps_transform(affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,15 +89,7 @@ class CaseInfo:
     notes: tuple[str, ...] = ()
     source_header: str = ""
     format_version: int = FORMAT_VERSION
-    digest: str = field(default="")
-
-    @property
-    def stored_affine(self) -> Affine:
-        """The affine of the stored array: voxel (x, y, z) of the crop to millimetres."""
-        corner = np.array([self.bbox[2][0], self.bbox[1][0], self.bbox[0][0], 1.0])
-        affine = np.asarray(self.affine)
-        affine[:3, 3] = (affine @ corner)[:3]
-        return as_affine(affine)
+    digest: str = ""
 
     def sealed(self) -> "CaseInfo":
         """The same record with its digest filled in."""
@@ -114,11 +106,8 @@ class CaseInfo:
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "CaseInfo":
         """The inverse of `to_attributes`; raises KeyError, TypeError or ValueError for anything else."""
         values = {name: _frozen(value) for name, value in attributes.items()}
-        values["sources"] = {name: SourceFile(**value) for name, value in attributes["sources"].items()}
-        values["arrays"] = {
-            name: ArrayRecord(**{key: _frozen(item) for key, item in value.items()})
-            for name, value in attributes["arrays"].items()
-        }
+        values["sources"] = {name: SourceFile(**value) for name, value in values["sources"].items()}
+        values["arrays"] = {name: ArrayRecord(**value) for name, value in values["arrays"].items()}
         return cls(**values)
 
 

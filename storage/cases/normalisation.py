@@ -16,7 +16,10 @@ PERCENTILES = (0.5, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityStatistics:
-    """Per modality, over the brain. `std` is the population's; percentiles are values that occur (nearest rank)."""
+    """The fields of a record that are per modality, over the brain.
+
+    `std` is the population's; percentiles are values that occur (nearest rank).
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -35,16 +38,14 @@ def brain_mask(image_MDHW: NDArray[Any]) -> NDArray[np.bool_]:
 
 def measure_intensities(image_MDHW: NDArray[Any], brain_DHW: NDArray[np.bool_]) -> IntensityStatistics:
     """Statistics of each modality over the brain, which must not be empty."""
-    columns = [_measure_one(modality_DHW[brain_DHW]) for modality_DHW in image_MDHW]
+    rows = [_measure_one(modality_DHW[brain_DHW]) for modality_DHW in image_MDHW]
+    mean, std, minimum, *between, maximum = zip(*rows, strict=True)
     return IntensityStatistics(
-        mean=tuple(column[0] for column in columns),
-        std=tuple(column[1] for column in columns),
-        minimum=tuple(column[2][0] for column in columns),
-        maximum=tuple(column[2][-1] for column in columns),
-        percentiles={
-            f"{percentage:g}": tuple(column[2][1 + index] for column in columns)
-            for index, percentage in enumerate(PERCENTILES)
-        },
+        mean=mean,
+        std=std,
+        minimum=minimum,
+        maximum=maximum,
+        percentiles={f"{percentage:g}": values for percentage, values in zip(PERCENTILES, between, strict=True)},
     )
 
 
@@ -66,7 +67,7 @@ def normalisation_coefficients(
     return scale.astype(np.float32), (-shift * scale).astype(np.float32)
 
 
-def _measure_one(values: NDArray[Any]) -> tuple[float, float, list[float]]:
+def _measure_one(values: NDArray[Any]) -> list[float]:
     """Mean, standard deviation, and the values at 0 %, each of PERCENTILES and 100 %."""
     ranks = np.array([0, *np.ceil(np.asarray(PERCENTILES) / 100 * values.size).astype(int) - 1, values.size - 1])
     ranks = ranks.clip(0, values.size - 1)
@@ -82,4 +83,4 @@ def _measure_one(values: NDArray[Any]) -> tuple[float, float, list[float]]:
     else:
         mean, std = float(np.mean(values, dtype=np.float64)), float(np.std(values, dtype=np.float64))
         at_ranks = np.sort(values)[ranks].astype(np.float64)
-    return mean, std, [float(value) for value in at_ranks]
+    return [mean, std, *at_ranks.tolist()]

@@ -12,8 +12,8 @@ def clip_patch(origin: Shape, shape: Shape, stored: Shape) -> tuple[tuple[slice,
     """What of a patch lies inside the stored grid: slices of the grid, and the same voxels' slices of the patch."""
     inside, target = [], []
     for start, side, limit in zip(origin, shape, stored, strict=True):
-        low, high = max(start, 0), max(min(start + side, limit), max(start, 0))
-        low = min(low, high)
+        low = max(start, 0)
+        high = max(min(start + side, limit), low)
         inside.append(slice(low, high))
         target.append(slice(low - start, high - start))
     return tuple(inside), tuple(target)

@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 
 from storage.cases.grid import scan_to_source
 from storage.cases.info import CaseInfo
-from storage.labels.conventions import BACKGROUND, EDEMA, ENHANCING, NECROTIC_CORE, LabelConvention
-from storage.scans.nifti import decode_header
+from storage.labels.conventions import LabelConvention
+from storage.scans.nifti import parse_header
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _COMPRESSION = 6
-
-
-def labels_of_regions(regions_RDHW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Stored labels of regions in the order of REGIONS, of which each lies within the one before."""
-    by_depth = np.array([BACKGROUND, EDEMA, NECROTIC_CORE, ENHANCING], dtype=np.uint8)
-    labels_DHW: NDArray[np.uint8] = by_depth[regions_RDHW.sum(axis=0, dtype=np.uint8)]
-    return labels_DHW
 
 
 def encode_segmentation(label_DHW: NDArray[np.uint8], case: CaseInfo, convention: LabelConvention) -> bytes:
@@ -53,7 +46,7 @@ def source_header(case: CaseInfo) -> nib.Nifti1Header:
     """The first scan's header but for what it says of intensities; where a store has none, one with the affine."""
     if not case.source_header:
         return _header_of(case)
-    header = decode_header(base64.b64decode(case.source_header))
+    header = parse_header(base64.b64decode(case.source_header))
     header["cal_min"] = header["cal_max"] = 0
     header["scl_slope"], header["scl_inter"] = 1, 0
     return header

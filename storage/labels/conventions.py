@@ -1,11 +1,10 @@
-"""Modalities, labels and regions: decided here once, in this order, for every other file.
+"""Modalities and labels: decided here once, in this order, for every other file.
 
-A *label* is a voxel's value; a *region* is one of the overlapping masks that BraTS scores.
 Stores hold labels in one convention whatever the source used; a `LabelConvention` says how a source's values map to it.
-Source of the regions: Baid et al. 2021, "The RSNA-ASNR-MICCAI BraTS 2021 Benchmark", section 4; of the cavity label:
-de Verdier et al. 2024, "The 2024 BraTS Challenge: Glioma Segmentation on Post-treatment MRI".
+Source of the cavity label: de Verdier et al. 2024, "The 2024 BraTS Challenge: Glioma Segmentation on Post-treatment
+MRI".
 
-Shapes: D H W are voxels z y x, R is the region.
+Shapes: D H W are voxels z y x.
 """
 
 from collections.abc import Mapping
@@ -15,16 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
-REGIONS = ("WT", "TC", "ET")
 
 # The stored convention. RESECTION_CAVITY exists since BraTS-GLI 2024 and belongs to no region.
 BACKGROUND, NECROTIC_CORE, EDEMA, ENHANCING, RESECTION_CAVITY = range(5)
-
-REGION_LABELS: dict[str, tuple[int, ...]] = {
-    "WT": (NECROTIC_CORE, EDEMA, ENHANCING),
-    "TC": (NECROTIC_CORE, ENHANCING),
-    "ET": (ENHANCING,),
-}
 
 STORED_LABEL_NAMES = ("background", "necrotic_or_non_enhancing_core", "edema", "enhancing", "resection_cavity")
 
@@ -95,11 +87,3 @@ CONVENTIONS: dict[str, LabelConvention] = {
 def _values_in(label_DHW: NDArray[np.uint8]) -> set[int]:
     """The values that occur, 0 always among them; counting only the few foreground voxels is what makes it cheap."""
     return {0, *np.flatnonzero(np.bincount(label_DHW[label_DHW != 0])).tolist()}
-
-
-def region_masks(label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Stored labels to the overlapping regions: uint8 RDHW of 0 and 1, in the order of `REGIONS`."""
-    table = np.zeros((len(REGIONS), 256), dtype=np.uint8)
-    for index, region in enumerate(REGIONS):
-        table[index, list(REGION_LABELS[region])] = 1
-    return np.stack([row[label_DHW] for row in table])

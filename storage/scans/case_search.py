@@ -8,12 +8,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from storage.errors import InputError, Refusal
 from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.scans.case import Case, CaseSearch, Naming
-from storage.scans.decathlon import DATASET_FILE, find_msd_cases, is_msd_folder
+from storage.scans.decathlon import find_msd_cases, is_msd_folder
 from storage.scans.naming import LABEL_SUFFIXES, ParsedName, is_nifti_name, nifti_stem, parse_name, subject_of
 
 _GRADE_FOLDERS = ("HGG", "LGG")
@@ -192,21 +193,22 @@ def _complete(group: _Group, modalities: Sequence[str], notes: tuple[str, ...]) 
     """The group as a case, or the reason why it is none."""
     doubled = next((paths for paths in group.roles.values() if len(paths) > 1), None)
     missing = [modality for modality in modalities if modality not in group.roles]
-    finding = remedy = ""
+    refuse = partial(Refusal, case_id=group.case_id, file=str(group.folder))
     if doubled is not None:
-        finding = f"two files for one thing: {', '.join(path.name for path in doubled)}"
-        remedy = "keep one of them"
-    elif missing:
+        names = ", ".join(path.name for path in doubled)
+        return refuse(finding=f"two files for one thing: {names}", remedy="keep one of them")
+    if missing:
         have = ", ".join(sorted(group.modalities)) or f"only a segmentation named *_{LABEL_SUFFIXES[0]}"
-        finding = f"missing modalities {', '.join(missing)} (found {have})"
-        remedy = "add the files, or name the modalities this cohort has with --modalities"
-    elif len(group.namings) > 1:
-        finding = "the files follow two naming conventions: " + " and ".join(
-            sorted(naming.value for naming in group.namings)
+        return refuse(
+            finding=f"missing modalities {', '.join(missing)} (found {have})",
+            remedy="add the files, or name the modalities this cohort has with --modalities",
         )
-        remedy = "rename them to one, or say which file is which with --names"
-    if finding:
-        return Refusal(case_id=group.case_id, file=str(group.folder), finding=finding, remedy=remedy)
+    if len(group.namings) > 1:
+        both = " and ".join(sorted(naming.value for naming in group.namings))
+        return refuse(
+            finding=f"the files follow two naming conventions: {both}",
+            remedy="rename them to one, or say which file is which with --names",
+        )
     grade = next((part for part in reversed(group.folder.parts) if part in _GRADE_FOLDERS), None)
     labels = group.roles.get("label")
     return Case(
@@ -250,6 +252,3 @@ def _read_grades(root: Path) -> dict[str, str]:
                     if grade in _GRADE_FOLDERS:
                         grades |= {name: grade for name in row.values() if name and name.upper() != grade}
     return grades
-
-
-__all__ = ["DATASET_FILE", "find_cases"]

@@ -55,7 +55,7 @@ def read_volume(path: Path, *, dimensions: int = 3) -> SourceVolume:
     raw, mtime_ns = _read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     data = _decompress(raw)
-    header = _parse_header(data)
+    header = parse_header(data)
     array = _voxels(data, header, dimensions)
     return SourceVolume(
         array=narrowest(array),
@@ -112,15 +112,9 @@ def as_labels(array: NDArray[Any]) -> NDArray[np.uint8]:
     return whole.astype(np.uint8)
 
 
-def decode_header(raw: bytes) -> nib.Nifti1Header:
-    """The header in `SourceVolume.header`, of NIfTI-1 or NIfTI-2."""
-    return _parse_header(raw)
-
-
 def _read_bytes(path: Path) -> tuple[bytes, int]:
     try:
-        with path.open("rb") as file:
-            raw = file.read()
+        raw = path.read_bytes()
         mtime_ns = path.stat().st_mtime_ns
     except PermissionError:
         raise NiftiError("no permission to read the file", "give this user read permission on it") from None
@@ -135,15 +129,14 @@ def _decompress(raw: bytes) -> bytes:
     if not is_gzip(raw):
         return raw
     try:
-        head = gunzip_head(raw, 540)
-        header = _parse_header(head)
+        header = parse_header(gunzip_head(raw, 540))
         return gunzip(raw, _announced_bytes(header))
     except GzipError as error:
         raise NiftiError(str(error)) from None
 
 
-def _parse_header(data: bytes) -> nib.Nifti1Header:
-    """The header as nibabel understands it, version 1 or 2, either byte order."""
+def parse_header(data: bytes) -> nib.Nifti1Header:
+    """The header that `data` begins with as nibabel understands it, version 1 or 2, either byte order."""
     sizes = {int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big")}
     kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header if 348 in sizes else None
     if kind is None or len(data) < kind.template_dtype.itemsize:

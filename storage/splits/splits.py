@@ -83,9 +83,12 @@ def assign_splits(
     config = config or SplitConfig()
     cases = sorted(infos, key=lambda info: info.case_id)
     labelled = [info for info in cases if info.labelled]
-    part_of_subject = (
-        _fixed_parts(labelled, config) if config.validation_cases else deal_subjects(labelled, config, known or {})
-    )
+    if config.validation_cases:
+        part_of_subject = _fixed_parts(labelled, config)
+    else:
+        rest = 1.0 - config.validation_fraction - config.test_fraction
+        shares = dict(zip(PARTS, (rest, config.validation_fraction, config.test_fraction), strict=True))
+        part_of_subject = _deal(labelled, shares, config.seed, known or {})
     by_part: dict[str, list[str]] = defaultdict(list)
     for info in labelled:
         by_part[part_of_subject[info.subject]].append(info.case_id)
@@ -102,16 +105,6 @@ def part_by_subject(infos: Iterable[CaseInfo], splits: Splits) -> dict[str, str]
     subject_of = {info.case_id: info.subject for info in infos}
     named = zip(PARTS, (splits.train, splits.validation, splits.test), strict=True)
     return {subject_of[case_id]: part for part, case_ids in named for case_id in case_ids}
-
-
-def deal_subjects(labelled: Sequence[CaseInfo], config: SplitConfig, known: Mapping[str, str]) -> dict[str, str]:
-    """The part of each subject; those in `known` keep theirs."""
-    shares = {
-        "train": 1.0 - config.validation_fraction - config.test_fraction,
-        "validation": config.validation_fraction,
-        "test": config.test_fraction,
-    }
-    return _deal(labelled, shares, config.seed, known)
 
 
 def assign_folds(

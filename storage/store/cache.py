@@ -23,8 +23,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from storage.cases.info import CaseArrays, CaseInfo, Shape
-from storage.cases.patch import cut_patch
+from storage.cases.info import CaseArrays, CaseInfo
 from storage.errors import CorruptStoreError, InputError
 from storage.store.cohort_store import CohortStore
 
@@ -71,23 +70,14 @@ class DecodedCaseCache:
         info = self.store.info(case_id)
         path = self.folder / f"{case_id}-{info.digest[:16]}{_SUFFIX}"
         arrays = self._find(path, info)
-        if arrays is not None:
-            self.hits += 1
-            return arrays
-        with self._locked(f"{path.name}.lock"):  # a second rank waits here while the first streams the case
-            arrays = self._find(path, info)
-            if arrays is not None:
-                self.hits += 1
-                return arrays
-            self.misses += 1
-            arrays = self._fill(path, info)
         if arrays is None:
-            raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
+            with self._locked(f"{path.name}.lock"):  # a second rank waits here while the first streams the case
+                arrays = self._find(path, info)
+                if arrays is None:
+                    self.misses += 1
+                    return self._fill(path, info)
+        self.hits += 1
         return arrays
-
-    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
-        """The patch of `shape` at `origin` (z y x), copied; voxels outside the stored box are 0."""
-        return cut_patch(self.read_case(case_id), origin, shape)
 
     def _find(self, path: Path, info: CaseInfo) -> CaseArrays | None:
         """The mapped case, or None when it is not (or no longer, or not soundly) in the folder."""
@@ -108,9 +98,10 @@ class DecodedCaseCache:
             os.utime(path)
         return mapped.arrays
 
-    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays | None:
-        partial = self._reserve(path, _file_bytes(info))
+    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays:
+        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
+            self._reserve(path, partial, _file_bytes(info))
             # read_case compares the decoded voxels with the digests of the case's record.
             image_MDHW, label_DHW = self.store.read_case(info.case_id)
             with partial.open("r+b") as file:
@@ -123,33 +114,29 @@ class DecodedCaseCache:
                 file.write(crc.to_bytes(_CRC_BYTES, "little"))
             with self._locked("folder.lock"):  # whoever makes room must not meet it between its two names
                 partial.rename(path)
-                return self._find(path, info)  # nor evict it before it is mapped
+                arrays = self._find(path, info)  # nor evict it before it is mapped
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise _explain(error, self.folder) from error
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)  # there only if something failed
+        if arrays is None:
+            raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
+        return arrays
 
-    def _reserve(self, path: Path, size: int) -> Path:
+    def _reserve(self, path: Path, partial: Path, size: int) -> None:
         """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes.
 
         The caller holds the case's lock, so a partial file of this case is a dead process's.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         for leftover in self.folder.glob(f"{glob.escape(path.name)}.*{_PARTIAL}"):
             leftover.unlink(missing_ok=True)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             with self._locked("folder.lock"):
                 if self._make_room(size):
-                    try:
-                        with partial.open("xb") as file:
-                            os.posix_fallocate(file.fileno(), 0, size)
-                    except OSError as error:
-                        partial.unlink(missing_ok=True)
-                        raise _explain(error, self.folder) from error
-                    return partial
+                    with partial.open("xb") as file:
+                        os.posix_fallocate(file.fileno(), 0, size)
+                    return
             if time.monotonic() > deadline:
                 raise InputError(
                     f"wanted {size} bytes in the cache {self.folder}, others fill all of its {self.max_bytes}; "

@@ -5,7 +5,7 @@ calls `finish_conversion`. Only the driver writes the index.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from storage.scans.case import Case
 from storage.scans.label_detection import detect_convention
 from storage.scans.nifti import file_digest
 from storage.store.case_conversion import convert_case
-from storage.store.cohort_store import CohortStore, case_key
-from storage.store.index import ROOT_KEY
+from storage.store.cohort_store import CohortStore
 
 REPORT_KEY = "report.json"
 
@@ -42,7 +41,7 @@ class ConversionReport:
     skipped: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    seconds: float = field(default=0.0)
+    seconds: float = 0.0
 
     def to_json(self) -> bytes:
         """The report as report.json holds it."""
@@ -63,10 +62,9 @@ def choose_convention(
     Raises UnknownLabelsError when it cannot be told, or when new cases show that a value means something else than it
     does in the store that they are to join.
     """
-    if told is not None:
-        return told
-    if stated is not None:
-        return stated
+    said = told or stated
+    if said is not None:
+        return said
     if stored is None:
         return detect_convention(new_cases, values_by_case)
     try:
@@ -137,16 +135,10 @@ def finish_conversion(store: CohortStore, earlier: Iterable[str]) -> list[Refusa
                 remedy="keep one of the two folders, so that no scan is in training and in test",
             )
         )
-        remove_case(store, case_id)
+        store.remove_case(case_id)
         del committed[case_id]
     store.rebuild_index(committed)
     return refused
-
-
-def remove_case(store: CohortStore, case_id: str) -> None:
-    """Uncommit a case, then remove its arrays."""
-    store.objects.delete(case_key(case_id, ROOT_KEY))
-    store.objects.delete_folder(case_key(case_id))
 
 
 def _same_sources(case: Case, info: CaseInfo) -> bool:

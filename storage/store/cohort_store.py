@@ -49,11 +49,11 @@ def case_key(case_id: str, name: str = "") -> str:
 
 
 class CohortStore:
-    """A cohort, read-only but for `rebuild_index`. Use `open_store` or `create_store`."""
+    """A cohort, read-only but for `remove_case` and `rebuild_index`. Use `open_store` or `create_store`."""
 
     def __init__(self, objects: Objects, index: Index) -> None:
         self.objects = objects
-        self._index = index
+        self.index = index
         self._infos: dict[str, CaseInfo] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
@@ -63,31 +63,26 @@ class CohortStore:
         return self.objects.uri
 
     @property
-    def index(self) -> Index:
-        """The decoded root."""
-        return self._index
-
-    @property
     def settings(self) -> StoreSettings:
         """Modalities and label convention."""
-        return self._index.settings
+        return self.index.settings
 
     @property
     def case_ids(self) -> tuple[str, ...]:
         """Every case, sorted."""
-        return tuple(sorted(self._index.records))
+        return tuple(sorted(self.index.records))
 
     @property
     def digest(self) -> str:
         """SHA-256 over the index, and through its records over every voxel."""
-        return self._index.digest
+        return self.index.digest
 
     def info(self, case_id: str) -> CaseInfo:
         """The case's record; costs no read. Raises InputError for an unknown case."""
         if case_id not in self._infos:
-            record = self._index.records.get(case_id)
+            record = self.index.records.get(case_id)
             if record is None:
-                raise InputError(f"wanted case {case_id}, {self.uri} has {len(self._index.records)} cases without it")
+                raise InputError(f"wanted case {case_id}, {self.uri} has {len(self.index.records)} cases without it")
             self._infos[case_id] = CaseInfo.from_attributes(record)
         return self._infos[case_id]
 
@@ -144,6 +139,11 @@ class CohortStore:
                     f"{', '.join(info.modalities)} with labels {info.label_convention}; give the flags it was made with"
                 )
 
+    def remove_case(self, case_id: str) -> None:
+        """Uncommit a case, then remove its arrays; fine when there is none. The index is not touched."""
+        self.objects.delete(case_key(case_id, ROOT_KEY))
+        self.objects.delete_folder(case_key(case_id))
+
     def rebuild_index(self, cases: Mapping[str, CaseInfo] | None = None) -> None:
         """List the committed cases in the root, in one atomic write. For the driver of a conversion only."""
         found = self.committed_cases() if cases is None else cases
@@ -151,14 +151,13 @@ class CohortStore:
         index = decode_index(raw, self.uri)
         if index.digest != self.digest:
             self.objects.put(ROOT_KEY, raw)
-        self._index = index
+        self.index = index
         self._arrays.clear()
         self._infos.clear()
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
-        from storage.store.strict_reader import (
-            open_array,  # zarr takes half a second, which opening a store need not
-        )
+        # Here: importing zarr takes half a second, which opening a store need not.
+        from storage.store.strict_reader import open_array
 
         path = case_key(case_id, name)
         if path not in self._arrays:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from storage.cases.info import ArrayRecord, CaseArrays, CaseInfo, Shape, content_digest
-from storage.cases.patch import cut_patch
+from storage.cases.info import ArrayRecord, CaseArrays, CaseInfo, content_digest
 from storage.errors import CaseRefusedError, InputError
 from storage.labels.conventions import LabelConvention
 from storage.scans.case import Case
@@ -30,11 +29,6 @@ class HeldCase:
         """The whole case."""
         self.info(case_id)
         return self.arrays
-
-    def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
-        """The patch of `shape` at `origin` (z y x), copied; voxels outside the stored box are 0."""
-        self.info(case_id)
-        return cut_patch(self.arrays, origin, shape)
 
 
 def hold_stored(store: CohortStore, case_id: str) -> HeldCase:

@@ -11,7 +11,8 @@ from typing import Any
 
 from storage.cases.info import FORMAT_VERSION, CaseInfo, canonical_json, digest_of
 from storage.errors import CorruptStoreError, InputError
-from storage.labels.conventions import REGION_LABELS, STORED_LABEL_NAMES, LabelConvention
+from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention
+from storage.labels.regions import REGION_LABELS
 
 FORMAT = "brats-stream"
 ROOT_KEY = "zarr.json"

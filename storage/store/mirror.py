@@ -28,7 +28,7 @@ def mirror_store(
     for case_id in store.case_ids:
         info = store.info(case_id)
         if case_id not in there or there[case_id].digest != info.digest:
-            _copy_case(store, target, case_id)
+            _copy_case(store, copy, case_id)
             target.put(case_key(case_id, ROOT_KEY), encode_case(info))
         on_case(case_id)
     assignments = store.objects.get(ASSIGNMENTS_KEY)
@@ -38,12 +38,11 @@ def mirror_store(
     return CohortStore(target, store.index)
 
 
-def _copy_case(store: CohortStore, target: Objects, case_id: str) -> None:
-    target.delete(case_key(case_id, ROOT_KEY))
-    target.delete_folder(case_key(case_id))
+def _copy_case(store: CohortStore, target: CohortStore, case_id: str) -> None:
+    target.remove_case(case_id)
     # The voxels before the metadata that makes an array of them.
     keys = [key for key in store.objects.keys(case_key(case_id)) if key != case_key(case_id, ROOT_KEY)]
     for key in sorted(keys, key=lambda key: key.endswith(ROOT_KEY)):
         data = store.objects.get(key)
         if data is not None:
-            target.put(key, data)
+            target.objects.put(key, data)

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,8 @@ class Objects:
             if create and (self.folder.is_dir() or not self.folder.exists()):
                 self.folder.mkdir(parents=True, exist_ok=True)
             if not self.folder.is_dir():
-                wanted = "folder" if create else "store"
-                raise InputError(f"wanted a {wanted} at {self.uri}, found {_what_is(self.folder)}; check the path")
+                wanted, found = "folder" if create else "store", "a file" if self.folder.exists() else "nothing"
+                raise InputError(f"wanted a {wanted} at {self.uri}, found {found}; check the path")
             self.backend = LocalStore(prefix=self.folder)
 
     def get(self, key: str) -> bytes | None:
@@ -61,9 +61,7 @@ class Objects:
                 except BaseError as error:
                     if "Not a directory (os error 20)" in str(error):  # a file lies where a folder would be
                         return None
-                    if attempt >= BODY_RETRIES or not broke_off(error):
-                        raise
-                    time.sleep(pause_before(attempt))
+                    time.sleep(pause_before_retry(error, attempt))
         raise AssertionError("the loop returns or raises")
 
     def get_many(self, keys: list[str]) -> list[bytes | None]:
@@ -78,11 +76,8 @@ class Objects:
 
     def delete(self, key: str) -> None:
         """Remove one object; fine when there is none."""
-        with explained(self.uri):
-            try:
-                obstore.delete(self.backend, key)
-            except FileNotFoundError:
-                return
+        with explained(self.uri), suppress(FileNotFoundError):
+            obstore.delete(self.backend, key)
 
     def delete_folder(self, key: str) -> None:
         """Remove every object below `key`, and what a killed writer left there."""
@@ -113,14 +108,14 @@ class Objects:
             return not any(True for _ in obstore.list(self.backend, chunk_size=1))
 
 
-def broke_off(error: BaseError) -> bool:
-    """Whether the connection was lost in the middle of an answer, which obstore itself does not retry."""
+def pause_before_retry(error: BaseError, attempt: int) -> float:
+    """Seconds to wait where the connection was lost in the middle of an answer, which obstore itself does not retry.
+
+    Raises the error where it is another one, or after BODY_RETRIES attempts.
+    """
     text = str(error)
-    return "kind: Body" in text or "Interrupted" in text or "IncompleteBody" in text
-
-
-def pause_before(attempt: int) -> float:
-    """Seconds to wait before the next attempt."""
+    if attempt >= BODY_RETRIES or not ("kind: Body" in text or "Interrupted" in text or "IncompleteBody" in text):
+        raise error
     return float(min(0.1 * 2**attempt, 5.0))
 
 
@@ -131,39 +126,29 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(_explain_os(uri, error)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise InputError(
-            f"no access to {uri}: {_first_line(error)}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and "
+    except (OSError, BaseError) as error:
+        raise InputError(_explain(uri, error)) from error
+
+
+def _explain(uri: str, error: Exception) -> str:
+    text, first_line = str(error), _first_line(error)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return (
+            f"no access to {uri}: {first_line}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and "
             f"AWS_SESSION_TOKEN) or the folder's permissions"
-        ) from error
-    except BaseError as error:
-        raise InputError(_explain_object_store(uri, error)) from error
-
-
-def _explain_os(uri: str, error: OSError) -> str:
-    if error.errno == errno.ENOSPC or "No space left" in str(error):
-        return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
-    if "NoSuchBucket" in str(error):
-        return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
-    if isinstance(error, PermissionError):
-        return f"no permission at {uri} ({_first_line(error)}); give this user read and write permission"
-    return f"cannot use {uri}: {_first_line(error)}"
-
-
-def _explain_object_store(uri: str, error: BaseError) -> str:
-    text = str(error)
-    if "No space left" in text or "os error 28" in text:
+        )
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "os error 28" in text:
         return f"the disk that holds {uri} is full; free space and run again, what is finished is kept"
     if "NoSuchBucket" in text:
         return f"wanted the bucket of {uri}, found none of that name; create it or correct the URL"
-    if "ermission denied" in text:
+    if isinstance(error, PermissionError):
+        return f"no permission at {uri} ({first_line}); give this user read and write permission"
+    if "ermission denied" in text and isinstance(error, BaseError):
         return f"no permission at {uri}; give this user read and write permission"
-    if not uri.startswith("s3://"):
-        return f"cannot use {uri}: {_first_line(error)}"
+    if isinstance(error, OSError) or not uri.startswith("s3://"):
+        return f"cannot use {uri}: {first_line}"
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "the default endpoint")
-    return f"cannot reach {uri} through {endpoint}: {_first_line(error)}; check the endpoint and the network"
+    return f"cannot reach {uri} through {endpoint}: {first_line}; check the endpoint and the network"
 
 
 def _first_line(error: Exception) -> str:
@@ -183,10 +168,6 @@ def parse_uri(uri: str | Path) -> tuple[str, Path | None]:
         raise InputError(f"wanted a path or an s3:// URL, got {text}")
     folder = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() would rewrite links in messages
     return str(folder), folder
-
-
-def _what_is(folder: Path) -> str:
-    return "a file" if folder.exists() else "nothing"
 
 
 def _open_s3(uri: str) -> S3Store:

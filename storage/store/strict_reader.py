@@ -10,7 +10,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, StorePath
 
 from storage.errors import CorruptStoreError
-from storage.store.objects import BODY_RETRIES, Objects, broke_off, pause_before
+from storage.store.objects import Objects, pause_before_retry
 
 
 def open_array(objects: Objects, path: str, metadata: dict[str, Any]) -> "zarr.Array[Any]":
@@ -27,9 +27,7 @@ class _StrictStore(ObjectStore[Any]):
                 found = await super().get(key, prototype, byte_range)
                 break
             except BaseError as error:
-                if attempt >= BODY_RETRIES or not broke_off(error):
-                    raise
-                await asyncio.sleep(pause_before(attempt))
+                await asyncio.sleep(pause_before_retry(error, attempt))
         if found is None and "/c/" in key:
             raise CorruptStoreError(f"{key} is missing from {self.store}; convert the case again")
         return found

@@ -12,7 +12,8 @@ from nvidia.dali import fn, pipeline_def
 
 from dali_pipelines import AugmentationConfig
 from storage import CohortStore, convert_case, create_store, find_cases
-from storage.labels.conventions import MODALITIES, REGION_LABELS, REGIONS
+from storage.labels.conventions import MODALITIES
+from storage.labels.regions import REGION_LABELS, REGIONS
 
 Shape = tuple[int, int, int]
 

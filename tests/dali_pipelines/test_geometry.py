@@ -10,8 +10,7 @@ from scipy import ndimage
 
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, PatchPlan, SamplingConfig
 from dali_pipelines.geometry import rotation
-from dali_pipelines.graph import GraphConfig
-from dali_pipelines.patches import build_patch_pipeline
+from dali_pipelines.graph import GraphConfig, build_patch_pipeline
 from dali_pipelines.sampling import PatchSampler
 from dali_pipelines.source import SampleReader
 

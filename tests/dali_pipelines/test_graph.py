@@ -4,8 +4,7 @@ import pytest
 from nvidia.dali.backend import RegisteredCPUOps, RegisteredGPUOps
 
 from dali_pipelines import AUGMENTATION_PRESETS
-from dali_pipelines.graph import NORMALISE, GraphConfig
-from dali_pipelines.patches import build_patch_pipeline
+from dali_pipelines.graph import NORMALISE, GraphConfig, build_patch_pipeline
 from dali_pipelines.volumes import build_volume_pipeline
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, SamplingConfig, Shard
 from dali_pipelines.geometry import draw_geometry
-from dali_pipelines.intensity import draw_intensities
+from dali_pipelines.intensity_draws import draw_intensities
 from dali_pipelines.sampling import PatchPlan, PatchSampler
 from storage.errors import InputError
 

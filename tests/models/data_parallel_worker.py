@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from models import PYTORCH3DUNET_LOSS, LossConfig, UNetConfig, build_loss, build_unet
+from models import PYTORCH3DUNET_LOSS, Loss, LossConfig, UNetConfig, build_unet
 
 LOSSES = {
     "batch": LossConfig(),
@@ -36,7 +36,7 @@ def _run(mine: slice) -> Results:
         parallel: nn.Module = network
         if distributed.is_initialized():
             parallel = nn.parallel.DistributedDataParallel(network)
-        loss = build_loss(config)(parallel(image[mine]), regions[mine])
+        loss = Loss(config)(parallel(image[mine]), regions[mine])
         loss.backward()
         gradients = {key: value.grad for key, value in network.named_parameters() if value.grad is not None}
         results[name] = {"loss": loss.detach(), **gradients}

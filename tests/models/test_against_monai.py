@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from models import (
     UNET_PRESETS,
+    Loss,
     LossConfig,
-    build_loss,
     build_unet,
     score_case,
-    score_overlap,
     sliding_window_probabilities,
 )
 
@@ -90,15 +89,15 @@ def test_case_scores_equal_monais(seed: int, spacing: tuple[float, float, float]
 
 def test_both_empty_scores_one_where_monai_gives_nan_unless_told() -> None:
     empty = torch.zeros(1, 4, 4, 4)
-    assert score_overlap(empty, empty).dice == (1.0,)
+    assert score_case(empty, empty).dice == (1.0,)
     assert compute_dice(empty[None], empty[None], ignore_empty=False).item() == 1.0
 
 
 @pytest.mark.parametrize("batch", [True, False])
 def test_dice_and_focal_losses_equal_monais(batch: bool) -> None:  # noqa: FBT001
     logits, regions = torch.randn(2, 3, 6, 7, 8), (torch.rand(2, 3, 6, 7, 8) < 0.3).float()
-    dice = build_loss(LossConfig(dice="batch" if batch else "sample", voxel="none", smooth=1e-5))
+    dice = Loss(LossConfig(dice="batch" if batch else "sample", voxel="none", smooth=1e-5))
     wanted = DiceLoss(sigmoid=True, batch=batch, smooth_nr=1e-5, smooth_dr=1e-5)(logits, regions)
     torch.testing.assert_close(dice((logits,), regions), wanted)
-    focal = build_loss(LossConfig(dice="none", voxel="focal", focal_gamma=2.0))
+    focal = Loss(LossConfig(dice="none", voxel="focal", focal_gamma=2.0))
     torch.testing.assert_close(focal((logits,), regions), FocalLoss(gamma=2.0)(logits, regions))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import PYTORCH3DUNET_LOSS, LossConfig, build_loss
+from models import PYTORCH3DUNET_LOSS, Loss, LossConfig
 
 CONFIGS = [
     LossConfig(dice=dice, voxel=voxel)  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def test_dice_and_bce_equal_the_formula_written_out() -> None:
         [2 * (p[b, r] * t[b, r]).sum() / (p[b, r].sum() + t[b, r].sum()) for b in range(2) for r in range(3)]
     )
     for name, dice in (("batch", batch_dice), ("sample", sample_dice)):
-        loss = build_loss(LossConfig(dice=name, dice_weight=0.7, voxel_weight=0.3, smooth=0.0))  # type: ignore[arg-type]
+        loss = Loss(LossConfig(dice=name, dice_weight=0.7, voxel_weight=0.3, smooth=0.0))  # type: ignore[arg-type]
         wanted = 0.3 * bce + 0.7 * (1 - dice.mean())
         torch.testing.assert_close(loss((logits,), regions).double(), wanted, rtol=1e-6, atol=0)
 
@@ -45,7 +45,7 @@ def test_cross_entropy_equals_torch_on_the_exclusive_labels() -> None:
         [2 * (regional[:, r] * regions[:, r]).sum() / (regional[:, r] + regions[:, r]).sum() for r in range(3)]
     )
     wanted = torch.nn.functional.cross_entropy(with_background, labels) + 1 - dice.mean()
-    loss = build_loss(LossConfig(voxel="ce", smooth=0.0))
+    loss = Loss(LossConfig(voxel="ce", smooth=0.0))
     torch.testing.assert_close(loss((logits,), regions), wanted)
 
 
@@ -54,7 +54,7 @@ def test_focal_equals_its_paper(gamma: float) -> None:
     logits, regions = torch.randn(2, 3, 4, 5), _nested_regions(sides=(4, 5))
     p = logits.sigmoid()
     p_true = torch.where(regions == 1, p, 1 - p)
-    loss = build_loss(LossConfig(dice="none", voxel="focal", focal_gamma=gamma))
+    loss = Loss(LossConfig(dice="none", voxel="focal", focal_gamma=gamma))
     torch.testing.assert_close(loss((logits,), regions), (-((1 - p_true) ** gamma) * p_true.log()).mean())
 
 
@@ -71,7 +71,7 @@ def test_loss_and_gradients_stay_finite_at_the_ends_of_float16(config: LossConfi
         "mixed": _nested_regions(sides=(4, 4, 4)),
     }[truth]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = build_loss(config)((logits,), regions)
+        loss = Loss(config)((logits,), regions)
     assert loss.dtype == torch.float32
     loss.backward()
     assert logits.grad is not None
@@ -85,7 +85,7 @@ def test_gradients_equal_finite_differences(config: LossConfig) -> None:
     logits = torch.randn(2, 3, 2, 3, 4, requires_grad=True)
     coarse = torch.randn(2, 3, 1, 2, 2, requires_grad=True)
     regions = _nested_regions(sides=(2, 3, 4))
-    loss = build_loss(config)
+    loss = Loss(config)
     loss((logits, coarse), regions).backward()
     for leaf, others in ((logits, lambda x: (x, coarse)), (coarse, lambda x: (logits, x))):
         direction = torch.randn_like(leaf)
@@ -101,27 +101,27 @@ def test_deep_supervision_halves_the_weight_with_the_sides() -> None:
     regions = _nested_regions(sides=(8, 8, 8))
     outputs = tuple(torch.randn(2, 3, side, side, side) for side in (8, 4, 2))
     config = LossConfig(dice="none")
-    single = build_loss(config)
+    single = Loss(config)
     # nearest-exact at half the sides takes the second voxel of each pair, at a quarter the third of four.
     shrunk = (regions, regions[..., 1::2, 1::2, 1::2], regions[..., 2::4, 2::4, 2::4])
     losses = [single((output,), truth) for output, truth in zip(outputs, shrunk, strict=True)]
     torch.testing.assert_close(single(outputs, regions), (4 * losses[0] + 2 * losses[1] + losses[2]) / 7)
-    chosen = build_loss(replace(config, output_weights=(1.0, 0.0, 0.5)))
+    chosen = Loss(replace(config, output_weights=(1.0, 0.0, 0.5)))
     torch.testing.assert_close(chosen(outputs, regions), losses[0] + 0.5 * losses[2])
 
 
 def test_an_absent_region_rightly_left_empty_costs_nothing() -> None:
     logits = torch.full((1, 3, 4, 4, 4), -200.0)
     regions = torch.zeros(1, 3, 4, 4, 4, dtype=torch.uint8)
-    assert float(build_loss(LossConfig())((logits,), regions)) == pytest.approx(0.0, abs=1e-6)
+    assert float(Loss(LossConfig())((logits,), regions)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_wrong_shapes_and_empty_losses_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must have the regions' shape \(1, 3, 4\), got \(1, 2, 4\)"):
-        build_loss(LossConfig())((torch.zeros(1, 2, 4),), torch.zeros(1, 3, 4))
+        Loss(LossConfig())((torch.zeros(1, 2, 4),), torch.zeros(1, 3, 4))
     with pytest.raises(ValueError, match="nothing to train on"):
         LossConfig(dice="none", voxel="none")
     with pytest.raises(ValueError, match="output_weights: wanted 2"):
-        build_loss(LossConfig(output_weights=(1.0,)))(
+        Loss(LossConfig(output_weights=(1.0,)))(
             (torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)), torch.zeros(1, 3, 4, 4)
         )

@@ -3,19 +3,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import CaseScores, mean_over_cases, score_case, score_overlap
+from models import CaseScores, score_case
 from models.distances import WORST_DISTANCE_MM
 
 
 def test_counts_by_hand() -> None:
     # Region 0: 2 hits, 3 predicted, 4 present. Region 1: no hit.
-    predicted = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
-    present = torch.tensor([[1, 1, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]])
-    scores = score_overlap(predicted, present)
+    predicted = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]).reshape(2, 1, 1, 6)
+    present = torch.tensor([[1, 1, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]]).reshape(2, 1, 1, 6)
+    scores = score_case(predicted, present)
     assert scores.iou == pytest.approx((2 / 5, 0))
     assert scores.dice == pytest.approx((4 / 7, 0))
-    assert scores.sensitivity == pytest.approx((2 / 4, 0))
-    assert scores.precision == pytest.approx((2 / 3, 0))
 
 
 def test_empty_regions_follow_the_documented_convention() -> None:
@@ -23,42 +21,17 @@ def test_empty_regions_follow_the_documented_convention() -> None:
     assert score_case(empty, empty) == CaseScores(
         iou=(1.0,),
         dice=(1.0,),
-        sensitivity=(1.0,),
-        precision=(1.0,),
         hd95=(0.0,),
         lesion_dice=(1.0,),
         lesion_hd95=(0.0,),
     )
     worst = (WORST_DISTANCE_MM,)
-    nothing = CaseScores(
-        iou=(0.0,), dice=(0.0,), sensitivity=(0.0,), precision=(0.0,), hd95=worst, lesion_dice=(0.0,), lesion_hd95=worst
-    )
+    nothing = CaseScores(iou=(0.0,), dice=(0.0,), hd95=worst, lesion_dice=(0.0,), lesion_hd95=worst)
     assert score_case(full, empty) == nothing
     # Eight voxels are too small a lesion for BraTS 2023 to score when missed.
     assert score_case(empty, full) == replace(nothing, lesion_dice=(1.0,), lesion_hd95=(0.0,))
 
 
-def _score(value: float, hd95: float | None = None) -> CaseScores:
-    distances = None if hd95 is None else (hd95,)
-    return CaseScores(iou=(value,), dice=(value,), sensitivity=(value,), precision=(value,), hd95=distances)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
-def test_the_mean_is_the_same_for_any_number_of_workers(world_size: int) -> None:
-    cases = {f"case{index}": _score(0.1 * index, 7.0 * index) for index in range(7)}
-    workers = [dict(list(cases.items())[rank::world_size]) for rank in range(world_size)]
-    # A sampler that pads its list to equal lengths hands some cases to two workers.
-    workers[-1]["case0"] = cases["case0"]
-    assert mean_over_cases(workers) == mean_over_cases([cases])
-    assert mean_over_cases(workers).iou == pytest.approx((0.3,))
-    assert mean_over_cases(workers).hd95 == pytest.approx((21.0,))
-
-
-def test_means_that_would_lie_are_refused() -> None:
-    with pytest.raises(ValueError, match="case a was scored twice with different results"):
-        mean_over_cases([{"a": _score(0.1)}, {"a": _score(0.2)}])
-    with pytest.raises(ValueError, match="no case was scored"):
-        mean_over_cases([{}, {}])
+def test_masks_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masks of one shape, got \(1, 2\) and \(1, 3\)"):
-        score_overlap(torch.zeros(1, 2), torch.zeros(1, 3))
-    assert mean_over_cases([{"a": _score(0.1, 1.0), "b": _score(0.2)}]).hd95 is None
+        score_case(torch.zeros(1, 2), torch.zeros(1, 3))

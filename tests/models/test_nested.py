@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import torch
 
-from models import UNET_PRESETS, LossConfig, build_loss, build_unet
+from models import UNET_PRESETS, Loss, LossConfig, build_unet
 from models.nested import labels_from_regions, region_logits_from_label_logits
 
 
@@ -33,5 +33,5 @@ def test_a_labels_head_trains_on_labels_and_predicts_regions() -> None:
     network = build_unet(config)
     image = torch.randn(1, 4, 8, 8, 8)
     in_training = network(image)[0]
-    build_loss(loss)((in_training,), torch.zeros(1, 3, 8, 8, 8)).backward()
+    Loss(loss)((in_training,), torch.zeros(1, 3, 8, 8, 8)).backward()
     torch.testing.assert_close(network.eval()(image)[0], region_logits_from_label_logits(in_training))

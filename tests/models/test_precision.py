@@ -115,15 +115,6 @@ def test_the_diagnosis_names_the_cause(weight: float, factor: float, cause: str)
         take(step, (layer.weight * factor).sum() * 10.0)
 
 
-def test_workers_agree_on_skipping() -> None:
-    _, step = _stepper(agree=lambda _finite: False)
-    layer = step._network
-    assert isinstance(layer, nn.Linear)
-    before = layer.weight.detach().clone()
-    assert not take(step, layer.weight.sum()).taken
-    assert torch.equal(layer.weight, before)
-
-
 def test_state_resumes_counts_and_scale() -> None:
     layer, step = _stepper("float16")
     take(step, (layer.weight * float("inf")).sum())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, Execution, build_loss, build_unet, unet_from_pytorch3dunet
+from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, Execution, Loss, build_unet, unet_from_pytorch3dunet
 
 original = pytest.importorskip(
     "pytorch3dunet.unet3d.model", reason="pytorch3dunet isn't installed (pip install .[dev])"
@@ -133,7 +133,7 @@ def test_bce_dice_equals_theirs(case: str) -> None:
     logits = torch.randn(2, 3, 6, 7, 8) * (20 if case == "certain" else 1)
     regions = (torch.rand(2, 3, 6, 7, 8) < (0.0 if case == "empty" else 0.3)).to(torch.uint8)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss = build_loss(PYTORCH3DUNET_LOSS)((ours,), regions)
+    loss = Loss(PYTORCH3DUNET_LOSS)((ours,), regions)
     wanted = losses.BCEDiceLoss()(theirs, regions.float())
     torch.testing.assert_close(loss, wanted, rtol=1e-6, atol=1e-6)
     loss.backward()

@@ -100,7 +100,7 @@ def _random_case(seed: int, shape: tuple[int, ...] = (3, 4, 5, 6)) -> tuple[Tens
     return torch.sigmoid(3 * (regions - 0.5) + 2 * noise), regions
 
 
-def test_mean_over_cases_and_pooled() -> None:
+def test_curves_are_means_over_cases() -> None:
     counts = ThresholdCounts(3, 101)
     cases = [_random_case(seed) for seed in range(5)]
     for index, case in enumerate(cases):
@@ -110,11 +110,6 @@ def test_mean_over_cases_and_pooled() -> None:
         torch.testing.assert_close(
             counts.curves()[which], torch.stack([scores[which] for scores in each]).mean(0), rtol=0, atol=1e-14
         )
-    joined = _brute_force(
-        torch.cat([p for p, _ in cases], dim=1), torch.cat([r for _, r in cases], dim=1), counts.thresholds
-    )
-    assert torch.equal(counts.curves(pooled=True)[0], joined[0])
-    assert torch.equal(counts.curves(pooled=True)[1], joined[1])
 
 
 def test_any_order_of_parts_cases_and_workers_gives_the_same_result() -> None:

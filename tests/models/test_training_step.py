@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from models import (
+    Loss,
     LossConfig,
     OptimiserStep,
     ThresholdCounts,
     UNetConfig,
-    build_loss,
     build_unet,
     choose_precision,
     sliding_window_probabilities,
@@ -42,7 +42,7 @@ def _start(precision: PrecisionName) -> tuple[UNet, torch.optim.Optimizer, Optim
 
 
 def _train(network: UNet, take_step: OptimiserStep, steps: range, precision: PrecisionName) -> list[float]:
-    loss = build_loss(LossConfig())
+    loss = Loss(LossConfig())
     losses = []
     for step in steps:
         image, regions = _task(step)

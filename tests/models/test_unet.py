@@ -7,11 +7,11 @@ from torch import nn
 from models import (
     UNET_PRESETS,
     Execution,
+    Loss,
     LossConfig,
     PrecisionName,
     UNet,
     UNetConfig,
-    build_loss,
     build_unet,
     choose_precision,
 )
@@ -56,7 +56,7 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 def test_unsuitable_sides_are_refused_with_the_sizes_that_suit() -> None:
     network = build_unet(UNET_PRESETS["tiny"])
-    assert network.config.side_multiples == (8, 8, 8)
+    assert network.config.side_multiple == 8
     with pytest.raises(ValueError, match=r"multiples of 8: take 16 x 40 or 48 x 8,"):
         network(torch.zeros(1, 4, 16, 45, 3))
     with pytest.raises(ValueError, match=r"wanted an image \(B, M, D, H, W\) with 4 modalities, got \(1, 3, 8, 8, 8\)"):
@@ -72,7 +72,7 @@ def test_a_single_voxel_on_the_coarsest_level_is_refused() -> None:
 
 def test_pooling_networks_take_any_side_that_survives_the_pooling() -> None:
     network = build_unet(UNET_PRESETS["unet3d"]).eval()
-    assert network.config.side_multiples == (1, 1, 1)
+    assert network.config.side_multiple == 1
     with torch.no_grad():
         assert network(torch.randn(1, 4, 9, 15, 8))[0].shape == (1, 3, 9, 15, 8)
     with pytest.raises(ValueError, match=r"8 or more: take 8 x 9 x 9"):
@@ -112,7 +112,7 @@ def test_voxels_of_a_strided_stem_begin_alike_and_learn_to_differ(dimensions: in
 def test_a_strided_stem_trains_every_parameter_under_the_loss() -> None:
     network = build_unet(replace(SMALL, stem_stride=2))
     regions = (torch.rand(2, 3, 16, 16, 16) > 0.8).to(torch.uint8)
-    build_loss(LossConfig())(network(torch.randn(2, 4, 16, 16, 16)), regions).backward()
+    Loss(LossConfig())(network(torch.randn(2, 4, 16, 16, 16)), regions).backward()
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
 
@@ -125,11 +125,11 @@ def test_a_strided_stem_with_a_labels_head_gives_nested_regions() -> None:
 
 def test_a_strided_stem_doubles_the_multiples() -> None:
     config = replace(SMALL, stem_stride=2)
-    assert config.side_multiples == (8, 8, 8)
+    assert config.side_multiple == 8
     with pytest.raises(ValueError, match=r"multiples of 8: take 8 or 16 x 16 x 16,"):
         build_unet(config)(torch.zeros(1, 4, 12, 16, 16))
     pooling = replace(UNET_PRESETS["unet3d"], stem_stride=2)
-    assert pooling.side_multiples == (2, 2, 2)
+    assert pooling.side_multiple == 2
     network = build_unet(pooling).eval()
     with torch.no_grad():
         assert network(torch.randn(1, 4, 18, 22, 16))[0].shape == (1, 3, 18, 22, 16)

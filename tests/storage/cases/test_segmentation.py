@@ -14,7 +14,7 @@ import pytest
 
 from storage import convert_case, create_store, find_cases, region_masks
 from storage.cases.grid import box_slices
-from storage.cases.segmentation import encode_probabilities, encode_segmentation, labels_of_regions
+from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import BRATS_124, CONVENTIONS, MODALITIES, MSD
 from storage.store.held_case import HeldCase, hold_source, hold_stored
 
@@ -132,13 +132,6 @@ def test_values_are_those_of_the_convention_asked_for(phantom_source: Path) -> N
         truth = BRATS_124.to_stored(np.asanyarray(nib.load(case.label).dataobj))
         np.testing.assert_array_equal(back, truth)
     assert MSD.to_source(np.array([[[1, 2, 3]]], np.uint8)).ravel().tolist() == [2, 1, 3]
-
-
-def test_regions_become_labels(phantom_source: Path) -> None:
-    held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124)
-    label = held.arrays.label_DHW
-    assert label is not None
-    np.testing.assert_array_equal(labels_of_regions(region_masks(label).astype(bool)), label)
 
 
 def test_probabilities_lie_on_the_same_grid(write_case: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""Conventions map to the stored labels and back; regions come from one table."""
+"""Conventions map to the stored labels and back."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from storage.labels.conventions import (
     GLI_2024,
     MSD,
     LabelConvention,
-    region_masks,
 )
 
 
@@ -24,23 +23,6 @@ def test_only_brats_2013_is_lossy_and_gives_necrosis_back_for_both() -> None:
     stored = BRATS_2013.to_stored(np.array([[[0, 1, 2, 3, 4]]], dtype=np.uint8))
     assert stored.ravel().tolist() == [0, 1, 2, 1, 3]
     assert BRATS_2013.to_source(stored).ravel().tolist() == [0, 1, 2, 1, 4]
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "whole", "core", "enhancing"),
-    [
-        ("brats-124", [0, 1, 2, 4], [0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]),
-        ("brats-123", [0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]),
-        ("gli-2024", [0, 1, 2, 3, 4], [0, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 0, 0, 1, 0]),
-        ("msd", [0, 1, 2, 3], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]),
-    ],
-)
-def test_regions_of_each_convention(
-    name: str, source: list[int], whole: list[int], core: list[int], enhancing: list[int]
-) -> None:
-    stored = CONVENTIONS[name].to_stored(np.array([[source]], dtype=np.uint8))
-    regions_RDHW = region_masks(stored)
-    assert regions_RDHW[:, 0, 0].tolist() == [whole, core, enhancing]
 
 
 def test_values_outside_a_convention_are_named() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import storage.store.cache
 from storage import CohortStore, CorruptStoreError, DecodedCaseCache, InputError, open_store
+from storage.cases.patch import cut_patch
 
 PLENTY = 1 << 30
 
@@ -43,7 +44,7 @@ def test_patches_are_copies_equal_to_the_stores(small_store: CohortStore, tmp_pa
     case_id = small_store.case_ids[0]
     for origin in ((-5, 2, 3), (0, 0, 0), (9, 30, -2), (-99, 0, 0)):
         cached, stored = (
-            cache.read_patch(case_id, origin, (8, 9, 10)),
+            cut_patch(cache.read_case(case_id), origin, (8, 9, 10)),
             small_store.read_patch(case_id, origin, (8, 9, 10)),
         )
         assert (cached.image_MDHW == stored.image_MDHW).all()

@@ -13,13 +13,20 @@ import zarr
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from storage import CaseInfo, CaseRefusedError, CohortStore, convert_case, create_store, find_cases, open_store
-from storage.cases.grid import box_slices, to_source
+from storage.cases.grid import box_slices, scan_to_source
 from storage.labels.conventions import BRATS_123, BRATS_2013, CONVENTIONS
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "SI")) for codes in itertools.product(*axes)
 ]
+
+
+def to_source(array_DHW: np.ndarray, info: CaseInfo) -> np.ndarray:
+    """A stored-grid array back in the source's full grid and axis order, 0 outside the stored box."""
+    full_DHW = np.zeros(info.original_shape, dtype=array_DHW.dtype)
+    full_DHW[box_slices(info.bbox)] = array_DHW
+    return scan_to_source(full_DHW, info)
 
 
 def check_against_source(store: CohortStore, case_id: str, folder: Path) -> CaseInfo:

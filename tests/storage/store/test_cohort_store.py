@@ -13,8 +13,6 @@ from zarr.storage import ObjectStore
 
 from storage import CohortStore, CorruptStoreError, InputError, create_store, open_store
 from storage.labels.conventions import BRATS_123
-from storage.store.layout import Layout, encode_array
-from storage.store.objects import Objects
 
 
 @pytest.fixture
@@ -155,14 +153,6 @@ def test_a_case_replaced_behind_the_index_is_noticed(
     for read in (lambda: store.read_case("A"), lambda: store.read_patch("A", (0, 0, 0), (9, 9, 9))):
         with pytest.raises(CorruptStoreError, match="was changed since it was written"):
             read()
-
-
-@pytest.mark.parametrize("layout", [Layout(sharded=False), Layout(compressor="lz4", shuffle="bitshuffle")])
-def test_other_layouts_read_the_same(tmp_path: Path, layout: Layout) -> None:
-    array = np.random.default_rng(0).integers(0, 99, (4, 70, 30, 20)).astype(np.int16)
-    for key, data in encode_array("image", array, layout).objects.items():
-        Objects(tmp_path).put(key, data)
-    assert (zarr.open_array(tmp_path, mode="r")[...] == array).all()  # type: ignore[index]
 
 
 def make_nothing(path: Path) -> None:

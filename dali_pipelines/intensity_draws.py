@@ -19,13 +19,11 @@ def draw_intensities(
     parameters: Parameters = {}
     parameters |= draw_noise(rng, config, axes=len(patch_shape), slack=slack)
     parameters |= draw_blur(rng, config, modalities=modalities, axes=len(patch_shape))
-    bright, contrast = config.brightness_probability, config.contrast_probability
-    parameters |= draw_factor(rng, config, "brightness", bright, config.brightness_range, modalities)
-    parameters |= draw_factor(rng, config, "contrast", contrast, config.contrast_range, modalities)
+    parameters |= draw_factor(rng, config, "brightness", config.brightness_range, modalities)
+    parameters |= draw_factor(rng, config, "contrast", config.contrast_range, modalities)
     parameters |= draw_low_resolution(rng, config, modalities=modalities, patch_shape=patch_shape)
-    inverted, plain = config.inverted_gamma_probability, config.gamma_probability
-    parameters |= draw_factor(rng, config, "inverted_gamma", inverted, config.gamma_range, modalities)
-    parameters |= draw_factor(rng, config, "gamma", plain, config.gamma_range, modalities)
+    parameters |= draw_factor(rng, config, "inverted_gamma", config.gamma_range, modalities)
+    parameters |= draw_factor(rng, config, "gamma", config.gamma_range, modalities)
     return parameters
 
 
@@ -69,10 +67,10 @@ def draw_low_resolution(
 
 
 def draw_factor(
-    rng: np.random.Generator, config: AugmentationConfig, name: str, probability: float, limits: Range, modalities: int
+    rng: np.random.Generator, config: AugmentationConfig, name: str, limits: Range, modalities: int
 ) -> Parameters:
     """A factor a modality (M,), or the same for all."""
-    chosen = rng.random() < probability
+    chosen = rng.random() < getattr(config, f"{name}_probability")
     below = rng.random(modalities) < 0.5
     position = rng.random(modalities)
     low, high = limits
