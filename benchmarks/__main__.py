@@ -18,7 +18,6 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
-    "threshold-search": settings.ThresholdSearchBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

@@ -40,7 +40,6 @@ def commands(scans: str, store: str) -> dict[str, list[str]]:
         "train-step": ["train-step", "--peers"],
         "end-to-end": ["end-to-end", "--store", store],
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
-        "threshold-search": ["threshold-search"],
         "inference": ["inference"],
     }
 

@@ -1,16 +1,21 @@
 """A benchmark's figures as a table for people and as a record for documents."""
 
+import datetime
 import json
+import os
+import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from rich.table import Table
 
 from ray_jobs.settings.console import open_console
-from ray_jobs.watching.provenance import describe_machine, git_commit, today
+from ray_jobs.watching.provenance import git_commit
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:
@@ -32,7 +37,7 @@ def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None
             "command": command_line(sys.argv),
             "machine": describe_machine(),
             "commit": git_commit(),
-            "date": today(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "rows": [dict(row) for row in rows],
         }
         json_file.write_text(json.dumps(record, indent=2) + "\n")
@@ -50,3 +55,24 @@ def command_line(argv: Sequence[str]) -> str:
 def as_text(value: Any) -> str:
     """Four digits of a measured number; other values as they are."""
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def describe_machine() -> str:
+    """Return processor, cores, memory and GPUs in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gib = round(psutil.virtual_memory().total / 2**30)
+    parts = [f"{cores} cores of {_processor()}", f"{gib} GiB"]
+    if torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    # Where a hypervisor hides the model, what it computes with says more than the name.
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    shown = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    name = names[0] if names else platform.machine()
+    return f"{name} ({', '.join(shown)})" if shown else name

@@ -138,16 +138,6 @@ class EndToEndBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThresholdSearchBenchmark(Recorded):
-    """Measure what the best thresholds cost: from one pass, and from one pass for each combination."""
-
-    store: str | None = None
-    """A converted cohort, path or URL; without it a synthetic one is written first."""
-    steps: int = 3
-    """Thresholds a region of the grid that is really run; its cube is the number of passes."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show: parity of the graphs, a short training, throughput."""
 
