@@ -62,7 +62,7 @@ def test_a_checkpoint_predicts(made: Path) -> None:
     assert probabilities_RDHW.shape == (3, 16, 16, 16) and probabilities_RDHW.isfinite().all()
 
 
-@pytest.mark.processes
+@pytest.mark.system  # started again for minutes
 def test_a_half_finished_run_goes_on(made: Path, command) -> None:
     arguments = ["--store", str(made / "store"), "--runs", str(made / "runs"), "--name", "half", "--epochs", "3"]
     done = command("train.py", *arguments, "--checkpoints.every-steps", "1", *SMALL)
@@ -73,7 +73,7 @@ def test_a_half_finished_run_goes_on(made: Path, command) -> None:
     assert "epoch 3: validation IoU" in done.stdout and "epoch 2: validation IoU" not in done.stdout
 
 
-@pytest.mark.processes
+@pytest.mark.system  # started again for minutes
 def test_a_half_finished_search_goes_on(made: Path, command) -> None:
     search = made / "runs" / "search"
     assert b"ray_jobs.search_scheduler" in (search / "tuner.pkl").read_bytes()
