@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ray_jobs.on_ray.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
@@ -113,6 +114,12 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
         return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def bare_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross-sections without panels, which take longer than a test's training; others train and draw them whole."""
+    monkeypatch.setattr("ray_jobs.pictures.figures.sections_figure", lambda *_, **__: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture

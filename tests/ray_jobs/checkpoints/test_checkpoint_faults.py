@@ -19,6 +19,8 @@ from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage.store.objects import Objects
 
+pytestmark = pytest.mark.usefixtures("bare_pictures")
+
 BUCKET = "runs"
 
 

@@ -27,6 +27,8 @@ from ray_jobs.training.train_loop import train
 from ray_jobs.watching.step_clock import ASIDE, STEP_PARTS
 from storage import CohortStore, InputError
 
+pytestmark = pytest.mark.usefixtures("bare_pictures")
+
 MakePlan = Callable[[TrainConfig], TrainPlan]
 
 
