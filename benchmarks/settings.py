@@ -5,9 +5,8 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+from models import PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
