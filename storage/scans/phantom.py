@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from storage.labels.conventions import MODALITIES
 
 Array = NDArray[np.float32]
+Position = list[Array]  # of each voxel along x, y and z: three arrays, each with one side only
 
 COHORT_FOLDER = "MICCAI_BraTS2020_TrainingData"
 GRID_XYZ = (120, 120, 78)
@@ -73,7 +74,7 @@ def make_phantom(rng: np.random.Generator, grade: str) -> tuple[NDArray[np.int16
     """Return one case: image_MXYZ int16 with background 0, and label_XYZ uint8 in BraTS 2020's {0, 1, 2, 4}."""
     half = np.array(GRID_XYZ) / 2
     axes = [(np.arange(n, dtype=np.float32) - h) for n, h in zip(GRID_XYZ, half, strict=True)]
-    position = np.stack(np.meshgrid(*axes, indexing="ij"))  # voxels from the middle
+    position: Position = list(np.meshgrid(*axes, indexing="ij", sparse=True))  # voxels from the middle
     brain_axes = np.array([35.0, 43.0, 31.0]) * rng.uniform(0.93, 1.05, 3)
     depth = 1 - _ellipsoid(position, np.zeros(3), brain_axes) + 0.05 * _smooth_field(rng, 7)  # 1 middle, 0 surface
     brain = depth > 0
@@ -100,7 +101,7 @@ def make_phantom(rng: np.random.Generator, grade: str) -> tuple[NDArray[np.int16
     return image_MXYZ, label_XYZ
 
 
-def _draw_anatomy(rng: np.random.Generator, position: Array, depth: Array) -> NDArray[np.intp]:
+def _draw_anatomy(rng: np.random.Generator, position: Position, depth: Array) -> NDArray[np.intp]:
     """Return each voxel's index into SIGNAL: white matter, grey rind, ventricles with their borders, vessels."""
     index = {name: i for i, name in enumerate(SIGNAL)}
     folds = 0.5 * _smooth_field(rng, 16)
@@ -118,7 +119,7 @@ def _draw_anatomy(rng: np.random.Generator, position: Array, depth: Array) -> ND
 
 
 def _draw_tumour(
-    rng: np.random.Generator, position: Array, brain_axes: NDArray[np.float64], grade: str
+    rng: np.random.Generator, position: Position, brain_axes: NDArray[np.float64], grade: str
 ) -> tuple[NDArray[np.uint8], Array]:
     """Return label_XYZ of one tumour of nested edema, enhancing rim and necrosis, and its mask as floats."""
     side = rng.choice([-1.0, 1.0])
@@ -135,10 +136,11 @@ def _draw_tumour(
     return label, (label > 0).astype(np.float32)
 
 
-def _ellipsoid(position: Array, middle: NDArray[np.float64], radii: NDArray[np.float64]) -> Array:
+def _ellipsoid(position: Position, middle: NDArray[np.float64], radii: NDArray[np.float64]) -> Array:
     """Distance from `middle` in units of the ellipsoid's radii: 1 on its surface."""
-    scaled = (position - middle.astype(np.float32)[:, None, None, None]) / radii.astype(np.float32)[:, None, None, None]
-    return np.sqrt((scaled**2).sum(axis=0))
+    centre, unit = middle.astype(np.float32), radii.astype(np.float32)
+    x, y, z = (((axis - centre[i]) / unit[i]) ** 2 for i, axis in enumerate(position))
+    return np.sqrt(x + y + z)
 
 
 def _smooth_field(rng: np.random.Generator, cells: int) -> Array:

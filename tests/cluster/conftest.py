@@ -18,6 +18,7 @@ def _models_read_once() -> Iterator[None]:
     """boto3 reads the megabytes that describe EC2 for each session anew, which took two thirds of these tests' time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", staticmethod(functools.cache(JSONFileLoader().load_file)))
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # 1,300 images an account, which nobody asks for
         yield
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -49,7 +50,7 @@ def phantom_store(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory
     return open_store(uri)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config() -> TrainConfig:
     """The demo preset with a network and patches that train in seconds."""
     demo = preset("demo")
@@ -72,6 +73,39 @@ def make_plan(phantom_store: CohortStore, tmp_path: Path) -> Callable[[TrainConf
         return TrainPlan(config=config, store=phantom_store.uri, splits=splits, cache=tmp_path / "cache")
 
     return make
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run that is over: what it did, what came of it and how long that took."""
+
+    plan: TrainPlan
+    folder: Path
+    result: dict[str, Any]
+    history: list[dict[str, float]]
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def trained(
+    phantom_store: CohortStore, small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedRun:
+    """The small configuration, trained to the end for all tests that only look at what comes of it."""
+    import torch
+
+    from ray_jobs.on_ray.session import LocalSession
+    from ray_jobs.training.train_loop import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    splits = assign_splits(phantom_store.infos())
+    plan = TrainPlan(config=small_config, store=phantom_store.uri, splits=splits, cache=folder / "cache")
+    session = LocalSession(folder / "run", torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        started = time.perf_counter()
+        result = train(plan, session)
+        seconds = time.perf_counter() - started
+    return TrainedRun(plan=plan, folder=folder / "run", result=result, history=session.history, seconds=seconds)
 
 
 @pytest.fixture
@@ -118,8 +152,18 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
 
 @pytest.fixture
 def bare_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cross-sections without panels, which take longer than a test's training; others train and draw them whole."""
-    monkeypatch.setattr("ray_jobs.pictures.figures.sections_figure", lambda *_, **__: Figure(figsize=(1, 1)))
+    """Figures without panels, which take longer than a test's training; others train and draw them whole."""
+    draw_nothing(monkeypatch)
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every figure of a run one empty panel."""
+
+    def empty(*_: object, **__: object) -> Figure:
+        return Figure(figsize=(1, 1))
+
+    monkeypatch.setattr("ray_jobs.pictures.figures.sections_figure", empty)
+    monkeypatch.setattr("ray_jobs.watching.monitoring.draw_threshold_curves", empty)
 
 
 @pytest.fixture

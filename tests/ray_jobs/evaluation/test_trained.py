@@ -1,31 +1,23 @@
 """A network comes back from its checkpoint as it was saved, and what is not one is said."""
 
-import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.on_ray.session import LocalSession
-from ray_jobs.settings.config import TrainConfig, decode_config, run_identity
+from ray_jobs.settings.config import decode_config, run_identity
 from ray_jobs.settings.presets import PRESETS, preset
-from ray_jobs.training.run import TrainPlan
-from ray_jobs.training.train_loop import train
 from storage import InputError
 
-MakePlan = Callable[[TrainConfig], TrainPlan]
 CPU = torch.device("cpu")
 
 
-def test_a_run_and_its_checkpoint_are_the_same_network(
-    tmp_path: Path, small_config: TrainConfig, make_plan: MakePlan
-) -> None:
-    config = dataclasses.replace(small_config, epochs=1)
-    result = train(make_plan(config), LocalSession(tmp_path / "run", CPU))
-    of_run, of_checkpoint = (open_trained(uri, CPU) for uri in (str(tmp_path / "run"), result["checkpoint"]))
+def test_a_run_and_its_checkpoint_are_the_same_network(trained: Any) -> None:
+    config, result = trained.plan.config, trained.result
+    of_run, of_checkpoint = (open_trained(uri, CPU) for uri in (str(trained.folder), result["checkpoint"]))
     assert of_run.uri == of_checkpoint.uri == result["checkpoint"]
     assert of_run.config.model == config.model and of_run.config.sampling == config.sampling
     assert of_run.thresholds == result["validation"]["threshold"]
