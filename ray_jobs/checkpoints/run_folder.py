@@ -1,12 +1,14 @@
 """A run's folder, on disk or S3: what a run is (config.json) and what came of it (summary.json)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from storage import InputError
+from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
 
 CONFIG, SUMMARY = "config.json", "summary.json"
@@ -36,16 +38,19 @@ class RunFolder:
         Raises InputError, naming what differs, where the folder belongs to a run with another configuration or store.
         """
         before = self.read(CONFIG)
-        if before is None:
-            self.write(CONFIG, identity)
+        if before is None and self._make(CONFIG, encode_json(identity)):
             return None
-        changes = describe_changes(before, identity)
+        changes = describe_changes(before or self.read(CONFIG) or {}, identity)
         if changes:
             raise InputError(
                 f"run {self.name} in {self.runs} was started otherwise ({changes}): "
                 "give another --name, or the same values to resume it"
             )
         return self.read(SUMMARY)
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Hold the run for the body. Raises InputError where another command that lives is at it."""
+        return only_writer(self.uri, "wait for its end, stop it, or give another --name")
 
     def read(self, file: str) -> dict[str, Any] | None:
         """Return what JSON `file` says, None where there is none. Raises InputError where it cannot be read."""
@@ -61,8 +66,17 @@ class RunFolder:
 
     def put(self, file: str, content: bytes) -> None:
         """Write `file`, whole or not at all; raises InputError where it cannot be."""
-        try:
+        with self._writing(file):
             self._objects.put(f"{self.name}/{file}", content)
+
+    def _make(self, file: str, content: bytes) -> bool:
+        with self._writing(file):
+            return self._objects.create(f"{self.name}/{file}", content)
+
+    @contextmanager
+    def _writing(self, file: str) -> Iterator[None]:
+        try:
+            yield
         except InputError as error:
             raise InputError(
                 f"cannot write {file} to {self.uri}: {error}; make room or get permission there, then the same command "

@@ -28,6 +28,7 @@ from storage.store.cohort_conversion import (
     plan_conversion,
 )
 from storage.store.cohort_store import create_store, find_store
+from storage.store.in_use import only_writer
 from storage.store.verify import verify_case
 
 Item = TypeVar("Item")
@@ -62,6 +63,16 @@ def convert_cohort(
     _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
+    with only_writer(store.uri, "wait for its end, or name another --store"):
+        report = _bring_in(search, store, workers, subjects or {}, started)
+        store.objects.put(REPORT_KEY, report.to_json())
+    return report
+
+
+def _bring_in(
+    search: CaseSearch, store: CohortStore, workers: "_Workers", subjects: Mapping[str, str], started: float
+) -> ConversionReport:
+    """Convert what is missing or changed, and list all in the store's index."""
     committed = store.committed_cases()
     store.check_settings(committed)
     plan = plan_conversion(search.cases, committed, subjects=subjects)
@@ -73,7 +84,7 @@ def convert_cohort(
     gone = {refusal.case_id for refusal in repeated}
     converted = [info.case_id for info in outcomes if isinstance(info, CaseInfo) and info.case_id not in gone]
     here = {case.case_id for case in search.cases}
-    report = ConversionReport(
+    return ConversionReport(
         store_uri=store.uri,
         label_convention=store.settings.convention.name,
         converted=tuple(converted),
@@ -83,8 +94,6 @@ def convert_cohort(
         refused=(*search.refused, *refused, *repeated),
         seconds=time.monotonic() - started,
     )
-    store.objects.put(REPORT_KEY, report.to_json())
-    return report
 
 
 def verify_cohort(

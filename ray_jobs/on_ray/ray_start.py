@@ -5,10 +5,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 
 from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
@@ -16,6 +17,7 @@ from storage import InputError
 
 # Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
 DASHBOARD_HOST = "127.0.0.1"
+SECONDS_TO_ANSWER = 10
 
 
 def on_a_cluster() -> bool:
@@ -29,7 +31,7 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
     # The workers' own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if on_a_cluster():
-        ray.init(**quiet)
+        _join(os.environ["RAY_ADDRESS"], quiet)
     else:
         make_token()
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
@@ -49,6 +51,33 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, quiet: Mapping[str, Any]) -> None:
+    """Join the cluster at RAY_ADDRESS. Raises InputError, which names it, where there is none: Ray waits minutes."""
+    said = f"RAY_ADDRESS is {address}, "
+    remedy = (
+        "give HOST:PORT of a running cluster's head (its port is 6379), or unset RAY_ADDRESS to run on this machine"
+    )
+    if "://" in address and not address.startswith("ray://"):
+        raise InputError(f"{said}as `ray job submit` takes it; in this place it cannot be used: {remedy}")
+    place = address.removeprefix("ray://")
+    if ":" in place and os.environ.get("RAY_USE_TLS", "0") in ("0", "false") and not _answers(place):
+        raise InputError(f"{said}where no Ray answered within {SECONDS_TO_ANSWER} s: {remedy}")
+    try:
+        ray.init(**quiet)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(f"{said}{str(error).splitlines()[0].rstrip('.')}: {remedy}") from error
+
+
+def _answers(place: str) -> bool:
+    """Return whether something that speaks gRPC, as Ray's heads do, listens at HOST:PORT."""
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=SECONDS_TO_ANSWER)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def find_free_port() -> int:

@@ -6,12 +6,14 @@ A case with a record from the same input is done; what a killed run left of anot
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.checkpoints.run_folder import CONFIG, describe_changes, encode_json
 from storage import InputError
+from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
 
 RECORD = "{case_id}_seg.json"
@@ -32,18 +34,21 @@ class PredictionFolder:
 
         Raises InputError, naming what differs, where those in it were made otherwise, and where it cannot be used.
         """
+        if self._objects.is_empty() and self._objects.create(CONFIG, encode_json(identity)):
+            return
         before = self._read(CONFIG)
         if before is None:
-            if not self._objects.is_empty():
-                raise InputError(f"wanted a new, empty or own folder as --output, found other files at {self.uri}")
-            self.write(CONFIG, encode_json(identity))
-            return
+            raise InputError(f"wanted a new, empty or own folder as --output, found other files at {self.uri}")
         changes = describe_changes(before, identity)
         if changes:
             raise InputError(
                 f"the predictions in {self.uri} were made otherwise ({changes}): "
                 "give another --output, or the same values to go on"
             )
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Hold the folder for the body. Raises InputError where another command that lives is at it."""
+        return only_writer(self.uri, "wait for its end, stop it, or give another --output")
 
     def finished(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the records of finished cases by id, of those in `sources`: all files there, made from the same."""

@@ -59,11 +59,26 @@ def predict(
     )
     identity = describe_prediction(plan, checkpoints, cohort, modalities)
     folder.claim(identity)
+    with folder.only_writer():
+        return predict_cases(plan, cohort, folder, identity, console, workers=workers, use_gpu=use_gpu)
+
+
+def predict_cases(
+    plan: PredictionPlan,
+    cohort: Cohort,
+    folder: PredictionFolder,
+    identity: Mapping[str, Any],
+    console: Console,
+    *,
+    workers: int,
+    use_gpu: bool,
+) -> int:
+    """Write every case that is still to do, and then the report, into the folder; return the exit status."""
     made_by = {**identity, "git_commit": git_commit()}
     total, records = len(cohort.sources), folder.finished(cohort.sources)
     todo = [case_id for case_id in cohort.sources if case_id not in records]
     at_once, device = min(workers, len(todo)) or workers, "GPU" if use_gpu else "CPU"
-    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {convention.name}")
+    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {plan.convention.name}")
     refused: dict[str, str] = {}
 
     def refuse(case_id: str, reason: str) -> None:

@@ -49,17 +49,18 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     if finished is not None:
         console.print(f"search {name} is finished; give another --name to search anew")
         return finished["trials"], folder
-    if was_there and not search.resume:
-        raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    tuner = build_tuner(search, decided, folder)
-    with signals_raised():
-        grid = tuner.fit()
-    pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
-    trials = f"{folder.uri}/{TRIALS}"
-    rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
-    best = export_best(rows, folder)
-    folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
+    with folder.only_writer():
+        if was_there and not search.resume:
+            raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        tuner = build_tuner(search, decided, folder)
+        with signals_raised():
+            grid = tuner.fit()
+        pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
+        trials = f"{folder.uri}/{TRIALS}"
+        rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
+        best = export_best(rows, folder)
+        folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
     return rows, folder
 
 

@@ -1,5 +1,6 @@
 """Every threshold over a split's cases: inference spread over the cluster once, then counted, drawn, written down."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.settings.console import figures_table, open_console, tracked
 from ray_jobs.settings.folders import cache_folder
 from storage import REGIONS, DecodedCaseCache, InputError, open_store
+from storage.store.in_use import only_writer
 from storage.store.objects import Objects
 
 CASES_LEFT_OUT = 3  # the exit status
@@ -150,10 +152,16 @@ def find_thresholds(
 ) -> int:
     """Score the cases, write and print what came; return the exit status: 3 where some cases were left out."""
     console = open_console()
-    with ray_running():
-        scan = scan_thresholds(checkpoint, store, split, case_ids, console, workers=workers)
-    folder = write_scan(scan, output or f"{checkpoint}/scored-{split}")
-    print_scan(scan, console)
+    folder = output or f"{checkpoint}/scored-{split}"
+    with contextlib.ExitStack() as stack:
+        try:  # now: a folder that cannot be written to would cost what was found by then
+            stack.enter_context(only_writer(folder, "wait for its end"))
+        except InputError as error:
+            raise InputError(f"{error}, or give another --output") from error
+        with ray_running():
+            scan = scan_thresholds(checkpoint, store, split, case_ids, console, workers=workers)
+        print_scan(scan, console)
+        folder = write_scan(scan, folder)
     console.print(f"{folder}/thresholds.json and thresholds.png", soft_wrap=True, highlight=False)
     return CASES_LEFT_OUT if scan.bad_cases else 0
 

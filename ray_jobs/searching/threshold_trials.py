@@ -34,12 +34,13 @@ def run_threshold_search(
     if folder.read(RESULTS) is not None:
         raise InputError(f"search {name} in {folder.runs} is finished: give another --name")
     workers = search.training.workers
-    scan = scan_thresholds(checkpoint, store.uri, search.split, case_ids, console, workers=workers)
-    thresholds = grid_of(search.threshold_steps, scan.counts)
-    with console.status(f"{len(thresholds)} trials"):
-        rows = run_trials(scan.counts, thresholds, folder)
-    found = {"trials": rows, "best": best_of(rows), "exact": _exact(scan), "split": search.split}
-    folder.write(RESULTS, found)
+    with folder.only_writer():
+        scan = scan_thresholds(checkpoint, store.uri, search.split, case_ids, console, workers=workers)
+        thresholds = grid_of(search.threshold_steps, scan.counts)
+        with console.status(f"{len(thresholds)} trials"):
+            rows = run_trials(scan.counts, thresholds, folder)
+        found = {"trials": rows, "best": best_of(rows), "exact": _exact(scan), "split": search.split}
+        folder.write(RESULTS, found)
     return found, folder
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.checkpoints.run_folder import SUMMARY
+from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.settings.console import open_console
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
-from ray_jobs.training.planning import decide
+from ray_jobs.training.planning import Decided, decide
 from ray_jobs.watching.progress import TrainingProgress
 from ray_jobs.watching.provenance import git_commit
 from ray_jobs.watching.summary import print_summary
@@ -35,17 +35,24 @@ def train(config: TrainConfig) -> int:
 def train_run(config: TrainConfig, console: Console, stop: Stop) -> dict[str, Any]:
     """Do the whole job and return what summary.json says. A finished run of the same name returns at once."""
     decided = decide(config, console)
-    plan, splits = decided.plan, decided.plan.splits
     name = config.name or default_run_name(config, decided.store_digest)
     folder = decided.open_folder(name)
     finished = folder.claim(run_identity(config, decided.store_digest))
     if finished is not None:
         console.print(f"run {name} is finished; give another --name to train anew")
         return finished
+    with folder.only_writer():
+        return train_in(folder, decided, console, stop)
+
+
+def train_in(folder: RunFolder, decided: Decided, console: Console, stop: Stop) -> dict[str, Any]:
+    """Train in this folder, which is this command's alone, and return what summary.json says."""
+    plan, config, splits = decided.plan, decided.plan.config, decided.plan.splits
     workers, use_gpu = decided.workers, decided.use_gpu
     console.print(
-        f"run {name}: {len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test "
-        f"cases, {workers} worker{'s' if workers > 1 else ''} with a {'GPU' if use_gpu else 'share of the CPU'} each"
+        f"run {folder.name}: {len(splits.train)} training, {len(splits.validation)} validation and "
+        f"{len(splits.test)} test cases, {workers} worker{'s' if workers > 1 else ''} with a "
+        f"{'GPU' if use_gpu else 'share of the CPU'} each"
     )
     with TrainingProgress(console, epochs=config.epochs, workers=workers, use_gpu=use_gpu) as progress:
         result = stop.guard(
@@ -57,7 +64,7 @@ def train_run(config: TrainConfig, console: Console, stop: Stop) -> dict[str, An
     if "stopped" in result:
         return result
     summary = {
-        "run": name,
+        "run": folder.name,
         "folder": folder.uri,
         "store": plan.store,
         "config": dataclasses.asdict(config),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from storage.errors import InputError
 from storage.store.cohort_store import CASES, CohortStore, case_key, find_store
+from storage.store.in_use import only_writer
 from storage.store.index import ASSIGNMENTS_KEY, EMPTY_GROUP, ROOT_KEY, Index, encode_case, encode_index
 from storage.store.objects import Objects
 
@@ -23,6 +24,13 @@ def mirror_store(
     if existing is not None and existing.settings != store.settings:
         raise InputError(f"{target.uri} holds a store with other modalities or labels; name a new place")
     target.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
+    with only_writer(target.uri, "wait for its end, or name another place"):
+        return _copy(store, target, existing, on_case)
+
+
+def _copy(
+    store: CohortStore, target: Objects, existing: CohortStore | None, on_case: Callable[[str], None]
+) -> CohortStore:
     copy = existing or CohortStore(target, Index(settings=store.settings, records={}, digest=""))
     there = copy.committed_cases()
     for case_id in store.case_ids:

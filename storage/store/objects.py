@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from storage.errors import InputError
@@ -74,6 +74,15 @@ class Objects:
         with explained(self.uri):
             obstore.put(self.backend, key, data)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write one object whole unless there is one of that key; return whether it was written."""
+        with explained(self.uri):
+            try:
+                obstore.put(self.backend, key, data, mode="create")
+            except (AlreadyExistsError, FileExistsError):
+                return False
+        return True
+
     def delete(self, key: str) -> None:
         """Remove one object; fine when there is none."""
         with explained(self.uri), suppress(FileNotFoundError):
@@ -99,6 +108,11 @@ class Objects:
         with explained(self.uri):
             listing = obstore.list_with_delimiter(self.backend, prefix=key)
             return sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"])
+
+    def files(self) -> list[str]:
+        """Keys of the objects directly below the URI, sorted."""
+        with explained(self.uri):
+            return sorted(meta["path"] for meta in obstore.list_with_delimiter(self.backend)["objects"])
 
     def is_empty(self) -> bool:
         """Whether nothing at all lies below the URI."""

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import ray
 import torch
 
+from models import ThresholdCounts
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import CaseEvaluator, ThresholdCurves
 from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.searching import threshold_scan
 from ray_jobs.searching.cases_to_score import Split, cases_of
 from ray_jobs.searching.threshold_scan import most_on_cpus
 from ray_jobs.settings.config import TrainConfig
@@ -108,6 +112,39 @@ def test_of_another_store_only_all_cases_are_scored(
         done = run_here(script, *more, "--checkpoint", run, "--store", phantom_store.uri, "--split", "test")
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--split all" in done.stderr, done.stderr
     assert cases_of(phantom_store.uri, "all", run) == phantom_store.case_ids
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, make_checkpoint: Callable[..., str], phantom_store: CohortStore, run_here, monkeypatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(threshold_scan, "ray_running", lambda: pytest.fail("the work began"))
+    arguments = ["--checkpoint", make_checkpoint("run", seed=1), "--store", phantom_store.uri, "--split", "all"]
+    done = run_here("threshold.py", *arguments, "--output", str(tmp_path / "file" / "scores"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "file/scores" in done.stderr and "or give another --output" in done.stderr
+
+
+def test_what_was_found_is_printed_though_it_cannot_be_written(
+    tmp_path: Path, make_checkpoint: Callable[..., str], phantom_store: CohortStore, run_here, monkeypatch
+) -> None:
+    counts = ThresholdCounts(num_regions=len(REGIONS))
+    counts.update("one", torch.rand(len(REGIONS), 4, 4, 4), torch.ones(len(REGIONS), 4, 4, 4, dtype=torch.uint8))
+    scan = threshold_scan.ThresholdScan(
+        checkpoint="c", store="s", split="all", counts=counts, forward_passes={"one": 1}, bad_cases={}
+    )
+
+    def scan_and_lose_the_folder(*_: object, **__: object) -> threshold_scan.ThresholdScan:
+        shutil.rmtree(tmp_path / "scores")
+        (tmp_path / "scores").touch()
+        return scan
+
+    monkeypatch.setattr(threshold_scan, "ray_running", nullcontext)
+    monkeypatch.setattr(threshold_scan, "scan_thresholds", scan_and_lose_the_folder)
+    arguments = ["--checkpoint", make_checkpoint("run", seed=1), "--store", phantom_store.uri, "--split", "all"]
+    done = run_here("threshold.py", *arguments, "--output", str(tmp_path / "scores"))
+    assert done.returncode == 2 and "scores" in done.stderr
+    assert "1 all cases, each predicted once" in done.stdout and all(region in done.stdout for region in REGIONS)
 
 
 def test_as_many_workers_as_there_are_cpus_with_memory_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,13 @@
-"""A private cluster keeps to itself."""
+"""A private cluster keeps to itself, and where no cluster is, that is said."""
+
+import socket
 
 import pytest
 import ray
 
+from ray_jobs.on_ray import ray_start
 from ray_jobs.on_ray.ray_start import ray_running
+from storage import InputError
 
 
 @pytest.mark.processes
@@ -19,3 +23,29 @@ def test_workers_find_their_own_cluster_beside_another() -> None:
     with ray_running():
         own = ray.get_runtime_context().get_node_id()
         assert ray.get(ray.remote(ask).remote()) == [own]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:1"])
+def test_where_nobody_answers_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself gives up after two minutes, and ends the process."""
+    monkeypatch.setattr(ray_start, "SECONDS_TO_ANSWER", 0.2)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was to look itself"))
+    with socket.socket() as listener:  # it takes connections and says nothing
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("RAY_ADDRESS", address.format(port=listener.getsockname()[1]))
+        with pytest.raises(InputError, match=r"RAY_ADDRESS is .*:\d+, where no Ray answered") as said, ray_running():
+            pass
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.processes
+def test_what_is_no_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address, why in (
+        ("http://127.0.0.1:8265", "as `ray job submit` takes it"),
+        ("nonsense", "Invalid address format"),
+    ):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match=why) as said, ray_running():
+            pass
+        assert str(said.value).startswith(f"RAY_ADDRESS is {address}, ") and "\n" not in str(said.value)
