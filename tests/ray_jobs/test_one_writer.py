@@ -20,6 +20,7 @@ def test_a_place_that_another_command_writes_to_is_refused(
     make_checkpoint: Callable[..., str],
     run_here: Callable[..., object],
     small_arguments: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place, store = tmp_path / "runs" / "twice", ["--store", phantom_store.uri]
     of_run = ["--runs", str(place.parent), "--name", place.name]
@@ -32,13 +33,15 @@ def test_a_place_that_another_command_writes_to_is_refused(
         "predict": ["predict.py", *trained, "--input", phantom_store.uri, "--output", str(place)],
         "convert": ["convert.py", "--source", str(phantom_source), "--store", str(place)],
     }[command]
-    if command == "convert":
+    if command == "convert":  # into a store
         assert run_here(*arguments).returncode == 0
     else:
         half = place / "checkpoint_epoch_0001" / "model.safetensors"  # the other is about to write the rest
-        if command != "predict":  # which wants a folder that is empty, or its own
-            half.parent.mkdir(parents=True)
-            half.touch()
+        half.parent.mkdir(parents=True)
+        half.touch()
+    if command == "predict":  # into a folder of its own
+        monkeypatch.setattr("ray_jobs.predicting.job.describe_prediction", lambda *_: {})
+        (place / "config.json").write_text("{}")
     with only_writer(str(place), "wait"):
         before = {path for path in place.rglob("*") if path.name != "config.json"}
         done = run_here(*arguments)
