@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from nvidia.dali.backend import TensorCPU
 from torch.utils.dlpack import from_dlpack
 
 from dali_pipelines.graph import NOISE_BANK, GraphConfig, build_patch_pipeline, parameter_inputs
@@ -44,6 +46,7 @@ class Delivery:
         self._pipeline.build()
         self._parameters = tuple(parameter_inputs(config.augmentation))
         self._channels_last = config.channels_last
+        self._page_locked = config.on_gpu
         self._bank: torch.Tensor | None = None
         if config.augmentation.noise_probability:
             self._bank = make_noise_batch(config, torch.device(f"cuda:{config.device_id}" if config.on_gpu else "cpu"))
@@ -51,8 +54,8 @@ class Delivery:
     def run(self, samples: Sequence[Sample]) -> Batch:
         """Compute one batch; returns when the tensors are ready to be read."""
         feed = self._pipeline.feed_input
-        feed("image", [sample.image for sample in samples])
-        feed("label", [sample.label for sample in samples])
+        feed("image", [self._block(sample.image) for sample in samples])
+        feed("label", [self._block(sample.label) for sample in samples])
         for name in self._parameters:
             feed(name, [sample.plan.parameters[name] for sample in samples])
         if self._bank is not None:
@@ -67,6 +70,10 @@ class Delivery:
             plans=tuple(sample.plan for sample in samples),
             replacements=tuple(entry for sample in samples for entry in sample.replacements),
         )
+
+    def _block(self, voxels: NDArray[np.generic]) -> NDArray[np.generic] | TensorCPU:
+        """Voxels as DALI shares them; of NumPy's arrays it believes that a GPU cannot fetch them by itself."""
+        return TensorCPU(voxels, "", is_pinned=True) if self._page_locked else voxels
 
 
 def make_noise_batch(config: GraphConfig, device: torch.device) -> torch.Tensor:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, Literal, Self, TypeVar
 
@@ -20,7 +20,7 @@ import numpy as np
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.buffers import BufferPool
 from dali_pipelines.delivery import Batch, Delivery, InFlight
-from dali_pipelines.devices import parse_device
+from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.sampling import PatchSampler, SamplingConfig
@@ -87,7 +87,7 @@ class PatchLoader:
         self.step = 0
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
-        place = parse_device(device)
+        self._place = place = parse_device(device)
         infos = labelled_infos(cache, case_ids)
         sampler = make_sampler(cache, infos, sampling, augmentation, normalisation, frame)
         dtype_read = stored_dtype(infos)
@@ -190,7 +190,8 @@ class PatchLoader:
     def _start_feed(self) -> None:
         if self._delivery is None:
             raise RuntimeError("this PatchLoader is closed; make a new one")
-        pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch")
+        make_ours = partial(make_current, self._place)
+        pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch", initializer=make_ours)
         batches = compute_batches(
             self._samples,
             positions(self.sampling, self.shard, self.epoch, self.step),
@@ -199,7 +200,7 @@ class PatchLoader:
             batch_size=self._batch_size,
             ahead=max(min(self._ready_batches, BATCHES_READ_AHEAD) * self._batch_size, self._read_threads),
         )
-        self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed")
+        self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed", initializer=make_ours)
         # Reached also when nobody calls close: at garbage collection and when the interpreter ends.
         self._end_feed = weakref.finalize(self, self._feed.stop)
 
