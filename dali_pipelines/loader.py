@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import lru_cache, partial
-from itertools import count
+from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -23,10 +22,19 @@ from dali_pipelines.delivery import Batch, Delivery, InFlight
 from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.sampling import PatchSampler, SamplingConfig
-from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, read_ahead, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
+from dali_pipelines.sampling import SamplingConfig
+from dali_pipelines.shard import Shard, positions
+from dali_pipelines.source import (
+    OnBadCase,
+    Replacement,
+    Sample,
+    SampleReader,
+    labelled_infos,
+    make_sampler,
+    read_ahead,
+    stored_dtype,
+)
+from storage import DecodedCaseCache, Frame
 from storage.errors import InputError
 
 STATE_VERSION = 1
@@ -35,9 +43,6 @@ STATE_VERSION = 1
 BATCHES_READ_AHEAD = 2
 
 T = TypeVar("T")
-
-# Cases whose foreground coordinates are held in memory, a few hundred kB each.
-_FOREGROUND_CASES = 256
 
 
 class PatchLoader:
@@ -208,47 +213,6 @@ class PatchLoader:
         if self._end_feed is not None:
             self._end_feed()
         self._feed = self._end_feed = None
-
-
-def labelled_infos(cache: DecodedCaseCache, case_ids: Sequence[str]) -> tuple[CaseInfo, ...]:
-    """The records of `case_ids`, sorted; raises InputError for none, or for cases without labels."""
-    infos = tuple(cache.store.info(case_id) for case_id in sorted(case_ids))
-    if not infos:
-        raise InputError("wanted at least one case to cut patches from, got none; check the split")
-    unlabelled = [info.case_id for info in infos if not info.labelled]
-    if unlabelled:
-        raise InputError(
-            f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
-            f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
-        )
-    return infos
-
-
-def make_sampler(
-    cache: DecodedCaseCache,
-    infos: Sequence[CaseInfo],
-    sampling: SamplingConfig,
-    augmentation: AugmentationConfig,
-    normalisation: Literal["zscore", "minmax"],
-    frame: Frame | None = None,
-) -> PatchSampler:
-    """The sampler over these cases of the cache's store."""
-    return PatchSampler(
-        infos,
-        lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),
-        {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
-        sampling=sampling,
-        augmentation=augmentation,
-        frame=frame,
-    )
-
-
-def positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
-    """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
-    for current in count(epoch):
-        for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
-            for index in shard.sample_indices(this_step, sampling.global_batch_size):
-                yield current, index
 
 
 def compute_batches(
