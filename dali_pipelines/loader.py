@@ -18,6 +18,7 @@ import numpy as np
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.buffers import BufferPool
+from dali_pipelines.decode_ahead import ColdCache, DecodeAhead, first_uses, measure_cold_cache
 from dali_pipelines.delivery import Batch, Delivery, InFlight
 from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import GraphConfig
@@ -60,6 +61,7 @@ class PatchLoader:
         normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
         read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
+        decode_threads: CPU threads with nothing else to do, which decode cases before they are asked for; 0: none.
         ready_batches: computed before they are asked for. Up to two more are being read.
         on_bad_case: "raise" stops with the case's name; "skip" puts another case in its place and counts it.
         channels_last: image tensors as a permuted view of channels-last memory.
@@ -82,6 +84,7 @@ class PatchLoader:
         dtype: Literal["float32", "float16"] = "float32",
         read_threads: int = 2,
         graph_threads: int = 1,
+        decode_threads: int = 0,
         ready_batches: int = 2,
         on_bad_case: OnBadCase = "raise",
         channels_last: bool = False,
@@ -90,6 +93,7 @@ class PatchLoader:
         self.shard = shard or Shard()
         self.epoch = 0
         self.step = 0
+        self.decode_threads = decode_threads
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
         self._place = place = parse_device(device)
@@ -122,8 +126,9 @@ class PatchLoader:
         )
         self._delivery: Delivery | None = Delivery(graph)
         self._in_flight = InFlight(place)
+        self._cases = len(infos)
         self._feed: RunAhead[Batch] | None = None
-        self._end_feed: weakref.finalize[Any, Any] | None = None
+        self._ends: list[weakref.finalize[Any, Any]] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -166,6 +171,10 @@ class PatchLoader:
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.replacements = [Replacement(**entry) for entry in state["replacements"]]
 
+    def cold_cache(self) -> ColdCache | None:
+        """What this node has yet to decode of the loader's cases, None where it is nothing; decodes one or two."""
+        return measure_cold_cache(self._samples.cases, tuple(self._cases_in_order()))
+
     def close(self) -> None:
         """End all threads and free the pipeline; safe to call twice. The position stays readable."""
         self._stop_feed()
@@ -206,13 +215,19 @@ class PatchLoader:
             ahead=max(min(self._ready_batches, BATCHES_READ_AHEAD) * self._batch_size, self._read_threads),
         )
         self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed", initializer=make_ours)
+        ahead = DecodeAhead(self._samples.cases, self._cases_in_order(), threads=self.decode_threads)
         # Reached also when nobody calls close: at garbage collection and when the interpreter ends.
-        self._end_feed = weakref.finalize(self, self._feed.stop)
+        self._ends = [weakref.finalize(self, each.stop) for each in (ahead, self._feed)]
 
     def _stop_feed(self) -> None:
-        if self._end_feed is not None:
-            self._end_feed()
-        self._feed = self._end_feed = None
+        for end in self._ends:
+            end()
+        self._feed, self._ends = None, []
+
+    def _cases_in_order(self) -> Iterator[str]:
+        """Each case, when this rank first asks for it from its position on."""
+        numbers = positions(self.sampling, self.shard, self.epoch, self.step)
+        return first_uses(self._samples.sampler, numbers, cases=self._cases)
 
 
 def compute_batches(
