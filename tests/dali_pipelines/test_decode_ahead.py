@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from dali_pipelines import AUGMENTATION_PRESETS, CaseReadError, PatchLoader, SamplingConfig, Shard, decode_ahead
-from dali_pipelines.decode_ahead import ColdCache, DecodeAhead, first_uses
-from dali_pipelines.shard import positions
+from dali_pipelines.decode_ahead import ColdCache, DecodeAhead
 from storage import CorruptStoreError, DecodedCaseCache
 
 CASES = 16
@@ -76,6 +75,14 @@ def test_cases_are_decoded_before_they_are_asked_for_and_each_once(store: Any, t
     # After the first pass, and in what was left of it, the feed never waited for a case to be decoded.
     assert len(store.reads) == CASES
     assert cache.misses == CASES - len(ahead(store))
+
+
+def test_the_ranks_of_a_node_share_the_work(store: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        rank = DecodedCaseCache(store, tmp_path, max_bytes=CASES * CASE_BYTES)
+        DecodeAhead(rank, iter(store.cases), threads=2)
+    wait_for(lambda: ahead_threads() == [])
+    assert sorted(store.reads) == sorted(store.cases)
 
 
 def test_a_cache_that_is_too_small_is_filled_once_and_nothing_more(store: Any, tmp_path: Path) -> None:
@@ -164,7 +171,7 @@ def test_the_order_is_that_of_the_ranks_own_samples(store: Any, tmp_path: Path, 
         taken = iter(loader)
         for _ in range(2):
             next(taken)
-        order = list(first_uses(loader._samples.sampler, positions(sampling, shard, 0, 2), cases=CASES))
+        order = list(loader._cases_in_order())
         asked = [batch.case_ids[0] for batch in taken]
         asked += [batch.case_ids[0] for batch in loader]
     assert order[: len(set(asked))] == list(dict.fromkeys(asked))
