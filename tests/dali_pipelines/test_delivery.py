@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dali_pipelines import (
-    AUGMENTATION_PRESETS,
     Batch,
     PatchLoader,
     PatchPlan,
@@ -20,6 +19,7 @@ from dali_pipelines import (
     loader,
     volumes,
 )
+from dali_pipelines.augmentation import NONE
 from dali_pipelines.buffers import BufferPool
 from dali_pipelines.delivery import Delivery, make_noise_batch
 from dali_pipelines.graph import NOISE_BANK, GraphConfig
@@ -28,9 +28,11 @@ from dali_pipelines.source import Sample
 
 FEW = SamplingConfig(patch_shape=(6, 8, 7), global_batch_size=2, patches_per_epoch=8, seed=3)
 
+NOISE = replace(NONE, noise_probability=0.5)
+
 
 def graph_config(**changes: Any) -> GraphConfig:
-    settings = {"augmentation": AUGMENTATION_PRESETS["nnunet"], "size": (6, 8, 7), "batch_size": 2, "modalities": 4}
+    settings = {"augmentation": NOISE, "size": (6, 8, 7), "batch_size": 2, "modalities": 4}
     return GraphConfig(**(settings | {"integers": True} | changes))
 
 
@@ -81,10 +83,10 @@ def test_the_noise_bank_is_made_once_and_fed_whole(
 ) -> None:
     """In one piece DALI shares it, in several it would copy all of them for every batch."""
     cache = make_cache()
-    with PatchLoader(cache, list(cache.cases), sampling=FEW, augmentation=AUGMENTATION_PRESETS["nnunet"]) as loader:
-        assert loader._delivery is not None
-        fed = watch(loader._delivery, monkeypatch)
-        assert len(list(loader)) == 4
+    with PatchLoader(cache, list(cache.cases), sampling=FEW, augmentation=NOISE) as patches:
+        assert patches._delivery is not None
+        fed = watch(patches._delivery, monkeypatch)
+        assert len(list(patches)) == 4
     banks = fed.of(NOISE_BANK)
     assert len(banks) >= 4
     for bank in banks:
@@ -137,7 +139,7 @@ def test_a_gpu_is_told_that_it_may_fetch_the_voxels_itself(monkeypatch: pytest.M
 
     monkeypatch.setattr(delivery, "build_patch_pipeline", lambda config: pipeline)
     monkeypatch.setattr(delivery, "TensorCPU", wrap)
-    feeding = Delivery(graph_config(augmentation=AUGMENTATION_PRESETS["none"], on_gpu=on_gpu, device_id=0))
+    feeding = Delivery(graph_config(augmentation=NONE, on_gpu=on_gpu, device_id=0))
     samples = [make_sample(), make_sample()]
     feeding.run(samples)
     for name in ("image", "label"):
@@ -190,7 +192,7 @@ def test_every_thread_that_feeds_works_for_the_loaders_gpu(
     monkeypatch.setattr(loader, "Delivery", Deliver)
     monkeypatch.setattr(loader, "BufferPool", Unlocked)
     cache = make_cache()
-    options = {"augmentation": AUGMENTATION_PRESETS["none"], "device": "cuda:1", "read_threads": 2}
+    options = {"augmentation": NONE, "device": "cuda:1", "read_threads": 2}
     with PatchLoader(cache, list(cache.cases), sampling=FEW, **options) as patches:
         next(iter(patches))
     assert early == []
@@ -209,5 +211,5 @@ def test_whole_cases_are_fed_from_a_thread_on_the_gpu_too(
 def test_on_a_cpu_no_gpu_is_touched(make_cache: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: pytest.fail("a GPU was made current"))
     cache = make_cache(2)
-    with PatchLoader(cache, list(cache.cases), sampling=FEW, augmentation=AUGMENTATION_PRESETS["none"]) as patches:
+    with PatchLoader(cache, list(cache.cases), sampling=FEW, augmentation=NONE) as patches:
         next(iter(patches))
