@@ -23,9 +23,10 @@ from benchmarks.settings import LoaderBenchmark
 from benchmarks.stores import labelled_cases, open_cohort
 from dali_pipelines import AUGMENTATION_PRESETS, PatchLoader, SamplingConfig, Shard
 from dali_pipelines.graph import GraphConfig, declare_parameters, declare_voxels, parameter_inputs
-from dali_pipelines.loader import compute_batches, labelled_infos, make_sampler, positions
+from dali_pipelines.loader import compute_batches
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.source import Sample, SampleReader, stored_dtype
+from dali_pipelines.shard import positions
+from dali_pipelines.source import Sample, SampleReader, labelled_infos, make_sampler, stored_dtype
 from storage import MODALITIES, CohortStore, DecodedCaseCache, open_store
 
 AUGMENTATION = AUGMENTATION_PRESETS["nnunet"]

@@ -1,4 +1,4 @@
-"""The device's name checked before anything is built for it."""
+"""The device's name checked before anything is built for it, and made current in every thread that works for it."""
 
 import torch
 
@@ -17,3 +17,13 @@ def parse_device(name: str) -> torch.device:
         found = torch.cuda.device_count()
         raise InputError(f'wanted GPU "{name}", but torch sees {found} GPUs; use "cpu" or install a GPU build of torch')
     return torch.device("cuda", index)
+
+
+def make_current(device: torch.device) -> None:
+    """Make a GPU the calling thread's own: every new thread is on GPU 0.
+
+    By the current GPU go the objects that ranks gather, what DALI takes page-locked memory to belong to, and whose
+    stream it is that a finished batch is handed to.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)

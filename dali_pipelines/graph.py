@@ -121,7 +121,7 @@ def change_intensities(image: Node, given: dict[str, Node], config: GraphConfig)
     size, spatial, modalities, chosen = config.size, config.spatial, config.modalities, config.augmentation
     # The left side of each `and` is settled when the graph is built, the right side for each sample.
     if chosen.noise_probability:
-        # On a GPU the bank lies there once and is fed without a copy.
+        # On a GPU the bank lies there, once for each sample, and is shared without a copy.
         device, layout = "gpu" if config.on_gpu else "cpu", f"C{spatial}"
         bank = fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
         if given["noise_on"]:

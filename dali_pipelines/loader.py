@@ -11,22 +11,31 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import lru_cache
-from itertools import count
+from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.buffers import BufferPool
+from dali_pipelines.decode_ahead import ColdCache, DecodeAhead, first_uses, measure_cold_cache
 from dali_pipelines.delivery import Batch, Delivery, InFlight
-from dali_pipelines.devices import parse_device
+from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
-from dali_pipelines.sampling import PatchSampler, SamplingConfig
-from dali_pipelines.shard import Shard
-from dali_pipelines.source import OnBadCase, Replacement, Sample, SampleReader, read_ahead, stored_dtype
-from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
+from dali_pipelines.sampling import SamplingConfig
+from dali_pipelines.shard import Shard, positions
+from dali_pipelines.source import (
+    OnBadCase,
+    Replacement,
+    Sample,
+    SampleReader,
+    labelled_infos,
+    make_sampler,
+    read_ahead,
+    stored_dtype,
+)
+from storage import DecodedCaseCache, Frame
 from storage.errors import InputError
 
 STATE_VERSION = 1
@@ -35,9 +44,6 @@ STATE_VERSION = 1
 BATCHES_READ_AHEAD = 2
 
 T = TypeVar("T")
-
-# Cases whose foreground coordinates are held in memory, a few hundred kB each.
-_FOREGROUND_CASES = 256
 
 
 class PatchLoader:
@@ -55,6 +61,7 @@ class PatchLoader:
         normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
         read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
+        decode_threads: CPU threads with nothing else to do, which decode cases before they are asked for; 0: none.
         ready_batches: computed before they are asked for. Up to two more are being read.
         on_bad_case: "raise" stops with the case's name; "skip" puts another case in its place and counts it.
         channels_last: image tensors as a permuted view of channels-last memory.
@@ -77,6 +84,7 @@ class PatchLoader:
         dtype: Literal["float32", "float16"] = "float32",
         read_threads: int = 2,
         graph_threads: int = 1,
+        decode_threads: int = 0,
         ready_batches: int = 2,
         on_bad_case: OnBadCase = "raise",
         channels_last: bool = False,
@@ -85,9 +93,10 @@ class PatchLoader:
         self.shard = shard or Shard()
         self.epoch = 0
         self.step = 0
+        self.decode_threads = decode_threads
         self.wait_seconds = 0.0
         self.replacements: list[Replacement] = []
-        place = parse_device(device)
+        self._place = place = parse_device(device)
         infos = labelled_infos(cache, case_ids)
         sampler = make_sampler(cache, infos, sampling, augmentation, normalisation, frame)
         dtype_read = stored_dtype(infos)
@@ -117,8 +126,9 @@ class PatchLoader:
         )
         self._delivery: Delivery | None = Delivery(graph)
         self._in_flight = InFlight(place)
+        self._cases = len(infos)
         self._feed: RunAhead[Batch] | None = None
-        self._end_feed: weakref.finalize[Any, Any] | None = None
+        self._ends: list[weakref.finalize[Any, Any]] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -161,6 +171,10 @@ class PatchLoader:
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.replacements = [Replacement(**entry) for entry in state["replacements"]]
 
+    def cold_cache(self) -> ColdCache | None:
+        """What this node has yet to decode of the loader's cases, None where it is nothing; decodes one or two."""
+        return measure_cold_cache(self._samples.cases, tuple(self._cases_in_order()))
+
     def close(self) -> None:
         """End all threads and free the pipeline; safe to call twice. The position stays readable."""
         self._stop_feed()
@@ -190,7 +204,8 @@ class PatchLoader:
     def _start_feed(self) -> None:
         if self._delivery is None:
             raise RuntimeError("this PatchLoader is closed; make a new one")
-        pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch")
+        make_ours = partial(make_current, self._place)
+        pool = ThreadPoolExecutor(self._read_threads, thread_name_prefix="read-patch", initializer=make_ours)
         batches = compute_batches(
             self._samples,
             positions(self.sampling, self.shard, self.epoch, self.step),
@@ -199,55 +214,20 @@ class PatchLoader:
             batch_size=self._batch_size,
             ahead=max(min(self._ready_batches, BATCHES_READ_AHEAD) * self._batch_size, self._read_threads),
         )
-        self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed")
+        self._feed = RunAhead(batches, ready=self._ready_batches, name="patch-feed", initializer=make_ours)
+        ahead = DecodeAhead(self._samples.cases, self._cases_in_order(), threads=self.decode_threads)
         # Reached also when nobody calls close: at garbage collection and when the interpreter ends.
-        self._end_feed = weakref.finalize(self, self._feed.stop)
+        self._ends = [weakref.finalize(self, each.stop) for each in (ahead, self._feed)]
 
     def _stop_feed(self) -> None:
-        if self._end_feed is not None:
-            self._end_feed()
-        self._feed = self._end_feed = None
+        for end in self._ends:
+            end()
+        self._feed, self._ends = None, []
 
-
-def labelled_infos(cache: DecodedCaseCache, case_ids: Sequence[str]) -> tuple[CaseInfo, ...]:
-    """The records of `case_ids`, sorted; raises InputError for none, or for cases without labels."""
-    infos = tuple(cache.store.info(case_id) for case_id in sorted(case_ids))
-    if not infos:
-        raise InputError("wanted at least one case to cut patches from, got none; check the split")
-    unlabelled = [info.case_id for info in infos if not info.labelled]
-    if unlabelled:
-        raise InputError(
-            f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
-            f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
-        )
-    return infos
-
-
-def make_sampler(
-    cache: DecodedCaseCache,
-    infos: Sequence[CaseInfo],
-    sampling: SamplingConfig,
-    augmentation: AugmentationConfig,
-    normalisation: Literal["zscore", "minmax"],
-    frame: Frame | None = None,
-) -> PatchSampler:
-    """The sampler over these cases of the cache's store."""
-    return PatchSampler(
-        infos,
-        lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),
-        {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
-        sampling=sampling,
-        augmentation=augmentation,
-        frame=frame,
-    )
-
-
-def positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
-    """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
-    for current in count(epoch):
-        for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
-            for index in shard.sample_indices(this_step, sampling.global_batch_size):
-                yield current, index
+    def _cases_in_order(self) -> Iterator[str]:
+        """Each case, when this rank first asks for it from its position on."""
+        numbers = positions(self.sampling, self.shard, self.epoch, self.step)
+        return first_uses(self._samples.sampler, numbers, cases=self._cases)
 
 
 def compute_batches(

@@ -6,8 +6,6 @@ Within a patch the deviates are as independent as the generator made them, since
 M modalities, D H W voxels.
 """
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +14,7 @@ BANK_SLACK = 32
 _BANK_SEED = 20_26
 
 
-@lru_cache(maxsize=2)
 def make_noise_bank(modalities: int, patch_shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Standard normal deviates, (M, D + slack, H + slack, W + slack), or without D for slices; the same every time."""
     shape = (modalities, *(side + BANK_SLACK for side in patch_shape))
-    bank = np.random.default_rng(_BANK_SEED).standard_normal(shape, dtype=np.float32)
-    bank.flags.writeable = False
-    return bank
+    return np.random.default_rng(_BANK_SEED).standard_normal(shape, dtype=np.float32)

@@ -1,7 +1,10 @@
 """Which samples of a global batch belong to this process: rank arithmetic as a value passed in."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
+from dali_pipelines.sampling import SamplingConfig
 from storage.errors import InputError
 
 
@@ -32,3 +35,11 @@ class Shard:
         self.local_batch_size(global_batch_size)
         first = step * global_batch_size
         return range(first + self.rank, first + global_batch_size, self.world_size)
+
+
+def positions(sampling: SamplingConfig, shard: Shard, epoch: int, step: int) -> Iterator[tuple[int, int]]:
+    """(epoch, global sample index) of this rank from a position on, epoch after epoch."""
+    for current in count(epoch):
+        for this_step in range(step if current == epoch else 0, sampling.steps_per_epoch):
+            for index in shard.sample_indices(this_step, sampling.global_batch_size):
+                yield current, index

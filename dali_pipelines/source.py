@@ -8,20 +8,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.buffers import Buffer, BufferPool
-from dali_pipelines.sampling import PatchPlan, PatchSampler
-from storage import CaseInfo, DecodedCaseCache
+from dali_pipelines.sampling import PatchPlan, PatchSampler, SamplingConfig
+from storage import CaseInfo, DecodedCaseCache, Frame, normalisation_coefficients
 from storage.cases.patch import clip_patch
 from storage.errors import CorruptStoreError, InputError
 
 # A replacement case may be unreadable as well; more than this many in a row is no accident.
 MAX_ATTEMPTS = 8
+
+# Cases whose foreground coordinates are held in memory, a few hundred kB each.
+_FOREGROUND_CASES = 256
 
 OnBadCase = Literal["raise", "skip"]
 
@@ -109,6 +114,39 @@ class SampleReader:
 def is_of_the_case(error: BaseException | None) -> bool:
     """Whether other cases may fare better: a full disk or a cache too small is nobody's bad case."""
     return isinstance(error, CorruptStoreError) or not isinstance(error, InputError)
+
+
+def labelled_infos(cache: DecodedCaseCache, case_ids: Sequence[str]) -> tuple[CaseInfo, ...]:
+    """The records of `case_ids`, sorted; raises InputError for none, or for cases without labels."""
+    infos = tuple(cache.store.info(case_id) for case_id in sorted(case_ids))
+    if not infos:
+        raise InputError("wanted at least one case to cut patches from, got none; check the split")
+    unlabelled = [info.case_id for info in infos if not info.labelled]
+    if unlabelled:
+        raise InputError(
+            f"training needs labelled cases, but these have no label: {', '.join(unlabelled[:5])}"
+            f"{' …' if len(unlabelled) > 5 else ''}; leave them out of the split"
+        )
+    return infos
+
+
+def make_sampler(
+    cache: DecodedCaseCache,
+    infos: Sequence[CaseInfo],
+    sampling: SamplingConfig,
+    augmentation: AugmentationConfig,
+    normalisation: Literal["zscore", "minmax"],
+    frame: Frame | None = None,
+) -> PatchSampler:
+    """The sampler over these cases of the cache's store."""
+    return PatchSampler(
+        infos,
+        lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),
+        {info.case_id: normalisation_coefficients(info, normalisation) for info in infos},
+        sampling=sampling,
+        augmentation=augmentation,
+        frame=frame,
+    )
 
 
 def stored_dtype(infos: Sequence[CaseInfo]) -> type[np.int16] | type[np.float32]:

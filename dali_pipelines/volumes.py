@@ -6,6 +6,7 @@ M modalities, R regions, D H W voxels z, y, x of the frame's box: by default the
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dali_pipelines import augment
 from dali_pipelines.augmentation import NONE
-from dali_pipelines.devices import parse_device
+from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
@@ -72,7 +73,7 @@ class VolumeLoader:
     ) -> None:
         self.bad_cases: dict[str, str] = {}  # case to reason
         self._on_bad_case = on_bad_case
-        place = parse_device(device)
+        self._place = place = parse_device(device)
         self._cache = cache
         self._frame = frame or Frame()
         self._infos = tuple(cache.info(case_id) for case_id in case_ids)
@@ -93,7 +94,7 @@ class VolumeLoader:
 
     def __iter__(self) -> Iterator[Volume]:
         volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph)
-        feed = RunAhead(volumes, ready=1, name="volume-feed")
+        feed = RunAhead(volumes, ready=1, name="volume-feed", initializer=partial(make_current, self._place))
         end = weakref.finalize(self, feed.stop)
         try:
             for info in self._infos:

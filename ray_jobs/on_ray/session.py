@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from dali_pipelines.devices import make_current
 from ray_jobs.on_ray.live_metrics import LiveMetrics
 from storage import InputError
 from storage.store.objects import Objects
@@ -41,7 +42,8 @@ class Session(Protocol):
     rank: int
     world_size: int
     device: torch.device
-    cpu_threads: int  # what this rank may compute with, where the ranks of a node share its cores
+    ranks_here: int  # that share this node's cores and its cache
+    cpu_threads: int  # what this rank may compute with of those cores
     folder: str  # the run's, a path or an s3:// URL: checkpoints go there
     metrics: LiveMetrics | None  # the rank's figures in Prometheus, where there is Ray
     artifacts: Path  # a folder of rank 0's for events and figures; `publish` brings it to the run folder
@@ -67,8 +69,9 @@ class LocalSession:
 
     def __init__(self, folder: Path, device: torch.device, *, rank: int = 0, world_size: int = 1) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
-        make_current(device)
-        self.cpu_threads = share_of_cores(world_size)
+        make_current(device)  # before ranks meet
+        self.ranks_here = world_size
+        self.cpu_threads = share_of_cores(self.ranks_here)
         self.folder, self.artifacts = str(folder), folder
         self.metrics: LiveMetrics | None = None
         self.history: list[dict[str, float | str]] = []
@@ -101,8 +104,9 @@ class RaySession:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        make_current(self.device)
-        self.cpu_threads = share_of_cores(context.get_local_world_size())
+        make_current(self.device)  # before ranks meet
+        self.ranks_here = context.get_local_world_size()
+        self.cpu_threads = share_of_cores(self.ranks_here)
         self.metrics: LiveMetrics | None = LiveMetrics(context.get_experiment_name(), self.rank)
         self.folder = folder
         self._board: Any = board
@@ -153,12 +157,6 @@ def from_every_rank(value: T, session: Session) -> list[T]:
 def mean_over_ranks(values: Sequence[float], session: Session) -> list[float]:
     """Return the mean over the ranks of each of `values`. Every rank must call it."""
     return [sum(column) / len(column) for column in zip(*from_every_rank(values, session), strict=True)]
-
-
-def make_current(device: torch.device) -> None:
-    """Make a GPU the process's own before ranks meet: collectives of plain objects go through the current one."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
 
 
 def share_of_cores(ranks: int) -> int:

@@ -28,6 +28,9 @@ from storage import REGIONS, DecodedCaseCache, Splits, open_store
 
 Seen = TypeVar("Seen")
 
+# Beside those that read: the one that trains, and the one that DALI computes and is fed with.
+BUSY_THREADS = 2
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainPlan:
@@ -83,6 +86,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         channels_last=bool(execution.channels_last),
         on_bad_case=config.on_bad_case,
         read_threads=config.read_threads,
+        decode_threads=idle_threads(config, session),
         ready_batches=config.ready_batches,
     )
     model = build_unet(config.model, execution).to(session.device)
@@ -116,6 +120,16 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
         clock=clock,
     )
+
+
+def idle_threads(config: TrainConfig, session: Session) -> int:
+    """Return how many threads of this rank's share would have nothing to do while it trains: at least one.
+
+    On a CPU the network computes in all of them: there decoding ahead only does sooner what is to be done anyway.
+    """
+    if session.device.type == "cpu":
+        return 1
+    return max(1, session.cpu_threads - config.read_threads - BUSY_THREADS)
 
 
 def same_precision(own: Precision, session: Session) -> Precision:

@@ -53,6 +53,7 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
         Saver(session, plan.config.checkpoints, monitor.tell) as saver,
     ):
         restore(run, monitor, session, saver.store)
+        tell_of_cold_cache(run, session, monitor)
         while loader.epoch < plan.config.epochs and not run.early_stopping.is_over:
             try:
                 stopped = train_epoch(run, session, monitor, saver, watch)
@@ -73,6 +74,22 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
             return {"failed": failure}
         watch.at("the last scoring")
         return finish(run, session, monitor, saver.store)
+
+
+def tell_of_cold_cache(run: Run, session: Session, monitor: Monitor) -> None:
+    """Say what rank 0's node has to decode before the feed keeps up with any device, and for about how long."""
+    if session.rank != 0 or run.loader.epoch == run.plan.config.epochs or (cold := run.loader.cold_cache()) is None:
+        return
+    threads = run.loader.decode_threads * session.ranks_here
+    seconds = max(1, round(cold.missing * cold.seconds_a_case / threads))
+    message = (
+        f"{cold.missing} of {cold.cases} training cases are not decoded on this node yet; {threads} "
+        f"thread{'s' if threads > 1 else ''} will do it beside the training in about {seconds} s, until when a step "
+        "may wait for its batch"
+    )
+    if not cold.fit:
+        message += "; --cache-gb does not hold all of them, and what it does not hold is decoded in every pass"
+    monitor.tell(message)
 
 
 def watch_ranks(plan: TrainPlan, session: Session) -> RankWatch:

@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +68,41 @@ class DecodedCaseCache:
     def read_case(self, case_id: str) -> CaseArrays:
         """The whole case as read-only memory maps: image MDHW, label DHW or None."""
         info = self.store.info(case_id)
-        path = self.folder / f"{case_id}-{info.digest[:16]}{_SUFFIX}"
+        path = self._path(info)
         arrays = self._find(path, info)
         if arrays is None:
             with self._locked(f"{path.name}.lock"):  # a second rank waits here while the first streams the case
                 arrays = self._find(path, info)
                 if arrays is None:
                     self.misses += 1
-                    return self._fill(path, info)
+                    arrays = self._fill(path, info, evict=True)
+                    assert arrays is not None  # with evict it makes room or raises
+                    return arrays
         self.hits += 1
         return arrays
+
+    def holds(self, case_id: str) -> bool:
+        """Whether the case is decoded already. Another process may evict it the next moment."""
+        return self._path(self.store.info(case_id)).exists()
+
+    def bytes_of(self, case_ids: Iterable[str]) -> int:
+        """What these cases take in the folder, to compare with `max_bytes`."""
+        return sum(_file_bytes(self.store.info(case_id)) for case_id in case_ids)
+
+    def decode_ahead(self, case_id: str) -> bool:
+        """Decode a case that nobody has asked for yet; False, and nothing done, where others would have to go for it.
+
+        Nothing is done either for one that is there, or that someone is decoding. Counts as neither hit nor miss.
+        """
+        info = self.store.info(case_id)
+        path = self._path(info)
+        if path.exists():
+            return True
+        with self._locked(f"{path.name}.lock", wait=False) as ours:
+            return not ours or path.exists() or self._fill(path, info, evict=False) is not None
+
+    def _path(self, info: CaseInfo) -> Path:
+        return self.folder / f"{info.case_id}-{info.digest[:16]}{_SUFFIX}"
 
     def _find(self, path: Path, info: CaseInfo) -> CaseArrays | None:
         """The mapped case, or None when it is not (or no longer, or not soundly) in the folder."""
@@ -98,19 +123,22 @@ class DecodedCaseCache:
             os.utime(path)
         return mapped.arrays
 
-    def _fill(self, path: Path, info: CaseInfo) -> CaseArrays:
+    def _fill(self, path: Path, info: CaseInfo, *, evict: bool) -> CaseArrays | None:
+        """The case, decoded into the folder and mapped; None where there is no room. The caller holds its lock."""
         partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
         try:
-            self._reserve(path, partial, _file_bytes(info))
+            if not self._reserve(path, partial, _file_bytes(info), evict=evict):
+                return None
             # read_case compares the decoded voxels with the digests of the case's record.
             image_MDHW, label_DHW = self.store.read_case(info.case_id)
             with partial.open("r+b") as file:
                 crc = 0
                 for array in (image_MDHW, label_DHW):
                     if array is not None:
-                        data = np.ascontiguousarray(array).tobytes()
+                        # A view, because making bytes of it would keep all other threads waiting for milliseconds.
+                        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
                         crc = google_crc32c.extend(crc, data)
-                        file.write(data)
+                        file.write(data.data)
                 file.write(crc.to_bytes(_CRC_BYTES, "little"))
             with self._locked("folder.lock"):  # whoever makes room must not meet it between its two names
                 partial.rename(path)
@@ -123,20 +151,23 @@ class DecodedCaseCache:
             raise CorruptStoreError(f"{path} vanished while it was opened; give the cache a folder of its own")
         return arrays
 
-    def _reserve(self, path: Path, partial: Path, size: int) -> None:
+    def _reserve(self, path: Path, partial: Path, size: int, *, evict: bool) -> bool:
         """Make room for `size` bytes and take it with an empty file of that size, in one step for all processes.
 
-        The caller holds the case's lock, so a partial file of this case is a dead process's.
+        Without `evict` no room is made: False where there is none. The caller holds the case's lock, so a partial file
+        of this case is a dead process's.
         """
         for leftover in self.folder.glob(f"{glob.escape(path.name)}.*{_PARTIAL}"):
             leftover.unlink(missing_ok=True)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             with self._locked("folder.lock"):
-                if self._make_room(size):
+                if self._make_room(size, evict=evict):
                     with partial.open("xb") as file:
                         os.posix_fallocate(file.fileno(), 0, size)
-                    return
+                    return True
+            if not evict:
+                return False
             if time.monotonic() > deadline:
                 raise InputError(
                     f"wanted {size} bytes in the cache {self.folder}, others fill all of its {self.max_bytes}; "
@@ -144,8 +175,8 @@ class DecodedCaseCache:
                 )
             time.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _make_room(self, size: int) -> bool:
-        """Evict until `size` bytes fit; False where the files that others are filling leave no room yet."""
+    def _make_room(self, size: int, *, evict: bool) -> bool:
+        """Evict, if that is allowed, until `size` bytes fit; False where what stays leaves no room yet."""
         self._sweep_partials()
         files = []  # when last used, bytes, file
         for path in list(self.folder.iterdir()):
@@ -157,7 +188,7 @@ class DecodedCaseCache:
         for _, file_bytes, path in sorted(files):
             if used + size <= self.max_bytes:
                 break
-            if path.suffix == _SUFFIX:
+            if evict and path.suffix == _SUFFIX:
                 path.unlink(missing_ok=True)
                 used -= file_bytes
         self._let_go_of_evicted()
@@ -185,11 +216,15 @@ class DecodedCaseCache:
                 leftover.unlink(missing_ok=True)
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """Hold the lock file `name`; the system lets it go when the process dies."""
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock file `name`; the system lets it go when the process dies. Without `wait` it may say False."""
         with (self.folder / name).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            held = True
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held = False
+            yield held
 
 
 def _file_bytes(info: CaseInfo) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, current_thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ class Arrays(NamedTuple):
 
 class Array(NamedTuple):
     dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Info:
     case_id: str
     shape: Shape
     labelled: bool
+    digest: str = "0" * 64
     modalities: tuple[str, ...]
     arrays: dict[str, Array]
     mean: tuple[float, ...]
@@ -42,16 +44,21 @@ class Info:
 
 @dataclass
 class MemoryCache:
-    """Cases held in memory; counts its reads, and refuses the cases in `broken`."""
+    """Cases held in memory; counts its reads, and refuses the cases in `broken`. A store for a real cache, too."""
 
     cases: dict[str, Arrays]
     broken: set[str] = field(default_factory=set)
     reads: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)  # the thread of each read
+    uri: str = "memory"
     lock: Lock = field(default_factory=Lock)
 
     @property
     def store(self) -> "MemoryCache":
         return self
+
+    def infos(self) -> tuple[Info, ...]:
+        return tuple(self.info(case_id) for case_id in self.cases)
 
     def info(self, case_id: str) -> Info:
         image, label = self.cases[case_id]
@@ -61,7 +68,7 @@ class MemoryCache:
             shape=image.shape[1:],
             labelled=label is not None,
             modalities=MODALITIES,
-            arrays={"image": Array(str(image.dtype))},
+            arrays={"image": Array(str(image.dtype), image.shape), "label": Array("uint8", image.shape[1:])},
             mean=tuple(brain.mean(axis=1)),
             std=tuple(brain.std(axis=1)),
             minimum=tuple(brain.min(axis=1)),
@@ -76,6 +83,7 @@ class MemoryCache:
     def read_case(self, case_id: str) -> Arrays:
         with self.lock:
             self.reads.append(case_id)
+            self.readers.append(current_thread().name)
         if case_id in self.broken:
             raise OSError("checksum of a chunk does not match")
         return self.cases[case_id]

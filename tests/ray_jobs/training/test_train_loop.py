@@ -293,6 +293,7 @@ def test_cases_that_go_bad_are_named_and_replaced_or_left_out(
     assert list(result["bad_cases"]) == [training]
     assert result["validation"]["cases"] == 1
     assert list(result["validation"]["bad_cases"]) == [scored]
+    assert sum("not decoded on this node yet" in line for line in told) == 1
     named = [line for line in told if "cannot be read" in line]
     assert len(named) == 2
     assert any(line.startswith(f"case {training} cannot be read, others take its place: ") for line in named)

@@ -85,6 +85,28 @@ def test_the_bound_is_kept_and_the_least_recently_used_goes(small_store: CohortS
     assert cache.misses == misses
 
 
+def test_decoding_ahead_fills_what_is_free_and_evicts_nothing(small_store: CohortStore, tmp_path: Path) -> None:
+    cache = DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=2 * one_case_bytes(small_store))
+    a, b, c, _ = small_store.case_ids
+    assert [cache.decode_ahead(case_id) for case_id in (a, a, b, c, a)] == [True, True, True, False, True]
+    assert [path.name.split("-")[0] for path in files_of(cache)] == [a, b]
+    assert [cache.holds(case_id) for case_id in (a, b, c)] == [True, True, False]
+    assert files_of(cache, ".partial") == []
+    assert (cache.read_case(b).image_MDHW == small_store.read_case(b).image_MDHW).all()
+    assert (cache.misses, cache.hits) == (0, 1)
+    assert cache.bytes_of([a, b]) == sum(path.stat().st_size for path in files_of(cache))
+
+
+def test_decoding_ahead_leaves_a_case_to_whoever_decodes_it(small_store: CohortStore, tmp_path: Path) -> None:
+    cache = DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=PLENTY)
+    case_id = small_store.case_ids[0]
+    with cache._locked(f"{cache._path(small_store.info(case_id)).name}.lock"):
+        assert cache.decode_ahead(case_id)  # and does not wait
+    assert files_of(cache) == []
+    assert cache.decode_ahead(case_id)
+    assert len(files_of(cache)) == 1
+
+
 def test_a_bound_below_one_case_names_the_least_that_works(small_store: CohortStore, tmp_path: Path) -> None:
     size = one_case_bytes(small_store)
     with pytest.raises(InputError, match=f"at least {size} bytes"):
@@ -119,9 +141,10 @@ def test_damage_in_the_store_never_reaches_the_cache(
     case_id = small_store.case_ids[0]
     flip_byte(Path(small_store.uri) / "cases" / case_id / "image" / "c" / "0" / "0" / "0" / "0", 500)
     cache = DecodedCaseCache(small_store, tmp_path / "cache", max_bytes=PLENTY)
-    with pytest.raises(CorruptStoreError, match=case_id):
-        cache.read_case(case_id)
-    assert files_of(cache) == files_of(cache, ".partial") == []
+    for decode in (cache.decode_ahead, cache.read_case):
+        with pytest.raises(CorruptStoreError, match=case_id):
+            decode(case_id)
+        assert files_of(cache) == files_of(cache, ".partial") == []
 
 
 def test_an_unlabelled_case(small_store: CohortStore, tmp_path: Path) -> None:
