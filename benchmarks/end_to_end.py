@@ -20,7 +20,7 @@ from benchmarks.report import report
 from benchmarks.settings import EndToEndBenchmark
 from benchmarks.stores import labelled_cases, open_cohort
 from dali_pipelines import Batch
-from models import StepResult
+from models import StepResult, settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
@@ -37,7 +37,6 @@ STEPS_WITHOUT_END = 1_000_000
 def run(config: EndToEndBenchmark) -> None:
     """Time the stages of training, or the feed of a step that sleeps."""
     device, train = find_device(config.device), training_config(config)
-    torch.backends.cudnn.benchmark = True
     sides = "x".join(str(side) for side in train.sampling.patch_shape)
     what = f"{config.preset}, {train.sampling.global_batch_size} x {sides}"
     with tempfile.TemporaryDirectory() as scratch:
@@ -99,7 +98,7 @@ def random_batch(run: Run, device: torch.device) -> Batch:
     config = run.plan.config
     shape = config.sampling.global_batch_size, config.model.modalities, *config.sampling.patch_shape
     image = torch.randn(shape, device=device, dtype=torch.float16 if run.precision.use_scaler else torch.float32)
-    if config.execution.settled(device, run.precision).channels_last:
+    if settle_execution(config.execution, device, run.precision).channels_last:
         image = image.contiguous(memory_format=channels_last_format(config.sampling.dimensions))
     regions = torch.rand(shape[0], config.model.regions, *shape[2:], device=device) < 0.1
     return Batch(image=image, regions=regions.to(torch.uint8), plans=())

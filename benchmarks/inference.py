@@ -19,7 +19,15 @@ from benchmarks.device import find_device, wait
 from benchmarks.networks import check_sides, find_network
 from benchmarks.report import report
 from benchmarks.settings import InferenceBenchmark
-from models import Execution, ThresholdCounts, build_unet, choose_precision, sliding_window_probabilities
+from models import (
+    Execution,
+    ThresholdCounts,
+    build_unet,
+    choose_precision,
+    set_up_device,
+    settle_execution,
+    sliding_window_probabilities,
+)
 
 OVERLAP = 0.5
 WINDOWS_AT_ONCE = 2
@@ -29,10 +37,11 @@ def run(config: InferenceBenchmark) -> None:
     """Predict one random volume, ours and MONAI's turn about."""
     unet, device = find_network(config.preset), find_device(config.device)
     check_sides(unet, config.window, "--window")
+    set_up_device(device)
     precision = choose_precision(device, config.precision)
     if device.type == "cpu":
         keep_freed_memory()
-    network = build_unet(unet, Execution().settled(device, precision)).to(device).eval()
+    network = build_unet(unet, settle_execution(Execution(), device, precision)).to(device).eval()
     image_MDHW = torch.randn(unet.modalities, *config.volume, device=device)
     regions_RDHW = (torch.rand(unet.regions, *config.volume, device=device) < 0.05).to(torch.uint8)
 

@@ -33,6 +33,9 @@ from models import (
     UNetConfig,
     build_unet,
     choose_precision,
+    fuses_optimiser,
+    set_up_device,
+    settle_execution,
 )
 
 
@@ -55,7 +58,7 @@ def run(config: TrainStepBenchmark) -> None:
     side = (128 if device.type == "cuda" else 48) * (1 if network.dimensions == 3 else 4)
     sides = config.patch or (side,) * network.dimensions
     check_sides(network, sides, "--patch")
-    torch.backends.cudnn.benchmark = True
+    set_up_device(device)
     precision = choose_precision(device, config.precision)
     image = torch.randn(config.batch, network.modalities, *sides, device=device)
     regions = (torch.rand(config.batch, network.regions, *sides, device=device) < 0.1).to(torch.uint8)
@@ -85,7 +88,7 @@ def list_networks(
     )
 
     def ours(unet: UNetConfig, execution: Execution) -> Callable[[], nn.Module]:
-        return partial(build_unet, unet, execution.settled(device, precision))
+        return partial(build_unet, unet, settle_execution(execution, device, precision))
 
     builders = {"default": ours(network, told)}
     if config.peers:
@@ -107,7 +110,9 @@ def measure(
     device = image.device
     memory = PeakMemory(device)
     network = build().to(device).train()
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=1e-3, momentum=0.99, nesterov=True, fused=fuses_optimiser(device)
+    )
     take_step = make_step(network, optimiser, precision, device)
 
     def step() -> None:

@@ -5,6 +5,11 @@ from .config import LossConfig as LossConfig
 from .config import OverlapRule as OverlapRule
 from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig
+from .device_setup import fuses_optimiser as fuses_optimiser
+from .device_setup import load_optimiser_state as load_optimiser_state
+from .device_setup import set_up_device as set_up_device
+from .device_setup import settle_execution as settle_execution
+from .device_setup import varying_shapes as varying_shapes
 from .ema import WeightAverage as WeightAverage
 from .inference import sliding_window_probabilities as sliding_window_probabilities
 from .lesions import LesionScores as LesionScores

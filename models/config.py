@@ -4,13 +4,8 @@ Letters in names: B batch, M modality, R region, C features, D H W voxels z y x 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
-
-if TYPE_CHECKING:
-    import torch
-
-    from models.precision import Precision
+from dataclasses import dataclass
+from typing import Literal
 
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 OverlapRule = Literal["inner", "outer"]
@@ -119,7 +114,10 @@ class UNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a network is run; none of it changes weights, names or (but for rounding) results."""
+    """How a network is run; none of it changes weights, names or (but for rounding) results.
+
+    What is left open is decided in models/device_setup.py.
+    """
 
     channels_last: bool | None = None
     """Features innermost in memory (channels_last, channels_last_3d). Default: yes, but for bfloat16 on CPUs."""
@@ -127,16 +125,6 @@ class Execution:
     """torch.compile, in place, so that the state_dict keeps its plain names. Needs a C++ compiler (CPU) or Triton."""
     activation_checkpointing: bool = False
     """Recompute each level in the backward pass instead of keeping its activations."""
-
-    def settled(self, device: "torch.device", precision: "Precision") -> Self:
-        """Return this with what depends on device and precision decided.
-
-        channels_last makes float32 on CPUs 1.3 to 1.7 times faster, and bfloat16 on a CPU with AMX 2.9 times slower
-        (BENCHMARKS.md, docs/models.md); on GPUs it is what their 16-bit convolutions want.
-        """
-        if self.channels_last is not None:
-            return self
-        return replace(self, channels_last=device.type != "cpu" or precision.dtype is None)
 
 
 # For four modalities and the three BraTS regions.

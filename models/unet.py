@@ -104,7 +104,7 @@ def build_unet(config: UNetConfig, execution: Execution | None = None) -> UNet:
     """Build a U-Net on the CPU; its initial weights follow torch's random state.
 
     forward(image_BM…) -> tuple of logits_BR…, finest first. Parameter names carry no wrapper's prefix whatever
-    `execution` says; what it leaves open is left out (see `Execution.settled`).
+    `execution` says; what it leaves open is left out (see `settle_execution`).
     Sources: Ronneberger et al. 2015; Isensee et al. 2021 (nnU-Net), 2024 (residual encoder).
     """
     execution = execution or Execution()

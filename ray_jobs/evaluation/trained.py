@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from models import Precision, UNet, build_unet, choose_precision
+from models import Precision, UNet, build_unet, choose_precision, set_up_device, settle_execution
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_config, read_thresholds
 from ray_jobs.evaluation.validation import CaseEvaluator
 from ray_jobs.settings.config import TrainConfig
@@ -37,8 +37,9 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
     """
     checkpoint = find_checkpoint(uri)
     config = read_config(checkpoint)
+    set_up_device(device)
     precision = choose_precision(device, config.precision)
-    model = build_unet(config.model, config.execution.settled(device, precision)).to(device)
+    model = build_unet(config.model, settle_execution(config.execution, device, precision)).to(device)
     checkpoint.load_weights(model)
     return TrainedNetwork(
         uri=checkpoint.uri,

@@ -5,6 +5,7 @@ Shapes: M modality, R region, D H W voxels (z y x).
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dali_pipelines import OnBadCase, Volume, VolumeLoader
-from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_window_probabilities
+from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_window_probabilities, varying_shapes
 from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
 from ray_jobs.on_ray.session import Session, from_every_rank
 from ray_jobs.settings.groups import ValidationConfig
@@ -98,14 +99,15 @@ class CaseEvaluator:
         dimensions = len(self._window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
         whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
-        probabilities_RDHW = sliding_window_probabilities(
-            self._finest_logits,
-            image_MDHW,
-            window=whole if self._config.whole else self._window,
-            overlap=self._config.overlap,
-            batch_size=self._config.window_batch,
-            mirror_axes=tuple(axes) if self._config.mirror else (),
-        )
+        with varying_shapes() if self._config.whole else nullcontext():
+            probabilities_RDHW = sliding_window_probabilities(
+                self._finest_logits,
+                image_MDHW,
+                window=whole if self._config.whole else self._window,
+                overlap=self._config.overlap,
+                batch_size=self._config.window_batch,
+                mirror_axes=tuple(axes) if self._config.mirror else (),
+            )
         if self._config.head_only:
             probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
         return probabilities_RDHW

@@ -6,16 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from models import fuses_optimiser
 from ray_jobs.settings.groups import OptimiserConfig
 
 
 def build_optimiser(config: OptimiserConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser of `model`'s parameters."""
-    parameters, rate, decay = model.parameters(), config.learning_rate, config.weight_decay
+    """Return the optimiser of `model`'s parameters, which lie on their device already."""
+    parameters, rate, decay = list(model.parameters()), config.learning_rate, config.weight_decay
+    fused = fuses_optimiser(parameters[0].device)
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=0.99, nesterov=True, weight_decay=decay)
+        return torch.optim.SGD(parameters, rate, momentum=0.99, nesterov=True, weight_decay=decay, fused=fused)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, weight_decay=decay)
+    return kind(parameters, rate, weight_decay=decay, fused=fused)
 
 
 class Schedule:

@@ -11,7 +11,17 @@ import torch
 from torch import nn
 
 from dali_pipelines import PatchLoader, Shard
-from models import Loss, OptimiserStep, Precision, WeightAverage, build_unet, choose_precision
+from models import (
+    Loss,
+    OptimiserStep,
+    Precision,
+    WeightAverage,
+    build_unet,
+    choose_precision,
+    load_optimiser_state,
+    set_up_device,
+    settle_execution,
+)
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
@@ -70,9 +80,10 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     config = plan.config
     torch.manual_seed(config.sampling.seed)
     torch.set_num_threads(session.cpu_threads)
+    set_up_device(session.device)
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
     precision = same_precision(choose_precision(session.device, config.precision), session)
-    execution = config.execution.settled(session.device, precision)
+    execution = settle_execution(config.execution, session.device, precision)
     loader = PatchLoader(
         cache,
         plan.splits.train,
@@ -216,7 +227,7 @@ def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore
     # Of all ranks, who may be others now: the first one counts them on.
     replacements = state["loader"]["replacements"] if session.rank == 0 else []
     run.loader.load_state_dict(state["loader"] | {"replacements": replacements})
-    run.optimiser.load_state_dict(state["optimiser"])
+    load_optimiser_state(run.optimiser, state["optimiser"])
     run.schedule.load_state_dict(state["schedule"])
     run.take_step.load_state_dict(state["steps"])
     run.early_stopping.load_state_dict(state["early_stopping"])

@@ -14,6 +14,7 @@ from models import (
     UNetConfig,
     build_unet,
     choose_precision,
+    settle_execution,
 )
 
 SMALL = UNetConfig(widths=(4, 8, 12), deep_supervision=1)
@@ -223,9 +224,9 @@ def test_the_layout_follows_device_and_precision_unless_told(
 ) -> None:
     place = torch.device(device)
     arithmetic = choose_precision(place, precision)
-    assert Execution().settled(place, arithmetic).channels_last is (layout == "last")
+    assert settle_execution(Execution(), place, arithmetic).channels_last is (layout == "last")
     for told in (True, False):
-        assert Execution(channels_last=told).settled(place, arithmetic).channels_last is told
+        assert settle_execution(Execution(channels_last=told), place, arithmetic).channels_last is told
 
 
 def test_channels_last_reaches_weights_and_activations() -> None:

@@ -47,6 +47,22 @@ def test_a_whole_case_is_padded_to_what_the_network_wants(image: torch.Tensor) -
     torch.testing.assert_close(probabilities_RDHW, evaluator.probabilities(padded)[:, 5:26, 7:25, 7:40])
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@torch.inference_mode()
+def test_cudnn_tries_its_algorithms_where_shapes_come_back(
+    whole: bool,  # noqa: FBT001
+    image: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    evaluator = make_evaluator(ValidationConfig(whole=whole))
+    seen = []
+    evaluator._model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    evaluator.probabilities(image)
+    assert set(seen) == {not whole}
+    assert torch.backends.cudnn.benchmark is True
+
+
 def test_the_summary_names_each_case_with_its_scores() -> None:
     curves = ThresholdCurves(thresholds_T=np.zeros(1), iou_TR=np.zeros((1, 3)), dice_TR=np.zeros((1, 3)))
     mean = RegionScores(threshold=(0.5,) * 3, iou=(0.6, 0.5, 0.4), dice=(0.7, 0.6, 0.5), cases=1)

@@ -1,0 +1,71 @@
+"""What makes a device fast is decided here, once for training, scoring and benchmarks: kernels, optimiser, layout.
+
+On a CPU nothing but the layout depends on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from models.config import Execution
+from models.precision import Precision
+
+
+def set_up_device(device: torch.device) -> None:
+    """Have cuDNN try its algorithms on each new shape and keep the fastest: the shapes of patches do not change."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def varying_shapes() -> Iterator[None]:
+    """Inside, cuDNN tries nothing: whole cases seldom have the same shape twice, and trials take seconds a shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def settle_execution(execution: Execution, device: torch.device, precision: Precision) -> Execution:
+    """Return `execution` with the layout decided, where it was left open.
+
+    channels_last makes float32 on CPUs 1.3 to 1.7 times faster, and bfloat16 on a CPU with AMX 2.9 times slower
+    (BENCHMARKS.md, docs/models.md); on GPUs it is what their 16-bit convolutions want.
+    """
+    if execution.channels_last is not None:
+        return execution
+    return replace(execution, channels_last=device.type != "cpu" or precision.dtype is None)
+
+
+def fuses_optimiser(device: torch.device) -> bool:
+    """Whether an optimiser (torch's `fused=`) updates all weights in one kernel rather than in one for each operation.
+
+    Not on CPUs: sums would be rounded in another order than in the runs that are there.
+    """
+    return device.type == "cuda"
+
+
+def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a `state_dict` that may come from another device, keeping how this one updates and how its weights lie.
+
+    torch would go on as the state's optimiser did, with its `fused`; and fused kernels read moments in the order in
+    which the weights lie in memory, which another device may lay out in another way.
+    """
+    own = [group["fused"] for group in optimiser.param_groups]
+    groups = [group | {"fused": fused} for group, fused in zip(state["param_groups"], own, strict=True)]
+    optimiser.load_state_dict({**state, "param_groups": groups})
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value) if _lies_otherwise(value, parameter) else value
+
+
+def _lies_otherwise(value: torch.Tensor, parameter: torch.Tensor) -> bool:
+    # Axes of one voxel have strides that mean nothing.
+    strides = zip(value.shape, value.stride(), parameter.stride(), strict=True)
+    return any(own != wanted for side, own, wanted in strides if side > 1)

@@ -1,0 +1,95 @@
+"""Benchmarks measure what training does: kernels, optimiser and layout come from models/device_setup.py for both."""
+
+import ast
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import models.device_setup
+from benchmarks import end_to_end, inference, train_step
+from benchmarks.settings import EndToEndBenchmark, InferenceBenchmark, TrainStepBenchmark
+from models import Execution, Precision
+from ray_jobs.evaluation import trained
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.training import optimiser, run
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+class Spied:
+    """Stands in for models/device_setup.py wherever it is asked: as if each device were a GPU that likes no layout."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.set_up: list[torch.device] = []
+        self.settled: list[Execution] = []
+        for asks in (train_step, end_to_end, inference, run, optimiser, trained):
+            for stand_in in (self.set_up_device, self.fuses_optimiser, self.settle_execution):
+                if hasattr(asks, stand_in.__name__):
+                    monkeypatch.setattr(asks, stand_in.__name__, stand_in)
+
+    def set_up_device(self, device: torch.device) -> None:
+        self.set_up.append(device)
+
+    def fuses_optimiser(self, device: torch.device) -> bool:
+        return device == CPU
+
+    def settle_execution(self, execution: Execution, _: torch.device, __: Precision) -> Execution:
+        self.settled.append(dataclasses.replace(execution, channels_last=False))
+        return self.settled[-1]
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
+    return Spied(monkeypatch)
+
+
+def test_a_training_run_asks(spied: Spied, store_uri: str, tmp_path: Path) -> None:
+    train = end_to_end.training_config(EndToEndBenchmark(patch=(16, 16, 16)))
+    threads = torch.get_num_threads()
+    try:
+        prepared = run.prepare(end_to_end.make_plan(store_uri, train, tmp_path), LocalSession(tmp_path / "run", CPU))
+    finally:
+        torch.set_num_threads(threads)
+    assert spied.set_up == [CPU]
+    assert [prepared.model.execution] == spied.settled
+    assert prepared.optimiser.param_groups[0]["fused"] is True
+
+
+def test_the_benchmark_of_a_step_asks(spied: Spied, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped: list[tuple[Any, Any]] = []
+
+    def make_step(network: Any, optimiser: Any, *_: object) -> Callable[[object, object], None]:
+        stepped.append((network, optimiser))
+        return lambda *_: None
+
+    monkeypatch.setattr(train_step, "make_step", make_step)
+    monkeypatch.setattr(train_step, "matmul_flops", lambda *_: 1.0)
+    train_step.run(TrainStepBenchmark(preset="tiny2d", patch=(16, 16), steps=1, device="cpu"))
+    network, optimiser = stepped[-1]
+    assert spied.set_up == [CPU]
+    assert [network.execution] == spied.settled
+    assert optimiser.param_groups[0]["fused"] is True
+
+
+def test_the_benchmark_of_inference_asks(spied: Spied, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "keep_freed_memory", lambda: None)
+    monkeypatch.setitem(sys.modules, "monai.inferers", None)
+    small = (16, 16, 16)
+    inference.run(InferenceBenchmark(preset="tiny", volume=small, window=small, rounds=1, device="cpu"))
+    assert spied.set_up == [CPU]
+    assert len(spied.settled) == 1
+
+
+def test_nobody_else_decides() -> None:
+    """No other file sets cuDNN's flags."""
+    here = Path(models.device_setup.__file__)
+    for package in ("models", "dali_pipelines", "ray_jobs", "benchmarks"):
+        for file in (ROOT / package).rglob("*.py"):
+            named = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+            assert "cudnn" not in named or file == here, f"{file.name} does what models/device_setup.py does"

@@ -1,0 +1,75 @@
+"""Kernels and optimisers are chosen by device in one place; an optimiser's state goes from one device to another."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from models import fuses_optimiser, load_optimiser_state, set_up_device, varying_shapes
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+
+Make = Callable[..., torch.optim.Optimizer]
+
+
+@pytest.fixture(autouse=True)
+def _own_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+
+@pytest.mark.parametrize(("device", "tried"), [(CPU, False), (GPU, True)])
+def test_cudnn_tries_its_algorithms_on_a_gpu_alone(device: torch.device, tried: bool) -> None:  # noqa: FBT001
+    set_up_device(device)
+    assert torch.backends.cudnn.benchmark is tried
+    assert fuses_optimiser(device) is tried
+
+
+def test_nothing_is_tried_while_shapes_vary() -> None:
+    set_up_device(GPU)
+    with pytest.raises(RuntimeError, match="in the middle"), varying_shapes():
+        assert torch.backends.cudnn.benchmark is False
+        raise RuntimeError("in the middle")
+    assert torch.backends.cudnn.benchmark is True
+
+
+@pytest.mark.parametrize("fused_first", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(torch.optim.SGD, lr=0.1, momentum=0.99, nesterov=True, weight_decay=1e-2),
+        partial(torch.optim.Adam, lr=0.1, weight_decay=1e-2),
+        partial(torch.optim.AdamW, lr=0.1, weight_decay=1e-2),
+    ],
+    ids=lambda make: make.func.__name__,
+)
+def test_a_state_of_another_device_goes_on(make: Make, fused_first: bool) -> None:  # noqa: FBT001
+    """As from a GPU, with a fused optimiser and channels last, to a CPU without either, and the other way round."""
+
+    def start(*, fused: bool | None) -> tuple[nn.Conv3d, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Conv3d(3, 4, 2)
+        if fused:
+            layer = layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return layer, make(layer.parameters(), fused=fused)
+
+    def walk(layer: nn.Conv3d, optimiser: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            for index, parameter in enumerate(layer.parameters()):
+                values = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 * step + index))
+                parameter.grad = torch.empty_like(parameter).copy_(values)
+            optimiser.step()
+
+    whole, uncut = start(fused=None)
+    walk(whole, uncut, range(5))
+    layer, before = start(fused=fused_first)
+    walk(layer, before, range(3))
+    other, after = start(fused=not fused_first)
+    other.load_state_dict(layer.state_dict())
+    load_optimiser_state(after, before.state_dict())
+    assert after.param_groups[0]["fused"] is not fused_first
+    assert before.param_groups[0]["fused"] is fused_first
+    walk(other, after, range(3, 5))
+    for parameter, wanted in zip(other.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(parameter, wanted)
