@@ -102,7 +102,7 @@ def check_training(cache: DecodedCaseCache, config: GpuCheck) -> dict[str, Any]:
     sampling = SamplingConfig(patch_shape=(config.side,) * 3, global_batch_size=2, patches_per_epoch=2 * config.steps)
     step, precision = open_training("tiny", config.device)
     with open_loader(cache, config.device, sampling, AUGMENTATION_PRESETS["light"]) as loader:
-        losses = torch.stack([step(batch) for batch in loader]).cpu()
+        losses = torch.tensor([step(batch) for batch in loader])
     tenth = max(1, config.steps // 10)
     first, last = losses[:tenth].mean().item(), losses[-tenth:].mean().item()
     return {
@@ -112,8 +112,8 @@ def check_training(cache: DecodedCaseCache, config: GpuCheck) -> dict[str, Any]:
     }
 
 
-def open_training(preset: str, device: str) -> tuple[Callable[[Batch], torch.Tensor], str]:
-    """One optimiser step of a U-Net: batch -> loss, still on the device; and the precision's name."""
+def open_training(preset: str, device: str) -> tuple[Callable[[Batch], float], str]:
+    """One optimiser step of a U-Net: batch -> loss; and the precision's name."""
     torch.manual_seed(0)
     place = torch.device(device)
     precision = choose_precision(place)
@@ -143,7 +143,7 @@ def wait_for(batch: Batch) -> torch.Tensor:
     return batch.regions
 
 
-def time_steps(loader: PatchLoader, step: Callable[[Batch], torch.Tensor], device: str) -> tuple[float, float]:
+def time_steps(loader: PatchLoader, step: Callable[[Batch], object], device: str) -> tuple[float, float]:
     """Seconds for all steps after the first four, and seconds of them spent waiting for batches."""
     place, started, waited = torch.device(device), 0.0, 0.0
     for number, batch in enumerate(loader):

@@ -139,12 +139,12 @@ def measure(
 
 def make_step(
     network: nn.Module, optimiser: torch.optim.Optimizer, precision: Precision, device: torch.device
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Forward, loss, backward and update for an image and its regions; gives the loss, still on the device."""
+) -> Callable[[Tensor, Tensor], float]:
+    """Forward, loss, backward and update for an image and its regions; gives the loss."""
     loss_of = Loss(LossConfig())
     take = OptimiserStep(network, optimiser, precision, device=device)
 
-    def step(image_BMDHW: Tensor, regions_BRDHW: Tensor) -> Tensor:
+    def step(image_BMDHW: Tensor, regions_BRDHW: Tensor) -> float:
         with precision.autocast(device):
             loss = loss_of(network(image_BMDHW), regions_BRDHW)
         take.backward(loss)

@@ -41,7 +41,7 @@ def sliding_window_probabilities(
     device = device or image_MDHW.device
     padded_MDHW, inner = _pad(image_MDHW, window_DHW)
     sides = padded_MDHW.shape[1:]
-    weight_DHW = gaussian_weights(window_DHW).to(device)
+    weight_DHW = gaussian_weights(window_DHW).to(device, non_blocking=True)
     starts = [_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
     counts = range(len(mirror_axes) + 1)
     axes = [chosen for count in counts for chosen in combinations(sorted(mirror_axes), count)]

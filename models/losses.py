@@ -63,7 +63,7 @@ class Loss(nn.Module):
         else:
             voxel_count = regions_BR.numel()
             voxel_sum = _sum_voxel_loss(logits_BR, regions_BR, config)
-        voxel = torch.stack((voxel_sum, voxel_sum.new_tensor(float(voxel_count))))
+        voxel = torch.stack((voxel_sum, torch.full_like(voxel_sum, voxel_count)))
         if config.dice == "none":
             return voxel.new_zeros(0), voxel
         probabilities_BRV = torch.sigmoid(logits_BR).flatten(2)

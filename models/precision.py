@@ -1,5 +1,6 @@
 """One place decides the arithmetic of a training run, and whether a step is taken."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -61,12 +62,12 @@ class NonFiniteGradientsError(RuntimeError):
 class StepResult:
     """taken: whether the weights moved. gradient_norm: before clipping, may be inf or NaN when not taken.
 
-    loss: the sum of the step's losses, on the device: reading it makes the host wait.
+    loss: the sum of the step's losses.
     """
 
     taken: bool
     gradient_norm: float
-    loss: Tensor
+    loss: float
 
 
 class OptimiserStep:
@@ -112,23 +113,23 @@ class OptimiserStep:
         parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # Waits for the GPU: the one synchronisation of a step.
-        finite = bool(torch.isfinite(norm))
+        # Waits for the GPU, the one time in a step: whether it is taken is decided here, and the loss comes along.
+        gradient_norm, loss = torch.stack((norm, torch.stack(self._losses).sum())).tolist()
+        self._losses.clear()
+        finite = math.isfinite(gradient_norm)
         if finite:
             if self._clip_norm is not None:
                 nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, norm)
-            self._scaler.step(self._optimiser)
+            self._optimiser.step()  # the scaler's own would ask the GPU again whether a gradient isn't finite
             self.steps_taken += 1
             self.skipped_in_a_row = 0
         else:
             self.steps_skipped += 1
             self.skipped_in_a_row += 1
         self._scaler.update()
-        loss = torch.stack(self._losses).sum()
-        self._losses.clear()
         if self.skipped_in_a_row >= self._stop_after:
             raise NonFiniteGradientsError(self._diagnose(loss, describe_batch))
-        return StepResult(taken=finite, gradient_norm=float(norm), loss=loss)
+        return StepResult(taken=finite, gradient_norm=gradient_norm, loss=loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for an exact resume."""
@@ -147,7 +148,7 @@ class OptimiserStep:
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
 
-    def _diagnose(self, loss: Tensor, describe_batch: Callable[[], str] | None) -> str:
+    def _diagnose(self, loss: float, describe_batch: Callable[[], str] | None) -> str:
         broken_weights = _names_not_finite((name, value) for name, value in self._network.named_parameters())
         broken_gradients = _names_not_finite(
             (name, value.grad) for name, value in self._network.named_parameters() if value.grad is not None
@@ -155,14 +156,14 @@ class OptimiserStep:
         scaling = f", loss scale {self._scaler.get_scale():g}" if self._precision.use_scaler else ""
         if broken_weights:
             cause = "the weights are no longer finite: go back to an earlier checkpoint and lower the learning rate"
-        elif not bool(torch.isfinite(loss)):
+        elif not math.isfinite(loss):
             cause = "the loss isn't finite: look at the batch for non-finite voxels, or lower the learning rate"
         else:
             cause = "the loss is finite but its gradients aren't: lower the learning rate, or try precision float32"
         return (
             f"wanted finite gradients, got {self.skipped_in_a_row} steps in a row without "
             f"({self.steps_taken} steps taken before or between, {self.steps_skipped} skipped in all). "
-            f"Loss {float(loss):g} in {self._precision.name}{scaling}; {cause}. "
+            f"Loss {loss:g} in {self._precision.name}{scaling}; {cause}. "
             f"Gradients not finite: {_shorten(broken_gradients)}. Weights not finite: {_shorten(broken_weights)}."
             + (f" Batch: {describe_batch()}." if describe_batch is not None else "")
         )

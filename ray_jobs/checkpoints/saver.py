@@ -25,7 +25,7 @@ class Saver:
     def __init__(self, session: Session, config: CheckpointConfig, tell: Callable[[str], None]) -> None:
         self.store = CheckpointStore(session.folder, keep_best=config.keep_best)
         self._session, self._config, self._tell = session, config, tell
-        self._agreement = Agreement(session.world_size, session.device)
+        self._agreement = Agreement(session.world_size)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[CheckpointRecord, Future[None]] | None = None
         self._on_notice = False

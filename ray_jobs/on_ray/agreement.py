@@ -18,12 +18,13 @@ class Wish(enum.IntFlag):
 class Agreement:
     """Exchanges wishes once a step. The answer comes a step later, so that nobody waits for it.
 
+    Wishes travel from host to host: a flag that lies on a GPU would be read behind all that is queued there.
     Every rank must call `exchange` after every step. Only rank 0's and other ranks' wishes together count: a wish of
     one rank is a wish of all.
     """
 
-    def __init__(self, world_size: int, device: torch.device) -> None:
-        self._world_size, self._device = world_size, device
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
         self._flags: torch.Tensor | None = None
         self._pending: Any = None
 
@@ -32,7 +33,7 @@ class Agreement:
         if self._world_size == 1:
             return wish
         answer = self._answer()
-        self._flags = torch.tensor([bool(wish & each) for each in _WISHES], dtype=torch.float32, device=self._device)
+        self._flags = torch.tensor([bool(wish & each) for each in _WISHES], dtype=torch.float32)
         self._pending = torch.distributed.all_reduce(self._flags, torch.distributed.ReduceOp.MAX, async_op=True)
         return answer
 

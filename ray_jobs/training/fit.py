@@ -13,6 +13,8 @@ from ray_jobs.training.train_loop import train_loop_per_worker
 from storage import InputError
 from storage.store.index import ROOT_KEY
 
+# Gradients meet on the GPUs; what the hosts tell each other does not pass through them, where it would be waited for.
+BACKENDS = "cpu:gloo,cuda:nccl"
 SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about ten seconds
 
 
@@ -36,7 +38,7 @@ def fit(
     trainer = TorchTrainer(
         train_loop_per_worker,
         train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=plan.config.parallel.timeout),
+        torch_config=TorchConfig(backend=BACKENDS if use_gpu else "gloo", timeout_s=plan.config.parallel.timeout),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES
         ),

@@ -1,6 +1,5 @@
 """What a run shows while it works: TensorBoard events, news for the driver's progress bar, Ray metrics."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -41,8 +40,6 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # a device in error, which ends the run, has no losses to give
-            self._log.read()
         self._events.close()
         if self._session.metrics is not None:
             self._session.metrics.close()
@@ -57,20 +54,18 @@ class Monitor:
         self._pace.start_epoch()
 
     def after_step(self, result: StepResult, learning_rate: float) -> None:
-        """Note a step. Reads losses only when it is time for news, so the GPU seldom waits for the host."""
+        """Note a step, and show it when it is time for news."""
         self._log.note(result, step=self._global_step(), learning_rate=learning_rate)
         self._pace.after_step()
         now = time.perf_counter()
         if now - self._told < SECONDS_BETWEEN_NEWS:
             return
         self._told = now
-        self._log.read()
         self._show_live(self._clock.collect())
         self._tell(self._news("training", loss=self._log.latest()["loss"]))
 
     def after_epoch(self, epoch: int, *, skipped_steps: int) -> dict[str, float]:
         """Return the epoch's figures, averaged over the ranks; rank 0 writes them as events. Every rank calls it."""
-        self._log.read()
         self._show_live(self._clock.collect(wait=True))
         loss, spent = self._log.end_epoch(), self._pace.end_epoch()
         metrics = {

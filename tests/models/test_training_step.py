@@ -50,7 +50,7 @@ def _train(network: UNet, take_step: OptimiserStep, steps: range, precision: Pre
             outputs = network(image)
         value = loss(outputs, regions)
         take_step.backward(value)
-        losses.append(float(take_step.update().loss))
+        losses.append(take_step.update().loss)
     return losses
 
 

@@ -5,19 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from torch import distributed
 
 from ray_jobs.on_ray.agreement import Agreement, Wish
-
-CPU = torch.device("cpu")
 
 
 def exchange(
     rank: int, meeting: Path, wishes: Sequence[Sequence[Wish]], answers: "multiprocessing.Queue[object]"
 ) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(wishes))
-    agreement = Agreement(len(wishes), CPU)
+    agreement = Agreement(len(wishes))
     heard = [agreement.exchange(wish) for wish in wishes[rank]]
     heard.append(agreement.finish())
     heard.append(agreement.exchange(Wish.NOTHING))
@@ -27,7 +24,7 @@ def exchange(
 
 
 def test_one_rank_answers_itself_at_once() -> None:
-    agreement = Agreement(1, CPU)
+    agreement = Agreement(1)
     assert agreement.exchange(Wish.STOP) == Wish.STOP
     assert agreement.exchange(Wish.NOTHING) == Wish.NOTHING
 

@@ -71,7 +71,7 @@ def take(run: Run, batch: Batch, order: list[str]) -> dict[str, Any]:
     result = train_step(run, batch)
     seconds = time.perf_counter() - begun
     return {
-        "loss": float(result.loss),
+        "loss": result.loss,
         "norm": result.gradient_norm,
         "order": list(order),
         "cases": batch.case_ids,

@@ -76,7 +76,7 @@ def train_alone(plan: TrainPlan, folder: Path) -> Result:
         for _ in range(plan.config.epochs):
             for batch in loader:
                 result = train_step(run, batch)
-                steps.append({"loss": float(result.loss), "norm": result.gradient_norm, "cases": batch.case_ids})
+                steps.append({"loss": result.loss, "norm": result.gradient_norm, "cases": batch.case_ids})
     return {"steps": steps, "weights": dict(run.model.named_parameters())}
 
 

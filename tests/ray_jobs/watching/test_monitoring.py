@@ -38,7 +38,7 @@ def monitor_in(folder: Path, loader: Any) -> Monitor:
 
 
 def result_of(epoch: int, step: int) -> StepResult:
-    loss = torch.tensor(0.1) / (1 + epoch * STEPS + step)
+    loss = float(torch.tensor(0.1) / (1 + epoch * STEPS + step))  # an event holds a float32
     return StepResult(taken=True, gradient_norm=1.5, loss=loss)
 
 
@@ -70,7 +70,7 @@ def test_every_steps_loss_is_written_once(
         for _ in range(2):
             take_steps(monitor, loader)
             end_epoch(monitor, loader)
-    expected = [(1 + step, float(result_of(0, step).loss)) for step in range(2 * STEPS)]
+    expected = [(1 + step, result_of(0, step).loss) for step in range(2 * STEPS)]
     assert scalars(tmp_path, "loss/step") == expected
 
 
