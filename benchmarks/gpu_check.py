@@ -24,7 +24,7 @@ from benchmarks.settings import GpuCheck
 from benchmarks.stores import labelled_cases, open_cohort
 from benchmarks.train_step import make_step
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, Batch, PatchLoader, SamplingConfig
-from models import UNET_PRESETS, Execution, build_unet, choose_precision
+from models import UNET_PRESETS, Execution, build_unet, choose_precision, fuses_optimiser
 from storage import DecodedCaseCache, InputError
 
 # A place that falls on the border of two voxels may round either way on another processor.
@@ -118,7 +118,9 @@ def open_training(preset: str, device: str) -> tuple[Callable[[Batch], float], s
     place = torch.device(device)
     precision = choose_precision(place)
     network = build_unet(UNET_PRESETS[preset], Execution(channels_last=True)).to(place)
-    step = make_step(network, torch.optim.AdamW(network.parameters(), lr=3e-3), precision, place)
+    step = make_step(
+        network, torch.optim.AdamW(network.parameters(), lr=3e-3, fused=fuses_optimiser(place)), precision, place
+    )
     return lambda batch: step(batch.image, batch.regions), precision.name
 
 

@@ -20,6 +20,7 @@ from ray_jobs.training import optimiser, run
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+OPTIMISERS = {"SGD", "Adam", "AdamW"}
 
 
 class Spied:
@@ -87,9 +88,14 @@ def test_the_benchmark_of_inference_asks(spied: Spied, monkeypatch: pytest.Monke
 
 
 def test_nobody_else_decides() -> None:
-    """No other file sets cuDNN's flags."""
+    """No other file sets cuDNN's flags, and every optimiser is told whether it is fused."""
     here = Path(models.device_setup.__file__)
     for package in ("models", "dali_pipelines", "ray_jobs", "benchmarks"):
         for file in (ROOT / package).rglob("*.py"):
-            named = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+            tree = list(ast.walk(ast.parse(file.read_text())))
+            named = {node.attr for node in tree if isinstance(node, ast.Attribute)}
             assert "cudnn" not in named or file == here, f"{file.name} does what models/device_setup.py does"
+            for call in tree:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in OPTIMISERS:
+                    said = {keyword.arg for keyword in call.keywords}
+                    assert "fused" in said, f"{file.name}:{call.lineno} leaves open whether {call.func.attr} is fused"

@@ -86,6 +86,20 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(precision: str) -> Non
     assert (step.steps_taken, step.steps_skipped, step.skipped_in_a_row) == (1, 2, 0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_fused_optimiser_clips_and_skips_as_another(precision: str) -> None:
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(2, 1)
+        optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=fused)
+        step = OptimiserStep(layer, optimiser, choose_precision(CPU, precision), device=CPU, clip_norm=2.0)  # type: ignore[arg-type]
+        taken = [take(step, (layer.weight * factor).sum()).taken for factor in (50.0, torch.inf, 3.0, torch.nan, 1.0)]
+        assert taken == [True, False, True, False, True]
+        ends.append((layer.weight.detach(), step.state_dict()))
+    torch.testing.assert_close(*ends)
+
+
 def test_ten_in_a_row_stop_the_run_with_a_diagnosis() -> None:
     layer, step = _stepper("float16")
     for _ in range(9):

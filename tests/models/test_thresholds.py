@@ -229,6 +229,13 @@ def test_counting_stays_on_the_device(device: torch.device) -> None:
     assert torch.equal(counts.state()["counts"], on_cpu.state()["counts"])
 
 
+def test_more_voxels_are_counted_than_a_float_can_count() -> None:
+    """float32, in which histc counts, ends at 2^24: one more would be none more."""
+    counts, voxels = ThresholdCounts(1, 2), 2**24 + 1
+    counts.update("large", torch.zeros(1, voxels, dtype=torch.float16), torch.zeros(1, voxels, dtype=torch.uint8))
+    assert counts.state()["counts"].flatten().tolist() == [0, voxels, 0, 0, 0, 0]
+
+
 def test_scores_by_case_are_those_of_each_case_alone() -> None:
     both = ThresholdCounts(2, 11)
     alone = {}
