@@ -65,7 +65,10 @@ class Session(Protocol):
 
 
 class LocalSession:
-    """One process that keeps its run in `folder`, without Ray; or one of several that torch.distributed has joined."""
+    """One process that keeps its run in `folder`, without Ray; or one of several that torch.distributed has joined.
+
+    Several need a backend for what lies on the hosts too: "gloo", or on GPUs "cpu:gloo,cuda:nccl".
+    """
 
     def __init__(self, folder: Path, device: torch.device, *, rank: int = 0, world_size: int = 1) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device

@@ -98,20 +98,24 @@ def test_a_step_waits_once(
 def test_ranks_agree_past_the_device(
     prepared: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An agreement is nothing that a GPU is asked for, or waited for."""
-    sent: list[bool] = []
+    """An agreement is nothing that a GPU is asked for, or waited for; and the loss's sums are not waited for either."""
+    agreed: list[bool] = []
+    summed: list[bool] = []
 
     class Done:
         def wait(self) -> None:
             pass
 
-    def all_reduce(flags: torch.Tensor, *_: object, **__: object) -> Done:
-        sent.append(on_host(flags))
+    def all_reduce(values: torch.Tensor, *_: object, async_op: bool = False) -> Done:
+        (agreed if async_op else summed).append(on_host(values))
         return Done()
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     waits = train_one_epoch(prepared(), tmp_path / "run", world_size=2)
-    assert sent == [True] * STEPS
+    assert agreed == [True] * STEPS
+    assert summed == [False] * STEPS
     assert len(waits.found) == STEPS, waits.found
 
 
