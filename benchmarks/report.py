@@ -19,10 +19,14 @@ from ray_jobs.watching.provenance import git_commit
 
 
 def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:
-    """Print `rows` (one mapping a row; the first names the columns) and write them to `json_file`, if given.
+    """Print `rows` and write them to `json_file`, if given."""
+    print_table(title, rows)
+    if json_file is not None:
+        write_record(describe_origin(title), rows, json_file)
 
-    The file says what else a reader needs to believe them: command, machine, commit and date.
-    """
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print `rows`: one mapping a row, of which the first names the columns."""
     table = Table(title=title)
     columns = list(rows[0])
     for column in columns:
@@ -31,16 +35,25 @@ def report(title: str, rows: Sequence[Mapping[str, Any]], json_file: Path | None
     for row in rows:
         table.add_row(*(as_text(row.get(column, "")) for column in columns))
     open_console().print(table)
-    if json_file is not None:
-        record = {
-            "title": title,
-            "command": command_line(sys.argv),
-            "machine": describe_machine(),
-            "commit": git_commit(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "rows": [dict(row) for row in rows],
-        }
-        json_file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def describe_origin(title: str) -> dict[str, Any]:
+    """What a reader needs to believe figures: command, machine, commit and date."""
+    return {
+        "title": title,
+        "command": command_line(sys.argv),
+        "machine": describe_machine(),
+        "commit": git_commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def write_record(origin: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], json_file: Path) -> None:
+    """Write `rows` and where they come from; what stood in the file is replaced whole or not at all."""
+    record = {**origin, "rows": [dict(row) for row in rows]}
+    unfinished = json_file.with_name(f"{json_file.name}.unfinished")
+    unfinished.write_text(json.dumps(record, indent=2) + "\n")
+    unfinished.replace(json_file)
 
 
 def command_line(argv: Sequence[str]) -> str:

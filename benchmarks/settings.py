@@ -138,16 +138,18 @@ class EndToEndBenchmark(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
-    """Check and measure what only a machine with a GPU can show: parity of the graphs, a short training, throughput."""
+    """Check and measure what only a machine with a GPU can show, within some minutes; docs/gpu.md explains the rows."""
 
     store: str | None = None
     """A converted cohort, path or URL; without it a synthetic one is written first."""
     device: str = "cuda:0"
-    """cuda:N; cpu runs the same steps without a GPU, to test this program."""
-    steps: int = 200
-    """Training steps."""
+    """cuda:N; cpu runs what a CPU can, to test this program."""
+    minutes: float = 10.0
+    """For all checks together: those that there is no time left for are named and left out."""
     side: int = 64
-    """Of the patches of parity and training; 128 is always tried for throughput on a GPU."""
+    """Of the patches that are checked; what is measured on a GPU has 128."""
+    json: Path | None = Path("gpu-check.json")
+    """Write what was found so far to this file, anew after each check."""
 
 
 @dataclass(frozen=True, kw_only=True)
