@@ -20,8 +20,6 @@ from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage import Splits
 
-NOT_REPEATABLE = "does not have a deterministic implementation"
-
 
 class ShortSession(LocalSession):
     """Asks after each step of this start, by its number, whether to stop there. `losses`: of its epochs."""
@@ -63,7 +61,7 @@ def check_short_run(bench: Bench) -> Iterable[Finding]:
         # Where torch cannot repeat an operation bit for bit, a difference says nothing about what was restored.
         passed=True if difference == 0 else None if doubts else False,
         figures=f"{what_ended(stopped)} and begun again: weights differ by {difference:.1e} at most from those of the "
-        "run left alone" + (f"; not repeatable: {', '.join(sorted(doubts))}" if doubts else ""),
+        "run left alone" + (f"; {', '.join(sorted(doubts))}" if doubts else ""),
     )
 
 
@@ -119,7 +117,7 @@ def repeatable(device: torch.device) -> Iterator[set[str]]:
         finally:
             torch.use_deterministic_algorithms(mode=False)
             said = [str(warning.message) for warning in seen]
-            doubts |= {message.split()[0] for message in said if NOT_REPEATABLE in message}
+            doubts |= {message.split(",")[0] for message in said if "deterministic" in message}
 
 
 def compare_weights(left: Path, right: Path) -> float:

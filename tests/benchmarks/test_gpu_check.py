@@ -189,6 +189,12 @@ def test_a_minute_on_a_cpu_without_ray_passes(store_uri: str, tmp_path: Path) ->
     assert {row["passed"] for row in rows} <= {"yes", "-", "left out"}
 
 
+def test_the_document_explains_each_check() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text()
+    for name in {check.name.split(",")[0] if check.name.startswith("parity") else check.name for check in CHECKS}:
+        assert f"| {name}" in text, name
+
+
 def test_every_augmentation_is_checked_alone() -> None:
     fields = {field.name for field in dataclasses.fields(AugmentationConfig)}
     drawn = {name.removesuffix("_probability") for name in fields if name.endswith("_probability")}
