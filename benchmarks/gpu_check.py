@@ -110,16 +110,16 @@ def run(config: GpuCheck) -> bool:
 
 
 def run_checks(checks: Sequence[Check], bench: Bench) -> Iterator[Row]:
-    """A row for each finding, and for each check that was left out."""
-    for number, check in enumerate(checks):
-        if bench.seconds_left() < check.seconds:
-            for late in checks[number:]:
-                yield make_row(late.name, "left out", "no time for it: give more --minutes")
-            return
+    """A row for each finding, and for each check that was left out: from the first that is late, all."""
+    late = False
+    for check in checks:
+        late = late or bench.seconds_left() < check.seconds
         if check.needs_gpu and not bench.on_gpu:
             yield make_row(check.name, "left out", f"needs a GPU: {check.needs_gpu}")
-            continue
-        yield from run_check(check, bench)
+        elif late:
+            yield make_row(check.name, "left out", "no time for it: give more --minutes")
+        else:
+            yield from run_check(check, bench)
 
 
 def run_check(check: Check, bench: Bench) -> Iterator[Row]:

@@ -60,7 +60,7 @@ def check_short_run(bench: Bench) -> Iterable[Finding]:
         what="resume",
         # Where torch cannot repeat an operation bit for bit, a difference says nothing about what was restored.
         passed=True if difference == 0 else None if doubts else False,
-        figures=f"{what_ended(stopped)} and begun again: weights differ by {difference:.1e} at most from those of the "
+        figures=f"{what_ended(stopped)} and begun again: weights differ by {difference:.2g} at most from those of the "
         "run left alone" + (f"; {', '.join(sorted(doubts))}" if doubts else ""),
     )
 

@@ -10,8 +10,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,8 +24,8 @@ from benchmarks.gpu_check import CHECKS, Check, run_checks
 from benchmarks.gpu_checks import short_run, steps, synchronisations
 from benchmarks.gpu_checks.bench import Bench, Finding
 from benchmarks.gpu_checks.feed import problems_of
-from benchmarks.gpu_checks.parity import OPERATIONS, chosen, compare_graphs
-from dali_pipelines import AugmentationConfig, Batch, PatchLoader
+from benchmarks.gpu_checks.parity import OPERATIONS, check_mixture, chosen, compare_graphs
+from dali_pipelines import AugmentationConfig, Batch
 from ray_jobs.settings.exit_status import run_command
 from storage import DecodedCaseCache, open_store
 
@@ -205,28 +207,53 @@ def test_every_augmentation_is_checked_alone() -> None:
     ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UnlikeBench(Bench):
-    """The device's graph does something else: `other` instead of what is asked for."""
-
-    other: AugmentationConfig
-
-    def open_loader(self, sampling: Any, augmentation: Any, *, device: str | None = None) -> PatchLoader:
-        return super().open_loader(sampling, augmentation if device else self.other, device=device)
-
-
-def test_parity_fails_where_graphs_differ(store_uri: str, tmp_path: Path) -> None:
+def test_a_graph_equals_itself(store_uri: str, tmp_path: Path) -> None:
     cache = DecodedCaseCache(open_store(store_uri), tmp_path, max_bytes=10**9)
-    asked = chosen(["mirror"], 1.0)
+    found = list(check_mixture(make_bench(cache=cache, folder=tmp_path)))
+    assert [(row.what, row.passed) for row in found] == [("patches", True), ("slices", True)]
 
-    def passed(other: AugmentationConfig, flag: str = "mirror") -> bool | None:
-        bench = UnlikeBench(cache=cache, device=CPU, side=16, seconds_left=Clock().left, folder=tmp_path, other=other)
-        return next(iter(compare_graphs(bench, asked, flag))).passed
 
-    assert passed(asked)
-    assert passed(chosen([], 1.0)) is False  # labels and images
-    assert passed(chosen(["mirror", "brightness"], 1.0)) is False  # images alone
-    assert passed(asked, "noise_on") is False  # equal, but no sample has what is to be looked at
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoGraphs(Bench):
+    """Batches that two graphs gave."""
+
+    on_cpu: Batch
+    on_device: Batch
+
+    def open_loader(self, _: Any, __: Any, *, device: str | None = None) -> Any:
+        return contextlib.nullcontext([self.on_cpu if device == "cpu" else self.on_device])
+
+
+@pytest.mark.parametrize(("device", "allowed"), [("cpu", 0.0), ("cuda:0", 9e-3)])
+def test_parity_is_no_difference_of_labels_and_little_of_images(device: str, allowed: float) -> None:
+    plans: Any = (SimpleNamespace(parameters={"mirror": np.array([False, True]), "noise_on": np.array(0)}),)
+    image, regions = torch.zeros(1, 1, 300, 400), torch.zeros(1, 3, 300, 400, dtype=torch.uint8)
+    same = Batch(image=image, regions=regions, plans=plans)
+
+    def changed(values: torch.Tensor, to: float, *, voxels: int = 1) -> torch.Tensor:
+        other = values.clone()
+        other.view(-1)[:voxels] = to
+        return other
+
+    def passes(other: Batch, flag: str | None = "mirror") -> bool:
+        place = torch.device(device)
+        given: dict[str, Any] = {**vars(make_bench(device=place)), "on_cpu": same, "on_device": other}
+        bench = TwoGraphs(**given)
+        verdicts = [row.passed for row in compare_graphs(bench, chosen(["mirror"], 1.0), flag)]
+        assert verdicts in ([True, True], [False, False])
+        return verdicts[0] is True
+
+    assert passes(same)
+    assert passes(dataclasses.replace(same, image=image + allowed))
+    assert not passes(dataclasses.replace(same, image=image + allowed + 2e-3))
+    assert not passes(dataclasses.replace(same, regions=changed(regions, 1)))
+    for value in (1.0, float("nan")):
+        # One voxel of 120,000 may be further off on a GPU.
+        assert passes(dataclasses.replace(same, image=changed(image, value))) is (allowed > 0)
+        assert not passes(dataclasses.replace(same, image=changed(image, value, voxels=2)))
+    # Equal, but no sample has what is to be looked at.
+    assert not passes(same, "noise_on")
+    assert passes(same, None)
 
 
 def test_a_batch_is_looked_at() -> None:
