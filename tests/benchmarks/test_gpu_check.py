@@ -359,6 +359,18 @@ def test_a_resume_that_is_not_exact_fails_unless_the_gpu_cannot_repeat_itself(
     assert "stopped after step 11" in resume.figures and all(each in resume.figures for each in doubts)
 
 
+def test_a_gpu_is_told_to_repeat_itself_and_what_cannot_is_named() -> None:
+    with short_run.repeatable(CPU) as doubts:
+        assert not torch.are_deterministic_algorithms_enabled()  # a CPU's runs are as they always are
+    with pytest.raises(RuntimeError, match="in the middle"), short_run.repeatable(torch.device("cuda:0")) as doubts:
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        warnings.warn("cumsum_cuda does not have a deterministic implementation, but you set …", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+        raise RuntimeError("in the middle")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert doubts == {"cumsum_cuda does not have a deterministic implementation"}
+
+
 def test_what_became_of_a_run() -> None:
     config = short_run.preset("demo")
     assert short_run.describe_run(RESULT, [1.0, 1.5], config).passed is False
