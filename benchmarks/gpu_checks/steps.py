@@ -97,7 +97,7 @@ def compare_peers(bench: Bench) -> Iterator[Finding]:
         try:
             figures = speed_in_words(bench, Trial(build=build))
         except ImportError as missing:
-            figures = f"{missing.name} is not installed (pip install .[dev])"
+            figures = f"{str(missing.name).split('.')[0]} is not installed (pip install .[dev])"
         yield Finding(what="ours" if name == "default" else name, figures=figures)
         if bench.is_time_up():
             return

@@ -318,7 +318,7 @@ def nothing() -> torch.nn.Module:
 
 def test_a_peer_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> torch.nn.Module:
-        raise ImportError("No module named 'monai'", name="monai")
+        raise ImportError("No module named 'monai.networks'", name="monai.networks")
 
     monkeypatch.setattr(steps, "list_networks", lambda *_: {"MONAI DynUNet": missing})
     (found,) = steps.compare_peers(make_bench())
