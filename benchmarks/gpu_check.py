@@ -30,9 +30,8 @@ from benchmarks.networks import check_sides
 from benchmarks.report import describe_origin, print_table, write_record
 from benchmarks.settings import GpuCheck
 from benchmarks.stores import open_cohort
-from dali_pipelines.devices import parse_device
+from dali_pipelines.devices import make_current, parse_device
 from models import UNET_PRESETS
-from ray_jobs.on_ray.session import make_current
 from storage import InputError
 
 Row = dict[str, Any]

@@ -52,8 +52,10 @@ def check_short_run(bench: Bench) -> Iterable[Finding]:
         again = bench.folder / "again"
         stopped = train(plan, ShortSession(again, bench.device, lambda step: step == steps + steps // 2))
         resumed = train(plan, ShortSession(again, bench.device, out_of_time))
-    if "history" not in resumed:
-        yield Finding(what="resume", figures=f"not compared: {what_ended(resumed)}")
+    if "history" not in resumed or "stopped" not in stopped:
+        cut_off = "stopped" in stopped and "stopped" in resumed
+        figures = f"{what_ended(stopped)}, begun again: {what_ended(resumed)}"
+        yield Finding(what="resume", passed=None if cut_off else False, figures=figures)
         return
     difference = compare_weights(bench.folder / "alone", again)
     yield Finding(
@@ -99,8 +101,10 @@ def describe_run(result: Mapping[str, Any], losses: Sequence[float], config: Tra
 
 
 def what_ended(result: Mapping[str, Any]) -> str:
-    """What a run that did not come to its end says of itself."""
-    return str(result["failed"]) if "failed" in result else f"stopped {result['stopped']}"
+    """How a run ended, in its own words where it has some."""
+    if "failed" in result:
+        return str(result["failed"])
+    return f"stopped {result['stopped']}" if "stopped" in result else "came to its end"
 
 
 @contextmanager

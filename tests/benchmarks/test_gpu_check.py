@@ -333,6 +333,30 @@ RESULT = {
 }
 
 
+@pytest.fixture
+def short_bench(monkeypatch: pytest.MonkeyPatch, store_uri: str, tmp_path: Path) -> Callable[..., list[Finding]]:
+    """Do the short run with a loop that ends as it is told: "stops" where asked, or "goes on"."""
+
+    def check(*, difference: float, doubts: set[str], first: str = "stops", second: str = "goes on") -> list[Finding]:
+        turns = iter(("goes on", first, second))
+
+        def train(_: Any, session: short_run.ShortSession) -> dict[str, Any]:
+            session.losses = [2.0, 1.0]
+            turn = next(turns)
+            if turn == "fails":
+                return {"failed": "no finite gradients"}
+            asked = [session.stop_asked() for _ in range(32)]
+            return {"stopped": f"after step {asked.index(True) if any(asked) else 0}"} if turn == "stops" else RESULT
+
+        monkeypatch.setattr(short_run, "train", train)
+        monkeypatch.setattr(short_run, "compare_weights", lambda *_: difference)
+        monkeypatch.setattr(short_run, "repeatable", lambda _: contextlib.nullcontext(doubts))
+        cache = DecodedCaseCache(open_store(store_uri), tmp_path, max_bytes=10**9)
+        return list(short_run.check_short_run(make_bench(cache=cache, folder=tmp_path)))
+
+    return check
+
+
 @pytest.mark.parametrize(
     ("difference", "doubts", "passed"), [(0.0, set(), True), (1e-3, set(), False), (1e-3, {"cumsum_cuda"}, None)]
 )
@@ -340,34 +364,39 @@ def test_a_resume_that_is_not_exact_fails_unless_the_gpu_cannot_repeat_itself(
     difference: float,
     doubts: set[str],
     passed: bool | None,  # noqa: FBT001
-    monkeypatch: pytest.MonkeyPatch,
-    store_uri: str,
-    tmp_path: Path,
+    short_bench: Callable[..., list[Finding]],
 ) -> None:
-    def train(_: Any, session: short_run.ShortSession) -> dict[str, Any]:
-        session.losses = [2.0, 1.0]
-        asked = [session.stop_asked() for _ in range(16)]
-        return {"stopped": f"after step {asked.index(True)}"} if any(asked) else RESULT
-
-    monkeypatch.setattr(short_run, "train", train)
-    monkeypatch.setattr(short_run, "compare_weights", lambda *_: difference)
-    monkeypatch.setattr(short_run, "repeatable", lambda _: contextlib.nullcontext(doubts))
-    cache = DecodedCaseCache(open_store(store_uri), tmp_path, max_bytes=10**9)
-    training, resume = short_run.check_short_run(make_bench(cache=cache, folder=tmp_path))
+    training, resume = short_bench(difference=difference, doubts=doubts)
     assert training.passed and "loss 2, then 1" in training.figures
     assert resume.passed is passed
-    assert "stopped after step 11" in resume.figures and all(each in resume.figures for each in doubts)
+    assert "stopped after step 23" in resume.figures and all(each in resume.figures for each in doubts)
 
 
-def test_a_gpu_is_told_to_repeat_itself_and_what_cannot_is_named() -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "passed"),
+    [("stops", "stops", None), ("goes on", "goes on", False), ("stops", "fails", False), ("fails", "goes on", False)],
+)
+def test_a_run_that_does_not_stop_or_fails_is_no_resume(
+    first: str,
+    second: str,
+    passed: bool | None,  # noqa: FBT001
+    short_bench: Callable[..., list[Finding]],
+) -> None:
+    _, resume = short_bench(difference=0.0, doubts=set(), first=first, second=second)
+    assert resume.passed is passed
+
+
+def test_a_gpu_is_told_to_repeat_itself_and_what_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, bool]] = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda **how: told.append(how))
     with short_run.repeatable(CPU) as doubts:
-        assert not torch.are_deterministic_algorithms_enabled()  # a CPU's runs are as they always are
+        assert not told  # a CPU's runs are as they always are
     with pytest.raises(RuntimeError, match="in the middle"), short_run.repeatable(torch.device("cuda:0")) as doubts:
-        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert told == [{"mode": True, "warn_only": True}]
         warnings.warn("cumsum_cuda does not have a deterministic implementation, but you set …", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
         raise RuntimeError("in the middle")
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert told[1:] == [{"mode": False}]
     assert doubts == {"cumsum_cuda does not have a deterministic implementation"}
 
 
