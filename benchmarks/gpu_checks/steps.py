@@ -150,9 +150,9 @@ def seconds_a_step(take: Callable[[], object], bench: Bench, *, steps: int) -> f
 
 
 def free_memory(device: torch.device) -> None:
-    """Forget what earlier rows held, and their peak."""
-    gc.collect()
+    """Forget what earlier rows held on a GPU, and their peak."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
