@@ -15,6 +15,9 @@ from .inference import sliding_window_probabilities as sliding_window_probabilit
 from .lesions import LesionScores as LesionScores
 from .lesions import score_lesions as score_lesions
 from .losses import Loss as Loss
+from .memory import count_step_bytes as count_step_bytes
+from .memory import find_peak as find_peak
+from .memory_table import StepPeak as StepPeak
 from .metrics import CaseScores as CaseScores
 from .metrics import score_case as score_case
 from .precision import NonFiniteGradientsError as NonFiniteGradientsError

@@ -124,8 +124,10 @@ class Norm(nn.GroupNorm):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        if not features.is_cuda:
-            return super().forward(features)
+        return self.forward_on_gpu(features) if features.is_cuda else super().forward(features)
+
+    def forward_on_gpu(self, features: Tensor) -> Tensor:
+        """What `forward` does where the features lie on a GPU; memory.py counts it elsewhere."""
         if self.num_groups == self.num_channels:
             return functional.instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
         with torch.autocast("cuda", enabled=False):

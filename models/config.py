@@ -111,6 +111,14 @@ class UNetConfig:
                 f"instance normalisation turns into 0: take {2 * smallest} along one axis at least, or pad the image"
             )
 
+    def takes(self, sides: Sequence[int]) -> bool:
+        """Whether a patch of `sides` suits the depth."""
+        try:
+            self.check_sides(sides)
+        except ValueError:
+            return False
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:

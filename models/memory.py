@@ -1,0 +1,148 @@
+"""How much memory a training step needs at its peak, counted without a GPU and without computing anything.
+
+torch's fake tensors go through forward pass, loss and backward pass: shapes, types and lifetimes are those of a real
+step, values are not there. What every tensor occupies is added when an operation returns it and taken off when it is
+freed, in a second for a step of any size.
+
+On a GPU two things differ, and are counted: instance normalisation is cuDNN's, which wants its input contiguous and
+keeps that copy; convolutions want theirs channels_last, and a workspace. For both a convolution is allowed as much as
+its operands occupy, an assumption: nothing here was measured on a GPU.
+"""
+
+import functools
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from models.blocks import Norm
+from models.config import UNET_PRESETS, Execution, LossConfig, UNetConfig
+from models.device_setup import settle_execution
+from models.losses import Loss
+from models.memory_table import PEAKS, StepPeak
+from models.precision import Precision
+from models.unet import UNet, channels_last_format
+
+CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+SIDE = {2: 256, 3: 128}  # of the patches that peaks are predicted for; they grow with the voxels from there
+
+
+def find_peak(network: UNetConfig, loss: LossConfig, precision: Precision, *, recompute: bool) -> StepPeak:
+    """Return the table's peak where it has one for this network and loss, else what is predicted now."""
+    names = [name for name, known in UNET_PRESETS.items() if known == network]
+    if names and loss == LossConfig():
+        return PEAKS[names[0], 32 if precision.dtype is None else 16, recompute]
+    return predict_peak(network, loss, precision, recompute=recompute)
+
+
+@functools.cache  # by all ways to compute a step with the same network
+def predict_peak(network: UNetConfig, loss: LossConfig, precision: Precision, *, recompute: bool) -> StepPeak:
+    """Predict what a step takes on a GPU by its voxels: two batches are counted, and a line laid through them."""
+    sides = network.round_up_sides((SIDE[network.dimensions],) * network.dimensions)
+    execution = Execution(activation_checkpointing=recompute)
+    two, three = (
+        count_step_bytes(network, loss, precision, sides=sides, batch=batch, execution=execution) for batch in (2, 3)
+    )
+    with torch.device("meta"):
+        weights = sum(weight.nbytes for weight in UNet(network, execution).parameters())
+    return StepPeak(
+        weights=weights,
+        fixed=3 * two - 2 * three,
+        per_voxel=round((three - two) / torch.Size(sides).numel()),
+    )
+
+
+def count_step_bytes(
+    network: UNetConfig,
+    loss: LossConfig,
+    precision: Precision,
+    *,
+    sides: Sequence[int],
+    batch: int,
+    execution: Execution | None = None,
+    on_gpu: bool = True,
+) -> int:
+    """Bytes at the peak of a forward and a backward pass: weights, gradients, activations, loss and the batch itself.
+
+    Gradients are there from the start, as in all parts of a step but the first. What the optimiser keeps is left out.
+    Where `execution` leaves the layout open, features lie as they do by default.
+    """
+    settled = settle_execution(execution or Execution(), torch.device("cuda" if on_gpu else "cpu"), precision)
+    with torch.device("meta"):
+        model = UNet(network, settled).train()
+    with FakeTensorMode(), LiveBytes(workspace=on_gpu) as live:
+        make_fake(model)
+        if on_gpu:
+            use_gpu_norms(model)
+        image = torch.empty(
+            batch, network.modalities, *sides, dtype=torch.float16 if precision.use_scaler else torch.float32
+        )
+        regions = torch.empty(batch, network.regions, *sides, dtype=torch.uint8)
+        with precision.autocast(image.device):
+            outputs = model(image)
+        total = Loss(loss, add_up=lambda sums: sums)(outputs, regions)
+        del outputs
+        total.backward()
+    return live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts what the tensors that operations return occupy together: `now`, and at most so far `peak`.
+
+    Memory that an operation takes and frees within itself is not seen; with `workspace` a convolution is allowed as
+    much as its operands occupy.
+    """
+
+    def __init__(self, *, workspace: bool = False) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._workspace = workspace
+        self._sizes: dict[int, int] = {}  # of each storage
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            self._add(tensor.untyped_storage())
+        within = sum(each.nbytes for each in _tensors(args)) if self._workspace and function in CONVOLUTIONS else 0
+        self.peak = max(self.peak, self.now + within)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:  # else a view, or what was changed in place
+            self._sizes[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._take_off, key)
+
+    def _take_off(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def make_fake(model: UNet) -> None:
+    """Give a network from the meta device fake weights on the CPU, in its memory layout, and their gradients."""
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            fake = torch.empty(weight.shape)
+            if model.execution.channels_last and weight.ndim == model.config.dimensions + 2:
+                fake = fake.contiguous(memory_format=channels_last_format(model.config.dimensions))
+            parameter = nn.Parameter(fake)
+            parameter.grad = torch.empty_like(fake)
+            setattr(module, name, parameter)
+
+
+def use_gpu_norms(model: nn.Module) -> None:
+    """Let normalisation do what it does on a GPU."""
+    for module in model.modules():
+        if isinstance(module, Norm):
+            module.forward = module.forward_on_gpu  # type: ignore[method-assign]
+
+
+def _tensors(values: Any) -> Iterable[Tensor]:
+    return (each for each in tree_leaves(values) if isinstance(each, Tensor))

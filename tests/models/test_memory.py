@@ -1,0 +1,69 @@
+"""Memory is counted as tensors come and go; the table says what is predicted."""
+
+import gc
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, LossConfig, UNetConfig, memory
+from models.memory import LiveBytes, count_step_bytes, find_peak, predict_peak
+from models.memory_table import PEAKS
+from models.precision import BFLOAT16, FLOAT32
+
+KIB = 1024
+
+
+def test_what_lives_together_is_counted_and_views_are_not() -> None:
+    with LiveBytes() as live:
+        first = torch.zeros(KIB, dtype=torch.uint8)
+        view = first[:10].add_(1)
+        second = torch.zeros(2 * KIB, dtype=torch.uint8)
+        assert (live.now, live.peak) == (3 * KIB, 3 * KIB)
+        del first
+        assert live.now == 3 * KIB  # the view still holds it
+        del view, second
+        gc.collect()
+        assert (live.now, live.peak) == (0, 3 * KIB)
+        torch.zeros(KIB, dtype=torch.uint8)
+    assert live.peak == 3 * KIB
+
+
+def test_a_convolution_on_a_gpu_is_allowed_as_much_as_its_operands_occupy() -> None:
+    image, kernel = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3)
+    peaks = {}
+    for workspace in (False, True):
+        with LiveBytes(workspace=workspace) as live:
+            torch.nn.functional.conv2d(image, kernel, padding=1)
+        peaks[workspace] = live.peak
+    assert peaks[True] - peaks[False] == image.nbytes + kernel.nbytes
+
+
+def test_the_table_says_what_is_predicted() -> None:
+    predicted = predict_peak(UNET_PRESETS["nnunet"], LossConfig(), BFLOAT16, recompute=False)
+    assert PEAKS["nnunet", 16, False] == predicted, "python -m benchmarks memory --table prints all rows anew"
+
+
+def test_every_network_is_in_the_table() -> None:
+    assert set(PEAKS) == {(name, bits, how) for name in UNET_PRESETS for bits in (16, 32) for how in (False, True)}
+
+
+def test_what_is_not_in_the_table_is_predicted_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    nnunet, loss = UNET_PRESETS["nnunet"], LossConfig()
+    assert find_peak(nnunet, loss, FLOAT32, recompute=True) is PEAKS["nnunet", 32, True]
+    monkeypatch.setattr(memory, "predict_peak", lambda *asked, **how: (asked, how))
+    for network, other in ((replace(nnunet, modalities=2), loss), (nnunet, PYTORCH3DUNET_LOSS)):
+        asked = (network, other, BFLOAT16)
+        assert find_peak(*asked, recompute=True) == (asked, {"recompute": True})
+
+
+def test_a_step_grows_by_what_each_patch_takes() -> None:
+    small = UNetConfig(dimensions=2, widths=(4, 8), deep_supervision=0)
+
+    def count(batch: int, *, on_gpu: bool = False) -> int:
+        return count_step_bytes(small, LossConfig(), FLOAT32, sides=(64, 64), batch=batch, on_gpu=on_gpu)
+
+    patch = count(3) - count(2)
+    assert patch == pytest.approx(count(4) - count(3), rel=1e-4)
+    assert patch > 64 * 64 * 4 * (4 + 4 + 8 / 4)  # the image and the features of two levels
+    assert count(2, on_gpu=True) > count(2)
