@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.settings.config import without_former_parts
 from storage import InputError
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
@@ -40,7 +41,7 @@ class RunFolder:
         before = self.read(CONFIG)
         if before is None and self._make(CONFIG, encode_json(identity)):
             return None
-        changes = describe_changes(before or self.read(CONFIG) or {}, identity)
+        changes = describe_changes(without_former_parts(before or self.read(CONFIG) or {}), identity)
         if changes:
             raise InputError(
                 f"run {self.name} in {self.runs} was started otherwise ({changes}): "

@@ -16,7 +16,10 @@ from storage import InputError
 KINDS = ("loguniform", "uniform", "integer", "choice")
 LEARNING_RATE = "optimiser.learning_rate"
 # Where a run is kept and on what it runs is the search's to say, not a trial's.
-NOT_SEARCHED = ("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "splits")
+NOT_SEARCHED = (
+    *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "splits"),
+    "by_memory",
+)
 
 Value = str | float | int | bool | None
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default
+from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.help_screen import help_topic, show_help
 from ray_jobs.settings.presets import preset
@@ -41,6 +41,7 @@ def parse_over_preset(
     """
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
+    base = give_by_hand(base, [name for name in base.by_memory if _is_given(name, arguments)])
     return parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
 
 
@@ -57,6 +58,13 @@ def parse(
         show_help(show, topic, seldom=seldom, console=open_console())
         sys.exit(0)
     return tyro.cli(kind, default=default, args=list(arguments))
+
+
+def _is_given(name: str, arguments: Sequence[str]) -> bool:
+    """Whether a field, by its dotted name, has a flag among `arguments`; its value would not tell who gave it."""
+    flag = f"--{name.replace('_', '-')}"
+    flags = flag, flag.replace(".", ".no-")
+    return any(argument.partition("=")[0].replace("_", "-") in flags for argument in arguments)
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

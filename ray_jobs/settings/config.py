@@ -8,8 +8,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, Literal, get_type_hints
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, get_args, get_type_hints
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
 from models import Execution, LossConfig, UNetConfig
@@ -24,6 +24,10 @@ from ray_jobs.settings.groups import (
 from storage import REGIONS, Frame, InputError, SplitConfig
 
 THRESHOLD_STEPS = 1000  # of models.thresholds' grid
+
+PATCH = "sampling.patch_shape"
+ByMemory = Literal["sampling.patch_shape", "micro_batch_size", "execution.activation_checkpointing"]
+BY_MEMORY: tuple[ByMemory, ...] = get_args(ByMemory)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,9 @@ class TrainConfig:
     micro_batch_size: int | None = None
     """Patches a rank computes at once: it works off its share of the global batch in such parts and adds up their
     gradients. Batch Dice is then taken over a part. Default: the whole share."""
+    by_memory: tuple[ByMemory, ...] = ()
+    """What the memory of the run's smallest GPU and the cases' shapes settle at the first start; a patch then has the
+    sides given here at most. Without GPUs all is as given. Default: what the preset names and no flag gives."""
     patience: int | None = None
     """Validations in a row without a better mean IoU after which the run ends. Default: all epochs are done."""
     on_bad_case: Literal["skip", "raise"] = "skip"
@@ -116,7 +123,7 @@ class TrainConfig:
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
 NOT_PART_OF_A_RUN = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
-    *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches"),
+    *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches", "by_memory", "micro_batch_size"),
 )
 
 
@@ -142,12 +149,37 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     """Return what makes two starts the same run: the configuration's part of the result, and the store's content."""
     part = {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_PART_OF_A_RUN}
     part["parallel"] = {"gradient_compression": config.parallel.gradient_compression}  # all that the result depends on
-    return {"store_digest": store_digest, **json.loads(json.dumps(part))}
+    if PATCH in config.by_memory:
+        part["sampling"]["patch_shape"] = "by memory"
+    return without_former_parts({"store_digest": store_digest, **json.loads(json.dumps(part))})
+
+
+def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity, which an earlier version may have written, without what is no part of a run any more."""
+    part = {key: value for key, value in identity.items() if key != "micro_batch_size"}
+    if "execution" in part:
+        part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
+    return part
+
+
+def give_by_hand(config: TrainConfig, names: Collection[str]) -> TrainConfig:
+    """Return `config` with these fields, by their dotted names, as they are given and not settled by memory."""
+    return dataclasses.replace(config, by_memory=tuple(name for name in config.by_memory if name not in names))
+
+
+def keep_given_patch(config: TrainConfig, before: Mapping[str, Any] | None) -> TrainConfig:
+    """Return `config` with the patch of the run whose identity was `before`, where that was not settled by memory."""
+    patch = before and before["sampling"]["patch_shape"]
+    if PATCH not in config.by_memory or not isinstance(patch, list):
+        return config
+    sampling = dataclasses.replace(config.sampling, patch_shape=tuple(patch))
+    return give_by_hand(dataclasses.replace(config, sampling=sampling), (PATCH,))
 
 
 def describe_start(config: TrainConfig) -> dict[str, Any]:
     """Return the rest of the configuration, which may be another at the next start, as JSON."""
     rest = {key: value for key, value in dataclasses.asdict(config).items() if key in NOT_PART_OF_A_RUN}
+    rest["activation_checkpointing"] = config.execution.activation_checkpointing
     described: dict[str, Any] = json.loads(json.dumps(rest, default=str))
     return described
 
@@ -186,5 +218,7 @@ def default_run_name(config: TrainConfig, store_digest: str) -> str:
 
 
 def short_hash(identity: Mapping[str, Any]) -> str:
-    """Return eight digits that are the same for the same identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    """Return eight digits that are the same for the same identity, in this version and in earlier ones."""
+    named = {**identity, "micro_batch_size": None}
+    named["execution"] = {**identity["execution"], "activation_checkpointing": False}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dali_pipelines import AUGMENTATION_PRESETS, SamplingConfig
 from models import PYTORCH3DUNET_LOSS, UNET_PRESETS
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import BY_MEMORY, TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig, OptimiserConfig, ValidationConfig
 from storage import Frame, InputError, SplitConfig
 
@@ -61,10 +61,12 @@ def laptop() -> TrainConfig:
 def brats3d() -> TrainConfig:
     """`python ray_jobs/train.py --preset brats3d`: nnU-Net's 3-D network, patches and augmentation, on GPUs.
 
+    Patches of 128³, or smaller ones where cases or GPUs are too small; how many at once hangs on the smallest GPU.
     Not measured yet.
     """
     return TrainConfig(
         gpu=True,
+        by_memory=BY_MEMORY,
         epochs=200,
         sampling=SamplingConfig(dimensions=3, patch_shape=(128, 128, 128), global_batch_size=4, patches_per_epoch=1000),
         augmentation=AUGMENTATION_PRESETS["nnunet"],
@@ -77,13 +79,14 @@ def brats3d() -> TrainConfig:
 def g4dn() -> TrainConfig:
     """`python ray_jobs/train.py --preset g4dn`: nnU-Net's 3-D network on T4s (16 GB) of AWS g4dn spot instances.
 
-    float16, two 128³ patches a T4 at once; a checkpoint every five minutes, and as many restarts as it takes. The
-    global batch of 4 stays as it is on one, two or four T4s. Not measured yet.
+    float16; a checkpoint every five minutes, and as many restarts as it takes. The global batch of 4 stays as it is on
+    one, two or four T4s, and by what is predicted of its memory a T4 computes two 128³ patches at once. Not measured
+    yet.
     """
     return dataclasses.replace(
         brats3d(),
         max_failures=100,
-        micro_batch_size=2,
+        micro_batch_size=2,  # where memory does not settle it
         checkpoints=CheckpointConfig(every_minutes=5, keep_best=2),
     )
 

@@ -1,10 +1,13 @@
 """A run's folder belongs to one configuration and store."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
+from ray_jobs.settings.config import run_identity
+from ray_jobs.settings.presets import preset
 from storage import InputError
 
 
@@ -22,6 +25,16 @@ def test_another_configuration_under_the_same_name_is_refused_with_the_differenc
     RunFolder(str(tmp_path), "one").claim({"optimiser": {"rate": 0.1}, "epochs": 3})
     with pytest.raises(InputError, match=r"optimiser\.rate: 0\.1 -> 0\.2"):
         RunFolder(str(tmp_path), "one").claim({"optimiser": {"rate": 0.2}, "epochs": 3})
+
+
+def test_a_run_begun_when_the_micro_batch_was_part_of_it_goes_on_with_another(tmp_path: Path) -> None:
+    config = dataclasses.replace(preset("demo"), micro_batch_size=4)
+    before = run_identity(config, "digest") | {"micro_batch_size": 2}
+    before["execution"] |= {"activation_checkpointing": True}
+    RunFolder(str(tmp_path), "one").write(CONFIG, before)
+    assert RunFolder(str(tmp_path), "one").claim(run_identity(config, "digest")) is None
+    with pytest.raises(InputError, match=r"started otherwise \(epochs: 8 -> 9\)"):
+        RunFolder(str(tmp_path), "one").claim(run_identity(dataclasses.replace(config, epochs=9), "digest"))
 
 
 def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path) -> None:

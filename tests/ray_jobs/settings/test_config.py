@@ -4,8 +4,16 @@ import dataclasses
 
 import pytest
 
+from models import Execution
 from ray_jobs.settings.command import parse_training
-from ray_jobs.settings.config import default_run_name, run_identity
+from ray_jobs.settings.config import (
+    PATCH,
+    default_run_name,
+    describe_start,
+    give_by_hand,
+    keep_given_patch,
+    run_identity,
+)
 from ray_jobs.settings.presets import PRESETS, preset
 from ray_jobs.training.planning import check_world_sizes
 from storage import InputError
@@ -77,6 +85,34 @@ def test_run_name_follows_what_the_result_depends_on() -> None:
     assert named() != named(epochs=config.epochs + 1)
     assert named() != default_run_name(config, "another store")
     assert named().startswith("demo-")
+
+
+def test_the_micro_batch_and_checkpointing_are_no_part_of_a_run() -> None:
+    config = preset("demo")
+    other = dataclasses.replace(config, micro_batch_size=1, execution=Execution(activation_checkpointing=True))
+    assert run_identity(other, "digest") == run_identity(config, "digest")
+    assert run_identity(dataclasses.replace(config, execution=Execution(compile=True)), "digest") != run_identity(
+        config, "digest"
+    )
+    assert describe_start(other)["micro_batch_size"] == 1 and describe_start(other)["activation_checkpointing"]
+    # What earlier versions called a run without a name, when both were part of it.
+    assert [default_run_name(preset(name), "digest") for name in ("demo", "laptop")] == [
+        *("demo-493d9fa4", "laptop-a2576ac3")
+    ]
+
+
+def test_a_patch_that_memory_settles_is_one_run_whatever_it_comes_to() -> None:
+    config = preset("brats3d")
+    identity = run_identity(config, "digest")
+    assert identity["sampling"]["patch_shape"] == "by memory"
+    assert identity != run_identity(give_by_hand(config, [PATCH]), "digest")
+    assert keep_given_patch(config, None) == keep_given_patch(config, identity) == config
+    # Of a run begun with a given patch, as all were in earlier versions, the patch stays.
+    sampling = dataclasses.replace(config.sampling, patch_shape=(96, 96, 96))
+    given = give_by_hand(dataclasses.replace(config, sampling=sampling), [PATCH])
+    before = run_identity(given, "digest")
+    assert run_identity(keep_given_patch(config, before), "digest") == before
+    assert keep_given_patch(config, before).by_memory == ("micro_batch_size", "execution.activation_checkpointing")
 
 
 def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> None:
