@@ -26,9 +26,10 @@ from ray_jobs.searching.scheduler import METRIC, RememberingASHA
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.space import set_fields
 from ray_jobs.searching.trial_progress import SearchProgress
-from ray_jobs.settings.config import run_identity, short_hash
+from ray_jobs.settings.config import give_by_hand, keep_given_patch, run_identity, short_hash
 from ray_jobs.settings.exit_status import StoppedBySignalError
 from ray_jobs.training.fit import fit
+from ray_jobs.training.memory_plan import MEMORY
 from ray_jobs.training.planning import Decided, decide
 from storage import InputError
 from storage.store.objects import Objects
@@ -40,22 +41,27 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     """Run every trial and return one row per trial, best first. A finished search returns its rows at once."""
     base = search.training
     decided = decide(base, console)
-    identity = run_identity(base, decided.store_digest) | {"search": search.identity()}
-    name = base.name or f"tune-{base.preset}-{short_hash(identity)}"
+    own = {"search": search.identity()}
+    name = base.name or f"tune-{base.preset}-{short_hash(run_identity(base, decided.store_digest) | own)}"
     folder = decided.open_folder(name)
-    was_there = folder.read(CONFIG) is not None
-    folder.claim(identity)
+    before = folder.read(CONFIG)
+    base = keep_given_patch(base, before)
+    decided = decided.with_plan(config=base, settled_in=folder.uri)
+    folder.claim(run_identity(base, decided.store_digest) | own)
     finished = folder.read(RESULTS)
     if finished is not None:
         console.print(f"search {name} is finished; give another --name to search anew")
         return finished["trials"], folder
     with folder.only_writer():
-        if was_there and not search.resume:
+        if before is not None and not search.resume:
             raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         tuner = build_tuner(search, decided, folder)
         with signals_raised():
             grid = tuner.fit()
+        settled = folder.read(MEMORY)
+        if settled is not None:
+            console.print(settled["reason"], markup=False, soft_wrap=True)
         pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
         trials = f"{folder.uri}/{TRIALS}"
         rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
@@ -112,7 +118,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
     plan, digest, sizes, use_gpu = decided.plan, decided.store_digest, decided.sizes, decided.use_gpu
 
     def trial(chosen: Mapping[str, Any]) -> None:
-        config = set_fields(plan.config, chosen)
+        config = give_by_hand(set_fields(plan.config, chosen), chosen)
         # A name that a restarted trial has again: it goes on from its own checkpoint.
         own = RunFolder(trials, tune.get_context().get_trial_id())
         own.claim(run_identity(config, digest))

@@ -1,14 +1,13 @@
 """A run from its checked settings to summary.json: decide, train until it ends or is stopped, say what came of it."""
 
-import dataclasses
 import datetime
 from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import ray_running
-from ray_jobs.settings.config import TrainConfig, default_run_name, run_identity
+from ray_jobs.settings.config import TrainConfig, default_run_name, keep_given_patch, run_identity
 from ray_jobs.settings.console import open_console
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
@@ -37,6 +36,8 @@ def train_run(config: TrainConfig, console: Console, stop: Stop) -> dict[str, An
     decided = decide(config, console)
     name = config.name or default_run_name(config, decided.store_digest)
     folder = decided.open_folder(name)
+    config = keep_given_patch(config, folder.read(CONFIG))
+    decided = decided.with_plan(config=config)
     finished = folder.claim(run_identity(config, decided.store_digest))
     if finished is not None:
         console.print(f"run {name} is finished; give another --name to train anew")
@@ -67,7 +68,6 @@ def train_in(folder: RunFolder, decided: Decided, console: Console, stop: Stop) 
         "run": folder.name,
         "folder": folder.uri,
         "store": plan.store,
-        "config": dataclasses.asdict(config),
         "git_commit": git_commit(),
         **result,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,6 +1,7 @@
 """What a run or a search decides before any worker starts: workers, store, splits."""
 
 import dataclasses
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -27,6 +28,10 @@ class Decided:
     def sizes(self) -> int | tuple[int, int]:
         """The number of workers, or the range it may lie in."""
         return self.workers if self.least_workers == self.workers else (self.least_workers, self.workers)
+
+    def with_plan(self, **changes: Any) -> Self:
+        """Return this with other values in its plan."""
+        return dataclasses.replace(self, plan=dataclasses.replace(self.plan, **changes))
 
     def open_folder(self, name: str) -> RunFolder:
         """Return the folder of that name among the runs; raises InputError where some node does not see it."""

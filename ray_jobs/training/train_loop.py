@@ -1,5 +1,6 @@
 """THE training loop. It knows ranks and checkpoints only through its `Session`, so it runs with and without Ray."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
 from ray_jobs.pictures.figures import draw_cross_section
+from ray_jobs.training.memory_plan import settle
 from ray_jobs.training.parallel import RankWatch
+from ray_jobs.training.rehearsal import TooLittleMemoryError, rehearse
 from ray_jobs.training.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.watching.advice import Setting, advise
 from ray_jobs.watching.monitoring import Monitor
@@ -48,11 +51,15 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
     """
     with (
         watch_ranks(plan, session) as watch,
-        (run := prepare(plan, session)).loader as loader,
+        (run := prepare(settle(plan, session), session)).loader as loader,
         Monitor(session, loader, run.clock, epochs=plan.config.epochs) as monitor,
         Saver(session, plan.config.checkpoints, monitor.tell) as saver,
     ):
         restore(run, monitor, session, saver.store)
+        try:
+            run = rehearse(run, session)
+        except TooLittleMemoryError as error:  # on every rank alike
+            return {"failed": str(error)}
         tell_of_cold_cache(run, session, monitor)
         while loader.epoch < plan.config.epochs and not run.early_stopping.is_over:
             try:
@@ -208,6 +215,7 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
     return {
+        "config": dataclasses.asdict(run.plan.config),  # with what memory settled
         "checkpoint": f"{session.folder}/{best.name}",
         "validation": validation.summary(),
         "test": test.summary() if test else None,

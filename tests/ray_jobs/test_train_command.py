@@ -14,7 +14,7 @@ from storage import CohortStore
 def test_train_from_nifti_then_again(
     phantom_source: Path, tmp_path: Path, command, run_here, small_arguments: Sequence[str]
 ) -> None:
-    arguments = ["--source", str(phantom_source), "--name", "one", *small_arguments]
+    arguments = ["--source", str(phantom_source), "--name", "one", *small_arguments, "--by-memory", "micro_batch_size"]
     first = command("train.py", *arguments)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "Traceback" not in first.stderr
@@ -29,6 +29,7 @@ def test_train_from_nifti_then_again(
     assert list(run.glob("events.out.tfevents*"))
     assert list(run.glob("cross_section_*.png"))
     assert "validation IoU" in first.stdout
+    assert "no GPU, so memory settles nothing: patches of 16 x 16 x 16, 2 at once, activations kept" in first.stdout
     store = Path(summary["store"])
     before = {file: file.stat().st_mtime_ns for file in (store / "cases").rglob("*")}
 

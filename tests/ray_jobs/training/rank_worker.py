@@ -2,7 +2,7 @@
 
 Trains each plan of FOLDER/plans.pkl to its end and saves what test_parallel.py looks at as FOLDER/<rank>.pt. JOB:
 "train"; or what befalls the second rank at its fourth step: "sleep" until the first has given it up, "die"; or
-"dawdle" in every step.
+"dawdle" in every step; or "starve", with memory for one patch at once.
 """
 
 import os
@@ -24,8 +24,10 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from dali_pipelines import Batch
+from models import UNet
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.training.parallel import RankWatch
+from ray_jobs.training.rehearsal import rehearse
 from ray_jobs.training.run import Run, TrainPlan, prepare
 from ray_jobs.training.train_loop import train_step
 
@@ -38,6 +40,8 @@ def main(job: str, rank: int, folder: Path) -> None:
     store = distributed.FileStore(str(folder / "rendezvous"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=START)
     results = {}
+    if job == "starve" and rank == 1:
+        leave_memory_for_one()
     for name, plan in plans.items():
         befalls = partial(befall, job, rank, log=folder / "0.log", timeout=plan.config.parallel.timeout)
         session = LocalSession(folder / name, torch.device("cpu"), rank=rank, world_size=2)
@@ -48,7 +52,7 @@ def main(job: str, rank: int, folder: Path) -> None:
 
 def train_all(plan: TrainPlan, session: LocalSession, befalls: Callable[[int], None]) -> dict[str, Any]:
     """Every step of the plan, and the weights it comes to."""
-    run = prepare(plan, session)
+    run = rehearse(prepare(plan, session), session)
     run.model.train()
     order: list[str] = []
     tell = partial(print, "told:", flush=True)
@@ -100,6 +104,18 @@ def recorded(run: Run, order: list[str]) -> Iterator[None]:
         yield
     finally:
         distributed.all_reduce = send
+
+
+def leave_memory_for_one() -> None:
+    """Let every network run out of memory that computes more than one patch at once."""
+    forward = UNet.forward
+
+    def limited(network: UNet, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if len(image) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, image)
+
+    UNet.forward = limited  # type: ignore[method-assign]
 
 
 def befall(job: str, rank: int, step: int, *, log: Path, timeout: int) -> None:

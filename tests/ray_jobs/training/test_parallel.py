@@ -116,6 +116,26 @@ def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_pa
     assert sent["fp16"] == sent["bf16"] == weights / 2
 
 
+@pytest.mark.processes
+def test_all_ranks_halve_the_micro_batch_where_one_runs_out_of_memory(
+    config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    """They train as with the half from the start, bit for bit, and none waits for another."""
+    config = dataclasses.replace(config, epochs=1)
+    plans = {"halved": make_plan(config), "half": make_plan(dataclasses.replace(config, micro_batch_size=1))}
+    results = train_together("starve", plans, tmp_path / "ranks")
+    for result in results:
+        assert losses_of(result["halved"]) == losses_of(result["half"])
+        for weight, value in result["half"]["weights"].items():
+            assert torch.equal(result["halved"]["weights"][weight], value)
+    # The Dice of a part is another, so this says that the whole share was not computed at once.
+    assert losses_of(train_alone(make_plan(config), tmp_path / "alone")) != losses_of(results[0]["half"])
+
+
+def losses_of(result: Result) -> list[float]:
+    return [step["loss"] for step in result["steps"]]
+
+
 def bytes_sent(result: Result) -> list[int]:
     """Of each bucket of the last step; the first thing sent is the loss's sums."""
     return [int(event.removeprefix("sent ")) for event in result["steps"][-1]["order"] if event.startswith("sent ")][1:]

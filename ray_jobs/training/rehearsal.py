@@ -1,0 +1,103 @@
+"""A step rehearsed by every rank alone, before the first: whether a micro-batch fits the device's memory.
+
+Ranks wait for each other in the middle of a step, so that one which ran out of memory there would let the others hang.
+Here none waits until all have tried. Every part of every step has the same shapes: what is rehearsed fits afterwards.
+Nothing that a run depends on changes: no weight, no gradient, no random number, no batch of the loader's.
+"""
+
+import dataclasses
+import gc
+
+import torch
+
+from models import Loss, settle_execution
+from models.unet import channels_last_format
+from ray_jobs.on_ray.session import Progress, Session, from_every_rank
+from ray_jobs.training.memory_plan import OPTIMISER_COPIES, note_micro_batch
+from ray_jobs.training.run import Run
+
+REMEDY = "give --execution.activation-checkpointing, a smaller --sampling.patch-shape, or a larger GPU"
+
+
+class TooLittleMemoryError(RuntimeError):
+    """Half of the micro-batch, or a single patch, does not fit the device either."""
+
+
+def rehearse(run: Run, session: Session) -> Run:
+    """Return the run with a micro-batch that fits: its own, or half of it where some rank ran out of memory.
+
+    Every rank must call it. Raises TooLittleMemoryError, on all of them alike.
+    """
+    share = share_of(run)
+    size = min(run.plan.config.micro_batch_size or share, share)
+    if fits_everywhere(run, session, size):
+        return run
+    half = size // 2
+    if not half:
+        raise TooLittleMemoryError(f"out of memory with a single patch in a step: {REMEDY}")
+    if not fits_everywhere(run, session, half):
+        raise TooLittleMemoryError(f"out of memory with {size} patches at once, and with {half}: {REMEDY}")
+    if session.rank == 0:
+        message = f"out of memory with {size} patches at once: going on with {half}, and the same global batch"
+        session.tell(Progress(stage="note", message=message))
+        note_micro_batch(run.plan, session.folder, half)
+    config = dataclasses.replace(run.plan.config, micro_batch_size=half)
+    return dataclasses.replace(run, plan=dataclasses.replace(run.plan, config=config))
+
+
+def fits_everywhere(run: Run, session: Session, size: int) -> bool:
+    """Whether each rank has the memory for `size` patches at once."""
+    fits = fits_here(run, session.device, size)
+    gc.collect()  # the error's frames hold tensors
+    if session.device.type == "cuda":
+        torch.cuda.empty_cache()  # DALI has an allocator of its own
+    return all(from_every_rank(fits, session))
+
+
+def fits_here(run: Run, device: torch.device, size: int) -> bool:
+    """Whether `size` patches go forward and backward here, beside all that a later step finds in memory."""
+    try:
+        beside = hold_what_comes_later(run, device)
+        compute_gradients(run, device, size)
+        del beside
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def hold_what_comes_later(run: Run, device: torch.device) -> list[torch.Tensor]:
+    """Take the memory of gradients, of an optimiser that has not stepped yet, and of the batches held ready."""
+    config, weights = run.plan.config, list(run.model.parameters())
+    copies = 1 + (0 if run.optimiser.state else OPTIMISER_COPIES[config.optimiser.name])
+    held = [torch.empty_like(weight) for weight in weights for _ in range(copies)]
+    return held + [part for _ in range(config.ready_batches) for part in empty_batch(run, device, share_of(run))]
+
+
+def share_of(run: Run) -> int:
+    """Patches of a step that are this rank's."""
+    return run.loader.shard.local_batch_size(run.loader.sampling.global_batch_size)
+
+
+def compute_gradients(run: Run, device: torch.device, size: int) -> None:
+    """Forward and backward of empty patches, without other ranks, and without touching the weights' gradients."""
+    image, regions = empty_batch(run, device, size)
+    image.zero_()
+    run.model.train()
+    with run.precision.autocast(device):
+        outputs = run.model(image)
+    loss = Loss(run.plan.config.loss, add_up=lambda sums: sums)(outputs, regions.zero_())
+    torch.autograd.grad(loss, list(run.model.parameters()))
+
+
+def empty_batch(run: Run, device: torch.device, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image and regions as the loader hands them over, not filled."""
+    config = run.plan.config
+    dimensions, sides = config.sampling.dimensions, config.sampling.patch_shape
+    channels_last = settle_execution(config.execution, device, run.precision).channels_last
+    image = torch.empty(
+        (size, config.model.modalities, *sides),
+        device=device,
+        dtype=torch.float16 if run.precision.use_scaler else torch.float32,
+        memory_format=channels_last_format(dimensions) if channels_last else torch.contiguous_format,
+    )
+    return image, torch.empty((size, config.model.regions, *sides), device=device, dtype=torch.uint8)
