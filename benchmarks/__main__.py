@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
+    "memory": settings.MemoryBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

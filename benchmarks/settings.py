@@ -137,6 +137,17 @@ class EndToEndBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryBenchmark(Recorded):
+    """Measure on a CPU the peak memory that is predicted for training steps, and say what fits GPUs of some sizes."""
+
+    precision: PrecisionName = "auto"
+    only: tuple[str, ...] = ()
+    """Networks to compare; six without it."""
+    table: bool = False
+    """Measure nothing, and print models/memory_table.py's rows anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show, within some minutes; docs/gpu.md explains the rows."""
 
