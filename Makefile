@@ -15,9 +15,9 @@ train: $(VENV)/.installed
 # In two processes. What shares a cluster or a file's fixtures stays in one of them (tests/conftest.py).
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-# Without the tests that start Ray or any other process.
+# Without the tests that start Ray or any other process, and without those that train, score or convert whole cases.
 check: lint
-	$(PYTEST) -m "not system and not processes"
+	$(PYTEST) -m "not system and not processes and not slow"
 
 test: lint
 	$(PYTEST) -m "not system"

@@ -75,7 +75,7 @@ def compare(
     network, loss = UNET_PRESETS[name], Loss(LossConfig())
     resident = PeakMemory(CPU)
     model = build_unet(network, settle_execution(execution, CPU, precision)).train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.99, nesterov=True, fused=False)
     image = torch.zeros(batch, network.modalities, *sides)
     regions = torch.zeros(batch, network.regions, *sides, dtype=torch.uint8)
 

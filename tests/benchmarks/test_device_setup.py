@@ -50,6 +50,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
     return Spied(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_training_run_asks(spied: Spied, store_uri: str, tmp_path: Path) -> None:
     train = end_to_end.training_config(EndToEndBenchmark(patch=(16, 16, 16)))
     threads = torch.get_num_threads()

@@ -207,6 +207,7 @@ def test_every_augmentation_is_checked_alone() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_graph_equals_itself(store_uri: str, tmp_path: Path) -> None:
     cache = DecodedCaseCache(open_store(store_uri), tmp_path, max_bytes=10**9)
     found = list(check_mixture(make_bench(cache=cache, folder=tmp_path)))

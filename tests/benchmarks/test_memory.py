@@ -28,6 +28,7 @@ def test_the_allocator_is_counted_at_its_peak() -> None:
     assert count_allocated(work) == pytest.approx(8_000_000, rel=0.001)
 
 
+@pytest.mark.slow
 def test_the_prediction_is_within_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the command reports it, and with activations recomputed."""
     rows: list[dict[str, Any]] = []

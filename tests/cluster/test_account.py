@@ -189,6 +189,7 @@ def own_images() -> list[dict[str, Any]]:
     return list(boto3.client("ec2", region_name=REGION).describe_images(Owners=["self"])["Images"])
 
 
+@pytest.mark.slow
 def test_bake_makes_an_image_of_the_cleaned_head_the_default(
     account: Account, file: Path, ran: list[Sequence[str]]
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_key_file_that_is_no_key_is_said(account: Account, tmp_path: Path) -> 
     assert (tmp_path / ".ssh" / "brats-ray.pem").read_text() == "something else"
 
 
+@pytest.mark.slow
 def test_two_clusters_of_one_account_leave_each_other_alone(account: Account, file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(file.read_text().replace("cluster_name: brats\n", "cluster_name: second\n"))

@@ -101,6 +101,7 @@ def test_no_process_or_shared_memory_outlives_the_feeding_process(
     assert list((tmp_path / "cache").rglob("*.partial")) == []
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_500_batches(make_cache: Callable[..., Any]) -> None:
     """One batch is 0.9 MB: a leak of one in fifty would show."""
     sampling = SamplingConfig(patch_shape=(16, 40, 40), global_batch_size=2, patches_per_epoch=1000)

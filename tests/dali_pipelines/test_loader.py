@@ -59,6 +59,7 @@ def test_a_batch_has_the_promised_shapes_and_types(make_cache: Callable[..., Any
     assert loader.wait_seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [3, 2])
 def test_samples_are_the_same_for_any_ranks_and_threads(
     make_cache: Callable[..., Any], everything: AugmentationConfig, dimensions: int

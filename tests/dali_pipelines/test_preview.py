@@ -10,6 +10,7 @@ from dali_pipelines.preview import PreviewConfig, draw_sheet, fullest_slice, mai
 from storage import CohortStore, DecodedCaseCache, InputError
 
 
+@pytest.mark.slow
 def test_the_sheet_has_a_cell_for_every_row_and_sample(phantom_store: CohortStore, tmp_path: Path) -> None:
     cache = DecodedCaseCache(phantom_store, tmp_path, max_bytes=10**9)
     config = PreviewConfig(samples=2, patch_shape=(16, 32, 32), modality="t1ce")

@@ -21,6 +21,7 @@ from monai.losses import DiceLoss, FocalLoss
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "window", "overlap"),
     [

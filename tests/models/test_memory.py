@@ -39,6 +39,7 @@ def test_a_convolution_on_a_gpu_is_allowed_as_much_as_its_operands_occupy() -> N
     assert peaks[True] - peaks[False] == image.nbytes + kernel.nbytes
 
 
+@pytest.mark.slow
 def test_the_table_says_what_is_predicted() -> None:
     predicted = predict_peak(UNET_PRESETS["nnunet"], LossConfig(), BFLOAT16, recompute=False)
     assert PEAKS["nnunet", 16, False] == predicted, "python -m benchmarks memory --table prints all rows anew"
@@ -57,6 +58,7 @@ def test_what_is_not_in_the_table_is_predicted_now(monkeypatch: pytest.MonkeyPat
         assert find_peak(*asked, recompute=True) == (asked, {"recompute": True})
 
 
+@pytest.mark.slow
 def test_a_step_grows_by_what_each_patch_takes() -> None:
     small = UNetConfig(dimensions=2, widths=(4, 8), deep_supervision=0)
 

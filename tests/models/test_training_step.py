@@ -54,6 +54,7 @@ def _train(network: UNet, take_step: OptimiserStep, steps: range, precision: Pre
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_small_network_learns_nested_regions_in_every_precision(precision: PrecisionName) -> None:
     network, _, take_step = _start(precision)

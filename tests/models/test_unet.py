@@ -249,6 +249,7 @@ def test_equal_seeds_train_bit_for_bit_alike() -> None:
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+@pytest.mark.slow
 def test_compilation_keeps_plain_names_and_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced whole by torch.compile; the graphs run as they are, since making machine code takes minutes."""
     original = nn.Module.compile

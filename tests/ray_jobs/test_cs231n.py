@@ -32,6 +32,7 @@ def cache(phantom_store: CohortStore, tmp_path_factory: pytest.TempPathFactory) 
     return DecodedCaseCache(phantom_store, tmp_path_factory.mktemp("cache"), max_bytes=10**9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cs231n3d", "cs231n2d"])
 def test_imported_weights_predict_as_they_did(name: str, phantom_source: Path, cache: DecodedCaseCache) -> None:
     config = preset(name)

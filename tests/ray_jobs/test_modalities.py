@@ -54,6 +54,7 @@ def choose(*checkpoints: str, **given: Any) -> tuple[str, ...]:
     return choose_modalities(config, [find_checkpoint(uri) for uri in checkpoints])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare_pictures")
 def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
     convert: Callable[..., CohortStore], phantom_source: Path, small_config: TrainConfig, tmp_path: Path

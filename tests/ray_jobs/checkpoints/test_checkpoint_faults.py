@@ -19,7 +19,7 @@ from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage.store.objects import Objects
 
-pytestmark = pytest.mark.usefixtures("bare_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("bare_pictures")]
 
 BUCKET = "runs"
 

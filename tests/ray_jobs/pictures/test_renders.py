@@ -62,6 +62,7 @@ def test_what_has_no_voxels_has_no_surface() -> None:
     assert region_surfaces(np.zeros((3, *SHAPE), bool), (1, 1, 1)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_case_is_drawn_with_its_label_and_without(rows: int, draw_phantom: Callable[..., bytes]) -> None:
     image = Image.open(io.BytesIO(draw_phantom(draw_render, labelled=rows == 2)))

@@ -51,6 +51,7 @@ def predict(phantom_store: CohortStore) -> Predict:
     return run
 
 
+@pytest.mark.slow
 def test_a_store_and_its_folder_give_the_same_bytes(
     phantom_source: Path, make_checkpoint: MakeCheckpoint, predict: Predict
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_store_and_its_folder_give_the_same_bytes(
     assert set(np.unique(decode(from_store.files[f"{CASE}_seg.nii.gz"]))) == {0, 1, 2, 4}
 
 
+@pytest.mark.slow
 def test_the_segmentation_follows_from_the_probabilities(make_checkpoint: MakeCheckpoint, predict: Predict) -> None:
     done = predict([make_checkpoint("one", seed=1)], convention=GLI_2024)
     passes = decode(done.files[f"{CASE}_prob.nii.gz"]) >= np.array(THRESHOLDS, np.float32)
@@ -81,6 +83,7 @@ def test_the_segmentation_follows_from_the_probabilities(make_checkpoint: MakeCh
     assert whole.any() and (whole & ~enhancing).any()
 
 
+@pytest.mark.slow
 def test_networks_of_different_runs_are_averaged_each_with_its_own_view(
     make_checkpoint: MakeCheckpoint, predict: Predict, small_config: TrainConfig
 ) -> None:

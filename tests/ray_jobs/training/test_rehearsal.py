@@ -59,6 +59,7 @@ def config(small_config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(small_config, epochs=1, precision="float32")
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(
     config: TrainConfig, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(
     assert all(torch.equal(halved[name], weight) for name, weight in run.model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("micro_batch", "says"), [(None, "with 4 patches at once, and with 2: "), (1, "with a single patch in a step: ")]
 )

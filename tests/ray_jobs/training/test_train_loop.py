@@ -28,7 +28,7 @@ from ray_jobs.training.train_loop import train
 from ray_jobs.watching.step_clock import ASIDE, STEP_PARTS
 from storage import CohortStore, InputError
 
-pytestmark = pytest.mark.usefixtures("bare_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("bare_pictures")]
 
 MakePlan = Callable[[TrainConfig], TrainPlan]
 

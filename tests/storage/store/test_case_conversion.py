@@ -293,6 +293,7 @@ def test_a_case_without_its_commit_record_does_not_exist(small_store: CohortStor
     assert case_id not in open_store(small_store.uri).case_ids
 
 
+@pytest.mark.slow
 def test_the_real_cases_come_back_voxel_for_voxel(tmp_path: Path, real_cases: Path) -> None:
     store = create_store(tmp_path / "store")
     cases = find_cases(real_cases).cases
@@ -304,6 +305,7 @@ def test_the_real_cases_come_back_voxel_for_voxel(tmp_path: Path, real_cases: Pa
     assert store.info("Brats18_TCIA10_637_1").maximum == (32767.0,) * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "orientation", "labelled"),
     [
@@ -324,6 +326,7 @@ def test_odd_but_sound_cases_come_back_voxel_for_voxel(
     assert store.read_case(case.case_id).image_MDHW.dtype == np.int16
 
 
+@pytest.mark.slow
 def test_the_oddity_of_2013_converts_when_told(tmp_path: Path, oddities: Path) -> None:
     folder = oddities / "brats_2013_pat0003_1"
     names = {"flair": "Flair_subtrMeanDivStd", "t1ce": "T1c_subtrMeanDivStd", "label": "OTMultiClass"}

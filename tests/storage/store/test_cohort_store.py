@@ -99,6 +99,7 @@ def read_everything(uri: str) -> None:
         store.foreground(case_id)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_is_found(small_store: CohortStore, flip_byte: Callable[[Path, int], None]) -> None:
     random = np.random.default_rng(0)
     files = [path for path in Path(small_store.uri).rglob("*") if path.is_file()]
