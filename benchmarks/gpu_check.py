@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.device import device_name
-from benchmarks.gpu_checks.bench import Bench, Finding
+from benchmarks.gpu_checks.bench import MOST_CASES, Bench, Finding
 from benchmarks.gpu_checks.feed import check_one_batch, measure_loader_alone, measure_waits
 from benchmarks.gpu_checks.parity import OPERATIONS, check_alone, check_mixture
 from benchmarks.gpu_checks.short_run import check_short_run
@@ -90,7 +90,7 @@ def run(config: GpuCheck) -> bool:
     try:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(
-                cache=open_cohort(config.store, Path(folder)),
+                cache=open_cohort(config.store, Path(folder), most=MOST_CASES),
                 device=device,
                 side=config.side,
                 seconds_left=lambda: end - time.monotonic(),

@@ -84,6 +84,8 @@ def compare(
             outputs = model(image)
         loss(outputs, regions).backward()
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each further one sums the weights' gradients in memory of its own
     compute_part()
     optimiser.step()
     compute_part()
@@ -91,6 +93,7 @@ def compare(
     weights = sum(weight.nbytes for weight in model.parameters())
     # Weights, gradients and momentum are there already.
     counted = 3 * weights + image.nbytes + regions.nbytes + count_allocated(compute_part)
+    torch.set_num_threads(threads)
     predicted = weights + count_step_bytes(
         network, loss.config, precision, sides=sides, batch=batch, execution=execution, on_gpu=False
     )

@@ -9,14 +9,14 @@ PHANTOM_CASES = 6
 ENOUGH_BYTES = 1 << 40
 
 
-def open_cohort(uri: str | None, folder: Path) -> DecodedCaseCache:
-    """Return the labelled cases of the store decoded, as after a run's first epoch; synthetic ones without a store.
+def open_cohort(uri: str | None, folder: Path, *, most: int | None = None) -> DecodedCaseCache:
+    """Return the first `most` labelled cases of the store decoded, as after a run's first epoch; None: all.
 
-    What is made is made in `folder`.
+    Synthetic ones without a store. What is made is made in `folder`.
     """
     store = open_store(uri) if uri is not None else make_synthetic_store(folder)
     cache = DecodedCaseCache(store, folder / "cache", max_bytes=ENOUGH_BYTES)
-    for case_id in labelled_cases(store):
+    for case_id in labelled_cases(store)[:most]:
         cache.read_case(case_id)
     return cache
 

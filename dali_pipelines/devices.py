@@ -22,8 +22,8 @@ def parse_device(name: str) -> torch.device:
 def make_current(device: torch.device) -> None:
     """Make a GPU the calling thread's own: every new thread is on GPU 0.
 
-    By the current GPU go the objects that ranks gather, what DALI takes page-locked memory to belong to, and whose
-    stream it is that a finished batch is handed to.
+    It is to the current GPU that DALI takes page-locked memory to belong, and on its stream that a finished batch is
+    handed over.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)

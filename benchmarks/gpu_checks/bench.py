@@ -13,6 +13,9 @@ from storage import DecodedCaseCache
 GIB = 2**30
 
 
+MOST_CASES = 8  # of a store: to decode a whole cohort would cost the minutes that are paid for
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """Cases, device and time. side: of the patches that are checked. folder: for what a check writes."""
@@ -22,6 +25,11 @@ class Bench:
     side: int
     seconds_left: Callable[[], float]
     folder: Path
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Those that are decoded when the checks begin."""
+        return labelled_cases(self.cache.store)[:MOST_CASES]
 
     @property
     def on_gpu(self) -> bool:
@@ -48,10 +56,10 @@ class Bench:
         *,
         device: str | None = None,
     ) -> PatchLoader:
-        """A loader over all labelled cases, on this device or another."""
+        """A loader over the cases, on this device or another."""
         return PatchLoader(
             self.cache,
-            labelled_cases(self.cache.store),
+            self.cases,
             sampling=sampling,
             augmentation=augmentation,
             device=device or str(self.device),

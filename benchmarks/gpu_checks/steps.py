@@ -16,7 +16,16 @@ from benchmarks.gpu_checks.bench import GIB, Bench, Finding
 from benchmarks.networks import find_network
 from benchmarks.settings import TrainStepBenchmark
 from benchmarks.train_step import list_networks, make_step
-from models import Execution, build_unet, choose_precision, fuses_optimiser, set_up_device, settle_execution
+from models import (
+    Execution,
+    LossConfig,
+    build_unet,
+    choose_precision,
+    find_peak,
+    fuses_optimiser,
+    set_up_device,
+    settle_execution,
+)
 from models.unet import channels_last_format
 from storage import MODALITIES, REGIONS
 
@@ -80,13 +89,16 @@ def measure_batches(bench: Bench) -> Iterator[Finding]:
     execution = settle_execution(Execution(), bench.device, precision)
     build, channels_last = partial(build_unet, unet, execution), bool(execution.channels_last)
     card = torch.cuda.get_device_properties(bench.device).total_memory / GIB
+    predicted = find_peak(unet, LossConfig(), precision, recompute=False)
     for batch in (1, 2, 4):
+        expected = predicted.step(batch * bench.full_side**unet.dimensions) + predicted.weights  # SGD's momentum
         try:
             timed = time_trial(bench, Trial(build=build, batch=batch, channels_last=channels_last, steps=1))
             figures = f"{timed.allocated / GIB:.4g} GiB allocated at most, {timed.reserved / GIB:.4g} reserved"
         except torch.OutOfMemoryError:
             figures = "out of memory"
-        yield Finding(what=f"batch {batch}", figures=f"{figures}, of {card:.3g} ({precision.name})")
+        figures = f"{figures}, {expected / GIB:.4g} predicted, of {card:.3g} ({precision.name})"
+        yield Finding(what=f"batch {batch}", figures=figures)
 
 
 def compare_peers(bench: Bench) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,7 +63,9 @@ def convert_cohort(
     _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
-    with only_writer(store.uri, "wait for its end, or name another --store"):
+    # Beside other commands that only look whether something is to be done.
+    writing = plan_conversion(search.cases, store.committed_cases(), subjects=subjects).todo
+    with only_writer(store.uri, "wait for its end, or name another store") if writing else nullcontext():
         report = _bring_in(search, store, workers, subjects or {}, started)
         store.objects.put(REPORT_KEY, report.to_json())
     return report

@@ -218,7 +218,7 @@ def default_run_name(config: TrainConfig, store_digest: str) -> str:
 
 
 def short_hash(identity: Mapping[str, Any]) -> str:
-    """Return eight digits that are the same for the same identity, in this version and in earlier ones."""
+    """Return eight digits that are the same for the same identity; so they were before memory settled anything."""
     named = {**identity, "micro_batch_size": None}
     named["execution"] = {**identity["execution"], "activation_checkpointing": False}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]

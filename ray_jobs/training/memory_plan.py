@@ -38,6 +38,10 @@ class Card:
     name: str
     memory: int
 
+    def __str__(self) -> str:
+        # A driver keeps some bytes more or fewer for itself.
+        return f"{self.name}, {round(self.memory / GIB)} GiB"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settled:
@@ -48,7 +52,13 @@ class Settled:
     activation_checkpointing: bool
     card: Card | None
     workers: int
+    asked: str
+    """What was left to memory, and all that it was settled around."""
     reason: str
+
+    def is_for(self, card: Card | None, workers: int, config: TrainConfig) -> bool:
+        """Whether it may stay: for the same kind of GPU, and settled around the same."""
+        return (self.card and str(self.card), self.workers, self.asked) == (card and str(card), workers, ask(config))
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return `config` with what it leaves to memory as it was settled, and nothing left to memory any more."""
@@ -134,14 +144,15 @@ def settle_in(folder: Objects, plan: TrainPlan, card: Card | None, precision: Pr
     """Return what `folder` has settled, or settle it there: the patch once, the rest anew for other GPUs or workers."""
     config, raw = plan.config, folder.get(MEMORY)
     before = None if raw is None else Settled.decode(raw)
-    if before is not None and (before.card, before.workers) == (card, workers):
+    if before is not None and before.is_for(card, workers, config):
         return before
+    asked = ask(config)
     if before is not None:
         sampling = dataclasses.replace(config.sampling, patch_shape=before.patch_shape)
         config = give_by_hand(dataclasses.replace(config, sampling=sampling), (PATCH,))
     store = open_store(plan.store)
     shape = median_shape([config.frame.box(store.info(case_id))[1] for case_id in plan.splits.train])
-    settled = decide(config, card, precision, workers=workers, shape=shape)
+    settled = dataclasses.replace(decide(config, card, precision, workers=workers, shape=shape), asked=asked)
     if before is not None:
         folder.put(MEMORY, settled.encode())
     elif not folder.create(MEMORY, settled.encode()):  # of trials that start at once the first settles it for all
@@ -190,8 +201,16 @@ def make_settled(config: TrainConfig, way: Way, card: Card | None, workers: int,
         activation_checkpointing=way.recompute,
         card=card,
         workers=workers,
+        asked=ask(config),
         reason=reason,
     )
+
+
+def ask(config: TrainConfig) -> str:
+    """Return what `config` leaves to memory and what it settles in its place, as a text to compare."""
+    given = (config.micro_batch_size, config.execution.activation_checkpointing)
+    around = (config.sampling.global_batch_size, config.optimiser.name, config.optimiser.ema_decay, config.precision)
+    return f"{sorted(config.by_memory)} {given} {around} {config.model} {config.loss}"
 
 
 def list_ways(config: TrainConfig, shape: tuple[int, ...], *, share: int) -> Iterator[Way]:

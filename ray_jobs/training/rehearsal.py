@@ -1,7 +1,8 @@
 """A step rehearsed by every rank alone, before the first: whether a micro-batch fits the device's memory.
 
 Ranks wait for each other in the middle of a step, so that one which ran out of memory there would let the others hang.
-Here none waits until all have tried. Every part of every step has the same shapes: what is rehearsed fits afterwards.
+Here none waits until all have tried. Every part of every step has the same shapes, so what is rehearsed should fit
+afterwards; where it does not, the next start of the run begins with half (train_loop.py).
 Nothing that a run depends on changes: no weight, no gradient, no random number, no batch of the loader's.
 """
 
@@ -13,9 +14,10 @@ import torch
 from models import Loss, settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
-from ray_jobs.training.memory_plan import OPTIMISER_COPIES, note_micro_batch
-from ray_jobs.training.run import Run
+from ray_jobs.training.memory_plan import BATCHES_UNDER_WAY, DALI_COPIES, OPTIMISER_COPIES, note_micro_batch
+from ray_jobs.training.run import Run, TrainPlan
 
+OUT_OF_MEMORY = ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 REMEDY = "give --execution.activation-checkpointing, a smaller --sampling.patch-shape, or a larger GPU"
 
 
@@ -60,17 +62,39 @@ def fits_here(run: Run, device: torch.device, size: int) -> bool:
         beside = hold_what_comes_later(run, device)
         compute_gradients(run, device, size)
         del beside
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     return True
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device had no memory left: torch says so itself, libraries below it in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def halve_at_the_next_start(plan: TrainPlan, run: Run, session: Session) -> None:
+    """Note half of the micro-batch, where memory settles it, for the start that follows a step without memory."""
+    share = share_of(run)
+    half = min(run.plan.config.micro_batch_size or share, share) // 2
+    if half and "micro_batch_size" in plan.config.by_memory:
+        session.tell(Progress(stage="note", message=f"out of memory: the next start computes {half} patches at once"))
+        note_micro_batch(plan, session.folder, half)
+
+
 def hold_what_comes_later(run: Run, device: torch.device) -> list[torch.Tensor]:
-    """Take the memory of gradients, of an optimiser that has not stepped yet, and of the batches held ready."""
+    """Take the memory of gradients, of an optimiser that has not stepped yet, of batches under way and of DALI's work.
+
+    As memory_plan.py counts them: DALI has computed nothing by then.
+    """
     config, weights = run.plan.config, list(run.model.parameters())
     copies = 1 + (0 if run.optimiser.state else OPTIMISER_COPIES[config.optimiser.name])
     held = [torch.empty_like(weight) for weight in weights for _ in range(copies)]
-    return held + [part for _ in range(config.ready_batches) for part in empty_batch(run, device, share_of(run))]
+    batches = config.ready_batches + BATCHES_UNDER_WAY - 1  # the last is the one that is computed
+    held += [part for _ in range(batches) for part in empty_batch(run, device, share_of(run))]
+    voxels = share_of(run) * config.model.modalities * torch.Size(config.sampling.patch_shape).numel()
+    return [*held, torch.empty(DALI_COPIES * voxels, device=device)]
 
 
 def share_of(run: Run) -> int:
@@ -83,8 +107,9 @@ def compute_gradients(run: Run, device: torch.device, size: int) -> None:
     image, regions = empty_batch(run, device, size)
     image.zero_()
     run.model.train()
-    with run.precision.autocast(device):
-        outputs = run.model(image)
+    # Through the wrapper, by which torch.compile cuts the graph for DDP.
+    with run.gradients_kept_local(), run.precision.autocast(device):
+        outputs = run.parallel(image)
     loss = Loss(run.plan.config.loss, add_up=lambda sums: sums)(outputs, regions.zero_())
     torch.autograd.grad(loss, list(run.model.parameters()))
 

@@ -18,7 +18,12 @@ from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_ra
 from ray_jobs.pictures.figures import draw_cross_section
 from ray_jobs.training.memory_plan import settle
 from ray_jobs.training.parallel import RankWatch
-from ray_jobs.training.rehearsal import TooLittleMemoryError, rehearse
+from ray_jobs.training.rehearsal import (
+    TooLittleMemoryError,
+    halve_at_the_next_start,
+    is_out_of_memory,
+    rehearse,
+)
 from ray_jobs.training.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.watching.advice import Setting, advise
 from ray_jobs.watching.monitoring import Monitor
@@ -66,6 +71,10 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
                 stopped = train_epoch(run, session, monitor, saver, watch)
             except NonFiniteGradientsError as error:  # on every rank alike; to start the workers again would not help
                 return {"failed": str(error)}
+            except RuntimeError as error:
+                if is_out_of_memory(error):  # of this rank alone: the others wait for it, so all start again
+                    halve_at_the_next_start(plan, run, session)
+                raise
             if stopped is not None:
                 saver.wait()
                 return {"stopped": stopped} if saver.failure is None else {"failed": saver.failure}

@@ -42,7 +42,8 @@ def only_writer(uri: str, remedy: str) -> Iterator[None]:
             if ended.wait(RENEW_SECONDS):
                 return
             with suppress(InputError):  # a bucket that is away for a while; the next renewal will do
-                objects.put(key, _encode(mark | {"beat": beat}))
+                if _read(objects, key) is not None:  # else it was taken for dead, and the place is another's
+                    objects.put(key, _encode(mark | {"beat": beat}))
 
     thread = threading.Thread(target=renew, name="in-use", daemon=True)
     thread.start()
@@ -57,21 +58,31 @@ def only_writer(uri: str, remedy: str) -> Iterator[None]:
 
 def _take(objects: Objects, mine: Mark, remedy: str) -> str:
     """Make the mark that comes after all dead ones; return its key."""
+    dead: dict[str, str] = {}  # the holder of each mark that was found so
     while True:
-        marks = [file for file in objects.files() if file.startswith(MARK)]
-        if marks:
-            found = _read(objects, marks[-1])
-            if found is not None and found["holder"] == mine["holder"]:  # a retried request had been heard
-                return marks[-1]
-            if found is not None and _is_alive(objects, marks[-1], found):
+        marks = _marks(objects)
+        for key, found in marks.items():
+            if found["holder"] != mine["holder"] and _is_alive(objects, key, found):
                 who = f"`{found['command']}` (process {found['pid']} on {found['host']}, since {found['since']})"
                 raise InputError(f"{objects.uri} is in use by {who}: {remedy}")
-        number = int(marks[-1].removeprefix(MARK).removesuffix(".json")) + 1 if marks else 1
-        key = f"{MARK}{number:06d}.json"
-        if objects.create(key, _encode(mine)):
-            for dead in marks:
-                objects.delete(dead)
-            return key
+            dead[key] = found["holder"]
+        number = int(max(marks).removeprefix(MARK).removesuffix(".json")) + 1 if marks else 1
+        own = f"{MARK}{number:06d}.json"
+        if not objects.create(own, _encode(mine)):
+            continue  # another was quicker; or this is the answer to a request that was heard before it was repeated
+        now = _marks(objects)
+        if any(key < own and dead.get(key) != found["holder"] for key, found in now.items()):
+            objects.delete(own)  # one that came between, where an earlier one had ended meanwhile
+            continue
+        for key, found in now.items():
+            if key < own and dead[key] == found["holder"]:
+                objects.delete(key)
+        return own
+
+
+def _marks(objects: Objects) -> dict[str, Mark]:
+    found = {file: _read(objects, file) for file in objects.files() if file.startswith(MARK)}
+    return {file: mark for file, mark in found.items() if mark is not None}
 
 
 def _make_mark() -> Mark:

@@ -40,9 +40,15 @@ def test_a_convolution_on_a_gpu_is_allowed_as_much_as_its_operands_occupy() -> N
 
 
 @pytest.mark.slow
-def test_the_table_says_what_is_predicted() -> None:
-    predicted = predict_peak(UNET_PRESETS["nnunet"], LossConfig(), BFLOAT16, recompute=False)
-    assert PEAKS["nnunet", 16, False] == predicted, "python -m benchmarks memory --table prints all rows anew"
+@pytest.mark.parametrize(
+    ("name", "bits", "recompute"),
+    [("nnunet", 16, False), ("nnunet", 16, True), ("tiny2d", 32, False), ("unet3d", 16, False), ("strided", 32, True)],
+)
+def test_the_table_says_what_is_predicted(name: str, bits: int, *, recompute: bool) -> None:
+    """Of each kind of block, and of each way to compute it, one."""
+    precision = BFLOAT16 if bits == 16 else FLOAT32
+    predicted = predict_peak(UNET_PRESETS[name], LossConfig(), precision, recompute=recompute)
+    assert PEAKS[name, bits, recompute] == predicted, "python -m benchmarks memory --table prints all rows anew"
 
 
 def test_every_network_is_in_the_table() -> None:

@@ -257,7 +257,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.processes
+@pytest.mark.system  # killed and started again
 def test_killed_on_ray_the_next_run_finishes_only_what_is_missing(phantom_source: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start(phantom_source, store, tmp_path / "home")

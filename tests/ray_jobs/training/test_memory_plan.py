@@ -14,7 +14,7 @@ from models import UNET_PRESETS
 from models.precision import BFLOAT16, FLOAT32
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.command import parse_training
-from ray_jobs.settings.config import BY_MEMORY, TrainConfig
+from ray_jobs.settings.config import BY_MEMORY, TrainConfig, give_by_hand
 from ray_jobs.settings.presets import preset
 from ray_jobs.training import memory_plan
 from ray_jobs.training.memory_plan import GIB, MEMORY, Card, Way, decide, list_patches, note_micro_batch, settle
@@ -172,6 +172,20 @@ def test_what_is_settled_is_kept_on_such_gpus_and_elsewhere_the_patch_is(
     assert max(smaller) <= 16 and smaller != (16, 16, 16)
     gpus[:] = [big]
     assert settle(plan, other).config.sampling.patch_shape == smaller
+
+
+def test_a_flag_given_at_a_later_start_wins_and_the_patch_is_kept(
+    make_plan: MakePlan, config: TrainConfig, gpus: list[Card], tmp_path: Path
+) -> None:
+    session = TellingSession(tmp_path / "run")
+    gpus[:] = [small := gpu_for(config, at_once=2)]
+    assert settle(make_plan(config), session).config.micro_batch_size == 2
+    gpus[:] = [dataclasses.replace(small, memory=small.memory - 1000)]  # the same card under another driver
+    assert settle(make_plan(config), session).config.micro_batch_size == 2 and len(set(session.told)) == 1
+    by_hand = dataclasses.replace(give_by_hand(config, ("micro_batch_size",)), micro_batch_size=1)
+    given = settle(make_plan(by_hand), session).config
+    assert given.micro_batch_size == 1 and given.sampling.patch_shape == (16, 16, 16)
+    assert "1 at once" in session.told[-1]
 
 
 def test_trials_share_what_the_first_settled(

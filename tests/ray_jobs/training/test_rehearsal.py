@@ -11,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import StepPeak, UNet
+from models import OptimiserStep, StepPeak, UNet
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import BY_MEMORY, TrainConfig
-from ray_jobs.training import memory_plan
-from ray_jobs.training.memory_plan import GIB, MEMORY, Card
+from ray_jobs.training import memory_plan, train_loop
+from ray_jobs.training.memory_plan import BATCHES_UNDER_WAY, DALI_COPIES, GIB, MEMORY, Card
 from ray_jobs.training.rehearsal import fits_here, hold_what_comes_later, rehearse
 from ray_jobs.training.run import TrainPlan, prepare
 from ray_jobs.training.train_loop import train, train_step
@@ -103,11 +103,12 @@ def test_it_is_halved_once_and_then_said_what_to_do(
 
 
 def test_a_rehearsal_leaves_no_trace(config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
-    """It holds what a later step will: gradients, what AdamW keeps, the batches held ready."""
+    """It holds what a later step will: gradients, what AdamW keeps, the batches under way, what DALI works in."""
     run = prepare(make_plan(config), session := LocalSession(tmp_path / "run", CPU))
     with run.loader as loader:
         weights = sum(weight.nbytes for weight in run.model.parameters())
-        batches = config.ready_batches * 4 * 16**3 * (4 * 4 + 3)
+        batches = (config.ready_batches + BATCHES_UNDER_WAY - 1) * 4 * 16**3 * (4 * 4 + 3)
+        batches += DALI_COPIES * 4 * 16**3 * 4 * 4
         state, before = torch.get_rng_state(), [weight.clone() for weight in run.model.parameters()]
         assert sum(each.nbytes for each in hold_what_comes_later(run, CPU)) == 3 * weights + batches
         assert rehearse(run, session) is run
@@ -118,3 +119,27 @@ def test_a_rehearsal_leaves_no_trace(config: TrainConfig, make_plan: MakePlan, t
         failing = patch.object(UNet, "forward", side_effect=RuntimeError("another error"))
         with failing, pytest.raises(RuntimeError, match="another error"):
             fits_here(run, CPU, 1)
+
+
+@pytest.mark.slow
+def test_a_step_without_memory_has_the_next_start_begin_with_half(
+    config: TrainConfig, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that fails in a step cannot tell the others, who wait for it: all start again."""
+    plan = make_plan(dataclasses.replace(config, by_memory=BY_MEMORY))
+    monkeypatch.setattr(memory_plan, "find_card", lambda _: Card(name="a card", memory=16 * GIB))
+    monkeypatch.setattr(memory_plan, "find_peak", lambda *_, **__: StepPeak(weights=0, fixed=0, per_voxel=0))
+    session = TellingSession(tmp_path / "run")
+    with memory_for(4) as asked, monkeypatch.context() as change:
+        change.setattr(train_loop, "rehearse", lambda run, _: run)  # it fitted there
+        change.setattr(OptimiserStep, "backward", fail_for_want_of_memory)
+        with pytest.raises(RuntimeError, match="CUDNN_STATUS_ALLOC_FAILED"):
+            train(plan, session)
+    assert asked == [4] and "out of memory: the next start computes 2 patches at once" in session.told
+    with memory_for(2):
+        result = train(plan, session)
+    assert result["config"]["micro_batch_size"] == 2
+
+
+def fail_for_want_of_memory(*_: object) -> None:
+    raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")

@@ -38,7 +38,7 @@ def client() -> Any:
     return boto3.client("s3")
 
 
-@pytest.mark.processes
+@pytest.mark.system  # started again for minutes
 @pytest.mark.usefixtures("on_shared_head")  # for the second starts, whose workers have nothing to do
 def test_store_run_and_resume_on_s3(
     environment: dict[str, str],

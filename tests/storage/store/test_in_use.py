@@ -99,12 +99,17 @@ def test_a_command_on_another_machine_lives_as_long_as_it_says_so(place: str, mo
     assert 2 * (len(looks) - 3) >= in_use.SILENT_RENEWALS * in_use.RENEW_SECONDS
 
 
-def test_of_two_that_find_a_dead_mark_one_gets_the_place(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ended", [False, True])  # with or without a word, while the second waited for one
+def test_of_two_that_find_a_dead_mark_one_gets_the_place(
+    place: str, monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
     leave_mark(place, process=ELSEWHERE)
     quicker = only_writer(place, "wait for it")
     judge = in_use._is_alive
 
     def be_overtaken(*_: object) -> bool:
+        if ended:
+            Objects(place).delete("in_use_000007.json")
         monkeypatch.setattr(in_use, "_is_alive", lambda *_: False)
         quicker.__enter__()
         monkeypatch.setattr(in_use, "_is_alive", judge)
@@ -112,6 +117,7 @@ def test_of_two_that_find_a_dead_mark_one_gets_the_place(place: str, monkeypatch
 
     monkeypatch.setattr(in_use, "_is_alive", be_overtaken)
     refused(place, os.getpid())
+    assert Objects(place).files() == ["in_use_000001.json" if ended else "in_use_000008.json"]
     quicker.__exit__(None, None, None)
     assert Objects(place).files() == []
 
