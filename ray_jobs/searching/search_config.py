@@ -7,7 +7,7 @@ import tyro
 
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.searching.space import LEARNING_RATE, Domain, parse_space, set_fields
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import PATCH, TrainConfig
 from ray_jobs.settings.groups import refuse_below_one
 from storage import InputError
 
@@ -58,6 +58,9 @@ class SearchConfig:
         domains = self.domains()  # what is wrong with them is said here
         if self.algorithm == "grid" and any(domain.kind != "choice" for domain in domains.values()):
             raise InputError(f"--algorithm grid wants --space FIELD=choice:A,B for all, {LEARNING_RATE} included")
+        networks = [name for name in domains if name.startswith("model.")]
+        if networks and PATCH in self.training.by_memory:  # settled once for all trials, by the first one's network
+            raise InputError(f"--space {networks[0]} wants a patch for all networks: give --sampling.patch-shape")
 
     def to_score(self) -> tuple[str, str]:
         """The checkpoint and the store of --search threshold. Raises InputError where one is missing."""

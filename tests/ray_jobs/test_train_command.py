@@ -86,7 +86,7 @@ def test_too_few_cases_to_split(tmp_path: Path, phantom_source: Path, run_here) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "home"]
 
 
-@pytest.mark.processes
+@pytest.mark.system  # a run whose workers fail
 @pytest.mark.usefixtures("on_shared_head")
 def test_a_workers_user_error_is_one_line(tmp_path: Path, phantom_store: CohortStore, run_here) -> None:
     done = run_here("train.py", "--store", phantom_store.uri, "--cache-gb", "0.001", "--max-failures", "0")

@@ -202,6 +202,7 @@ def test_bad_searches_are_one_line(phantom_store: CohortStore, run_here) -> None
         (["--space", "epochs=choice:0"], "--epochs must be at least 1"),
         (["--algorithm", "grid"], "--algorithm grid wants"),
         (["--search", "threshold"], "--checkpoint go together"),
+        (["--preset", "brats3d", "--space", "model.norm_groups=choice:4,8"], "give --sampling.patch-shape"),
     ):
         done = run_here("tune.py", *store, *arguments)
         assert done.returncode == 2 and says in done.stderr, done.stderr

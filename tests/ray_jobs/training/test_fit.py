@@ -35,7 +35,7 @@ def test_collectives_have_the_configured_timeout(
     assert (asked["torch_config"].backend, asked["torch_config"].timeout_s) == ("gloo", 77)
 
 
-@pytest.mark.processes
+@pytest.mark.system  # two runs whose workers fail
 @pytest.mark.usefixtures("on_shared_head")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data's own
 def test_workers_that_do_not_see_the_drivers_folders_are_not_started_again(
