@@ -28,7 +28,7 @@ from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import Run, TrainPlan, prepare
 from ray_jobs.training.train_loop import train_step
 from ray_jobs.watching.step_clock import DeviceMark, HostMark, Mark
-from storage import Splits
+from storage import DecodedCaseCache, Splits
 
 WARM_UP = 3
 STEPS_WITHOUT_END = 1_000_000
@@ -40,7 +40,9 @@ def run(config: EndToEndBenchmark) -> None:
     sides = "x".join(str(side) for side in train.sampling.patch_shape)
     what = f"{config.preset}, {train.sampling.global_batch_size} x {sides}"
     with tempfile.TemporaryDirectory() as scratch:
-        plan, session = make_plan(config.store, train, Path(scratch)), LocalSession(Path(scratch) / "run", device)
+        cache = open_cohort(config.store, Path(scratch))
+        plan = make_plan(cache, labelled_cases(cache.store), train)
+        session = LocalSession(Path(scratch) / "run", device)
         if config.sleeping_step:
             depths = config.ready_batches or (train.ready_batches,)
             rows = feed_rows(plan, session, config.sleeping_step, depths, steps=config.steps)
@@ -65,11 +67,10 @@ def training_config(config: EndToEndBenchmark) -> TrainConfig:
     return replace(base, sampling=sampling, precision=config.precision)
 
 
-def make_plan(store: str | None, train: TrainConfig, scratch: Path) -> TrainPlan:
-    """All labelled cases train, decoded as after a run's first epoch."""
-    opened = open_cohort(store, scratch).store
-    splits = Splits(train=labelled_cases(opened), validation=(), test=())
-    return TrainPlan(config=train, store=opened.uri, splits=splits, cache=scratch / "cache")
+def make_plan(cache: DecodedCaseCache, case_ids: tuple[str, ...], train: TrainConfig) -> TrainPlan:
+    """Of the cache's cases these train, and none is scored."""
+    splits = Splits(train=case_ids, validation=(), test=())
+    return TrainPlan(config=train, store=cache.store.uri, splits=splits, cache=cache.folder)
 
 
 def stage_rows(run: Run, device: torch.device, *, steps: int) -> list[dict[str, Any]]:

@@ -150,12 +150,18 @@ def make_delivery(
 
 
 def measure_loader(
-    cache: DecodedCaseCache, config: LoaderBenchmark, sampling: SamplingConfig, device: str, *, patches: int
+    cache: DecodedCaseCache,
+    config: LoaderBenchmark,
+    sampling: SamplingConfig,
+    device: str,
+    *,
+    patches: int,
+    case_ids: Sequence[str] | None = None,
 ) -> Cost:
-    """The whole loader, as a trainer that does nothing else would see it."""
+    """The whole loader over `case_ids` (all labelled), as a trainer that does nothing else would see it."""
     with PatchLoader(
         cache,
-        labelled_cases(cache.store),
+        labelled_cases(cache.store) if case_ids is None else case_ids,
         sampling=sampling,
         augmentation=AUGMENTATION,
         device=device,

@@ -11,8 +11,6 @@ from dali_pipelines import AugmentationConfig, PatchLoader, SamplingConfig
 from storage import DecodedCaseCache
 
 GIB = 2**30
-
-
 MOST_CASES = 8  # of a store: to decode a whole cohort would cost the minutes that are paid for
 
 

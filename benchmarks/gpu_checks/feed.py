@@ -64,7 +64,7 @@ def measure_waits(bench: Bench) -> Iterable[Finding]:
     over. What the device idles within a step, while the host launches kernels, counts as the step's. (step_clock.py)
     """
     told = EndToEndBenchmark(preset="brats3d" if bench.on_gpu else "demo", patch=(bench.full_side,) * 3, batch=BATCH)
-    plan = make_plan(bench.cache.store.uri, training_config(told), bench.folder)
+    plan = make_plan(bench.cache, bench.cases, training_config(told))
     run = prepare(plan, LocalSession(bench.folder / "waits", bench.device))
     steps = timed_steps(run, bench)
     seconds = sum(sum(step.values()) for step in steps)
@@ -104,7 +104,9 @@ def measure_loader_alone(bench: Bench) -> Iterable[Finding]:
     told = LoaderBenchmark(store=bench.cache.store.uri, batch_size=BATCH)
     for name, sampling in (("patches", volumes), ("slices", slices)):
         patches = (24 if bench.on_gpu else 2) * sampling.global_batch_size
-        cost = measure_loader(bench.cache, told, sampling, str(bench.device), patches=patches).milliseconds()
+        cost = measure_loader(
+            bench.cache, told, sampling, str(bench.device), patches=patches, case_ids=bench.cases
+        ).milliseconds()
         yield Finding(
             what=name,
             figures=f"{cost['wall_ms']:g} ms and {cost['cpu_ms']:g} CPU-ms a patch of {shape_in_words(sampling)}, "

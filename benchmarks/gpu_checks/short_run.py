@@ -82,7 +82,7 @@ def make_short_plan(bench: Bench) -> TrainPlan:
     )
     *training, validating = bench.cases
     splits = Splits(train=tuple(training) or (validating,), validation=(validating,), test=())
-    return TrainPlan(config=config, store=bench.cache.store.uri, splits=splits, cache=bench.folder / "cache")
+    return TrainPlan(config=config, store=bench.cache.store.uri, splits=splits, cache=bench.cache.folder)
 
 
 def describe_run(result: Mapping[str, Any], losses: Sequence[float], config: TrainConfig) -> Finding:

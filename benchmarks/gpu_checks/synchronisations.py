@@ -29,7 +29,7 @@ def count_synchronisations(bench: Bench) -> Iterable[Finding]:
     the steps run. It does not know of DALI's.
     """
     told = EndToEndBenchmark(preset="demo", patch=(bench.side,) * 3, batch=2)
-    plan = make_plan(bench.cache.store.uri, training_config(told), bench.folder)
+    plan = make_plan(bench.cache, bench.cases, training_config(told))
     run = prepare(plan, LocalSession(bench.folder / "synchronisations", bench.device))
     run.model.train()
     counts: list[Counter[str]] = []

@@ -13,6 +13,7 @@ import torch
 import models.device_setup
 from benchmarks import end_to_end, inference, train_step
 from benchmarks.settings import EndToEndBenchmark, InferenceBenchmark, TrainStepBenchmark
+from benchmarks.stores import open_cohort
 from models import Execution, Precision
 from ray_jobs.evaluation import trained
 from ray_jobs.on_ray.session import LocalSession
@@ -55,7 +56,9 @@ def test_a_training_run_asks(spied: Spied, store_uri: str, tmp_path: Path) -> No
     train = end_to_end.training_config(EndToEndBenchmark(patch=(16, 16, 16)))
     threads = torch.get_num_threads()
     try:
-        prepared = run.prepare(end_to_end.make_plan(store_uri, train, tmp_path), LocalSession(tmp_path / "run", CPU))
+        cache = open_cohort(store_uri, tmp_path)
+        plan = end_to_end.make_plan(cache, cache.store.case_ids, train)
+        prepared = run.prepare(plan, LocalSession(tmp_path / "run", CPU))
     finally:
         torch.set_num_threads(threads)
     assert spied.set_up == [CPU]

@@ -12,6 +12,7 @@ import torch
 from benchmarks.end_to_end import make_plan, run, training_config
 from benchmarks.feed import open_loader, replay, share
 from benchmarks.settings import EndToEndBenchmark
+from benchmarks.stores import open_cohort
 from dali_pipelines import PatchLoader
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
@@ -65,7 +66,8 @@ def test_a_step_as_long_as_the_loader_waits_under_two_percent_of_its_time(store_
 def test_a_step_slower_than_the_loader_never_waits(store_uri: str, tmp_path: Path) -> None:
     """By what is ready, not by the clock: while nobody asks, the real loader fills every place."""
     train = training_config(EndToEndBenchmark(patch=(16, 16, 16)))
-    plan = make_plan(store_uri, train, tmp_path)
+    cache = open_cohort(store_uri, tmp_path)
+    plan = make_plan(cache, cache.store.case_ids, train)
     loader: PatchLoader = open_loader(plan, LocalSession(tmp_path / "run", torch.device("cpu")), 4)
     with loader:
         batches = iter(loader)

@@ -23,8 +23,9 @@ from benchmarks.__main__ import main
 from benchmarks.gpu_check import CHECKS, Check, run_checks
 from benchmarks.gpu_checks import short_run, steps, synchronisations
 from benchmarks.gpu_checks.bench import Bench, Finding
-from benchmarks.gpu_checks.feed import problems_of
+from benchmarks.gpu_checks.feed import check_one_batch, measure_loader_alone, measure_waits, problems_of
 from benchmarks.gpu_checks.parity import OPERATIONS, check_mixture, chosen, compare_graphs
+from benchmarks.stores import open_cohort
 from dali_pipelines import AugmentationConfig, Batch
 from ray_jobs.settings.exit_status import run_command
 from storage import DecodedCaseCache, open_store
@@ -212,6 +213,21 @@ def test_a_graph_equals_itself(store_uri: str, tmp_path: Path) -> None:
     cache = DecodedCaseCache(open_store(store_uri), tmp_path, max_bytes=10**9)
     found = list(check_mixture(make_bench(cache=cache, folder=tmp_path)))
     assert [(row.what, row.passed) for row in found] == [("patches", True), ("slices", True)]
+
+
+@pytest.mark.slow
+def test_of_a_large_store_only_the_first_cases_are_ever_decoded(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.gpu_checks.bench.MOST_CASES", 2)
+    threads = torch.get_num_threads()
+    cache = open_cohort(store_uri, tmp_path, most=2)
+    bench = make_bench(cache=cache, folder=tmp_path)
+    for check in (check_one_batch, measure_waits, measure_loader_alone, short_run.check_short_run):
+        assert all(finding.passed is not False for finding in check(bench))
+    torch.set_num_threads(threads)
+    assert cache.store.case_ids[:2] == bench.cases
+    assert [cache.holds(case_id) for case_id in cache.store.case_ids] == [True, True, False]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
