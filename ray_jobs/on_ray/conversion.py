@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,21 +63,31 @@ def convert_cohort(
     _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
     store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
-    # Beside other commands that only look whether something is to be done.
-    writing = plan_conversion(search.cases, store.committed_cases(), subjects=subjects).todo
-    with only_writer(store.uri, "wait for its end, or name another store") if writing else nullcontext():
-        report = _bring_in(search, store, workers, subjects or {}, started)
+
+    def look() -> tuple[dict[str, CaseInfo], ConversionPlan]:
+        committed = store.committed_cases()
+        store.check_settings(committed)
+        return committed, plan_conversion(search.cases, committed, subjects=subjects)
+
+    with ExitStack() as stack:
+        committed, plan = look()
+        if plan.todo:  # who has nothing to do may be beside another that has
+            stack.enter_context(only_writer(store.uri, "wait for its end, or name another store"))
+            committed, plan = look()  # the one before may have done it meanwhile
+        report = _bring_in(search, store, workers, committed, plan, started)
         store.objects.put(REPORT_KEY, report.to_json())
     return report
 
 
 def _bring_in(
-    search: CaseSearch, store: CohortStore, workers: "_Workers", subjects: Mapping[str, str], started: float
+    search: CaseSearch,
+    store: CohortStore,
+    workers: "_Workers",
+    committed: Mapping[str, CaseInfo],
+    plan: ConversionPlan,
+    started: float,
 ) -> ConversionReport:
-    """Convert what is missing or changed, and list all in the store's index."""
-    committed = store.committed_cases()
-    store.check_settings(committed)
-    plan = plan_conversion(search.cases, committed, subjects=subjects)
+    """Convert what is planned, and list all in the store's index."""
     keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
     outcomes = _convert(plan, store, workers)
