@@ -70,14 +70,12 @@ def _take(objects: Objects, mine: Mark, remedy: str) -> str:
         own = f"{MARK}{number:06d}.json"
         if not objects.create(own, _encode(mine)):
             continue  # another was quicker; or this is the answer to a request that was heard before it was repeated
-        now = _marks(objects)
-        if any(key < own and dead.get(key) != found["holder"] for key, found in now.items()):
-            objects.delete(own)  # one that came between, where an earlier one had ended meanwhile
-            continue
-        for key, found in now.items():
-            if key < own and dead[key] == found["holder"]:
+        earlier = {key: found["holder"] for key, found in _marks(objects).items() if key < own}
+        if earlier.items() <= dead.items():
+            for key in earlier:
                 objects.delete(key)
-        return own
+            return own
+        objects.delete(own)  # one came between, where an earlier one had ended meanwhile
 
 
 def _marks(objects: Objects) -> dict[str, Mark]:

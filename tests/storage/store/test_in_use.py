@@ -4,15 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-
-pytest.importorskip("moto.server", reason="moto[server] is a development dependency")
-from moto.server import ThreadedMotoServer
 
 from storage import InputError
 from storage.store import in_use
@@ -22,28 +17,9 @@ from storage.store.objects import Objects
 ELSEWHERE = ["another start of a machine", "pid:[1]", "1"]
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["disk", "S3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "disk":
-        return str(tmp_path / "run")
-    for name, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("endpoint"),
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="runs")
-    return f"s3://runs/{tmp_path.name}"
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "disk" else request.getfixturevalue("bucket")
 
 
 def leave_mark(place: str, **changes: Any) -> dict[str, Any]:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("moto.server", reason="moto[server] is a development dependency")
-from moto.server import ThreadedMotoServer
-
 from storage import (
     CohortStore,
     DecodedCaseCache,
@@ -26,41 +23,6 @@ from storage.store.cohort_conversion import finish_conversion, plan_conversion
 from storage.store.mirror import mirror_store
 from storage.store.objects import Objects
 from storage.store.verify import verify_case
-
-BUCKET = "brats"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket's URL, with the environment that a user would set."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    request(endpoint, "POST", "/moto-api/reset")
-    request(endpoint, "PUT", f"/{BUCKET}")
-    return f"s3://{BUCKET}/cohort"
-
-
-def request(endpoint: str, method: str, path: str) -> None:
-    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
-    connection.request(method, path, headers={"Content-Length": "0"})
-    assert connection.getresponse().status in (200, 204)
-    connection.close()
 
 
 class DroppingProxy(BaseHTTPRequestHandler):
@@ -223,7 +185,7 @@ def test_a_bucket_that_is_not_there(bucket: str) -> None:
 
 def test_a_prefix_with_nothing_in_it(bucket: str) -> None:
     with pytest.raises(InputError, match=r"found no zarr\.json"):
-        open_store(f"s3://{BUCKET}/elsewhere")
+        open_store(f"{bucket.rpartition('/')[0]}/elsewhere")
 
 
 class Forbidding(BaseHTTPRequestHandler):
