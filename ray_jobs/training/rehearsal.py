@@ -30,8 +30,7 @@ def rehearse(run: Run, session: Session) -> Run:
 
     Every rank must call it. Raises TooLittleMemoryError, on all of them alike.
     """
-    share = share_of(run)
-    size = min(run.plan.config.micro_batch_size or share, share)
+    size = patches_at_once(run)
     if fits_everywhere(run, session, size):
         return run
     half = size // 2
@@ -76,8 +75,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def halve_at_the_next_start(plan: TrainPlan, run: Run, session: Session) -> None:
     """Note half of the micro-batch, where memory settles it, for the start that follows a step without memory."""
-    share = share_of(run)
-    half = min(run.plan.config.micro_batch_size or share, share) // 2
+    half = patches_at_once(run) // 2
     if half and "micro_batch_size" in plan.config.by_memory:
         session.tell(Progress(stage="note", message=f"out of memory: the next start computes {half} patches at once"))
         note_micro_batch(plan, session.folder, half)
@@ -100,6 +98,12 @@ def hold_what_comes_later(run: Run, device: torch.device) -> list[torch.Tensor]:
 def share_of(run: Run) -> int:
     """Patches of a step that are this rank's."""
     return run.loader.shard.local_batch_size(run.loader.sampling.global_batch_size)
+
+
+def patches_at_once(run: Run) -> int:
+    """Patches of a part of this rank's share: those of the micro-batch, or all."""
+    share = share_of(run)
+    return min(run.plan.config.micro_batch_size or share, share)
 
 
 def compute_gradients(run: Run, device: torch.device, size: int) -> None:
