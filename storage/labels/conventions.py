@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
-# The stored convention. RESECTION_CAVITY exists since BraTS-GLI 2024 and belongs to no region.
+# The stored convention: a label is one meaning, whatever task and year it comes from. Numbers are never given anew.
+# Adult tumours' non-enhancing core may hold cysts; in children NON_ENHANCING_TUMOUR and CYSTIC_COMPONENT are apart.
 BACKGROUND, NECROTIC_CORE, EDEMA, ENHANCING, RESECTION_CAVITY = range(5)
+CYSTIC_COMPONENT, NON_ENHANCING_TUMOUR, GROSS_TUMOUR_VOLUME = range(5, 8)
 
-STORED_LABEL_NAMES = ("background", "necrotic_or_non_enhancing_core", "edema", "enhancing", "resection_cavity")
+STORED_LABEL_NAMES = (
+    *("background", "necrotic_or_non_enhancing_core", "edema", "enhancing", "resection_cavity"),
+    *("cystic_component", "non_enhancing_tumour", "gross_tumour_volume"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class LabelConvention:
                 )
             if not 0 <= stored < len(STORED_LABEL_NAMES):
                 meant = ", ".join(f"{label} {name}" for label, name in enumerate(STORED_LABEL_NAMES))
-                raise ValueError(f"wanted a stored label from 0 to 4 for the value {source} ({meant}), got {stored}")
+                raise ValueError(f"wanted a stored label for the value {source} ({meant}), got {stored}")
 
     @property
     def lossy(self) -> bool:
@@ -74,13 +79,17 @@ BRATS_123 = LabelConvention(name="brats-123", stored_by_source={0: 0, 1: NECROTI
 GLI_2024 = LabelConvention(
     name="gli-2024", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 3: ENHANCING, 4: RESECTION_CAVITY}
 )
+PED_2024 = LabelConvention(
+    name="ped-2024", stored_by_source={0: 0, 1: ENHANCING, 2: NON_ENHANCING_TUMOUR, 3: CYSTIC_COMPONENT, 4: EDEMA}
+)
+GTV = LabelConvention(name="gtv", stored_by_source={0: 0, 1: GROSS_TUMOUR_VOLUME})
 MSD = LabelConvention(name="msd", stored_by_source={0: 0, 1: EDEMA, 2: NECROTIC_CORE, 3: ENHANCING})
 # BraTS 2013 told necrosis (1) from non-enhancing core (3); later years do not, so both become 1: lossy.
 BRATS_2013 = LabelConvention(
     name="brats-2013", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 3: NECROTIC_CORE, 4: ENHANCING}
 )
 CONVENTIONS: dict[str, LabelConvention] = {
-    convention.name: convention for convention in (BRATS_124, BRATS_123, GLI_2024, MSD, BRATS_2013)
+    convention.name: convention for convention in (BRATS_124, BRATS_123, GLI_2024, PED_2024, GTV, MSD, BRATS_2013)
 }
 
 
