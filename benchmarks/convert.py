@@ -37,7 +37,7 @@ def run(config: ConvertBenchmark) -> None:
 
 def run_nnunet(python: Path, cases: Sequence[Case]) -> dict[str, float]:
     """The same figures, of nnU-Net v2's preprocessing."""
-    folders = [str(next(iter(case.files.values())).parent.resolve()) for case in cases]
+    folders = [str(Path(str(next(iter(case.files.values())).parent)).resolve()) for case in cases]
     words = [str(python.absolute()), "-m", "benchmarks.peer_nnunet", *folders]
     done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     if done.returncode != 0:

@@ -12,7 +12,7 @@ import tyro
 from ray_jobs.settings.convert_config import ConvertConfig
 from ray_jobs.settings.exit_status import run_command
 from storage import InputError
-from storage.scans.case_search import check_folder
+from storage.scans.listing import check_folder
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from storage.errors import CorruptStoreError
 from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.scans.case import Case, CaseSearch
 from storage.scans.label_detection import read_label_values
+from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import (
     REPORT_KEY,
     ConversionPlan,
@@ -111,7 +112,7 @@ def _bring_in(
 def verify_cohort(
     store: CohortStore,
     *,
-    files: Mapping[str, Mapping[str, Path]] | None = None,
+    files: Mapping[str, Mapping[str, ScanFile]] | None = None,
     console: Console | None = None,
     start_workers: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
@@ -174,7 +175,7 @@ def _convert_one(job: tuple[Case, str]) -> CaseInfo | Refusal:
     return convert_or_refuse(case, _open_once(uri))
 
 
-def _verify_one(job: tuple[str, str, dict[str, Path]]) -> tuple[str, ...]:
+def _verify_one(job: tuple[str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
     uri, case_id, files = job
     return verify_case(open_store(uri), case_id, files)
 

@@ -11,6 +11,7 @@ from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
 from storage import find_cases, open_store
+from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import ConversionReport
 from storage.store.mirror import mirror_store
 from storage.store.objects import parse_uri
@@ -56,7 +57,7 @@ def _convert(config: ConvertConfig, source: Path, console: Console, start_worker
 
 def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[], None]) -> int:
     store = open_store(config.store)
-    files: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, ScanFile]] = {}
     if config.source is not None:
         for case in find_cases(config.source, modalities=config.modalities, names=config.names or None).cases:
             files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
@@ -12,6 +11,7 @@ from ray_jobs.predicting.predict_config import find_folder
 from storage import Case, CohortStore, HeldCase, InputError, Refusal, find_cases, open_store
 from storage.labels.conventions import BRATS_124, LabelConvention
 from storage.scans.label_detection import read_label_values
+from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import choose_convention
 from storage.store.held_case import hold_source, hold_stored
 from storage.store.index import ROOT_KEY
@@ -121,7 +121,7 @@ def _describe_files(case: Case) -> dict[str, Any]:
     return {role: _describe_file(path) for role, path in paths.items()}
 
 
-def _describe_file(path: Path) -> list[Any]:
+def _describe_file(path: ScanFile) -> list[Any]:
     try:
         state = path.stat()
     except OSError as error:

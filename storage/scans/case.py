@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 
 from storage.errors import Refusal
 from storage.labels.conventions import LabelConvention
+from storage.scans.listing import ScanFile
 
 
 class Naming(Enum):
@@ -28,8 +28,8 @@ class Case:
 
     case_id: str
     subject: str
-    files: Mapping[str, Path]
-    label: Path | None = None
+    files: Mapping[str, ScanFile]
+    label: ScanFile | None = None
     grade: str | None = None
     naming: Naming = Naming.UNDERSCORE
     volumes: Mapping[str, int] = field(default_factory=dict)

@@ -4,9 +4,9 @@ File contents are not opened here, only names, `name_mapping.csv` (grades) and M
 """
 
 import csv
-import os
+import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from storage.errors import InputError, Refusal
 from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.scans.case import Case, CaseSearch, Naming
 from storage.scans.decathlon import find_msd_cases, is_msd_folder
+from storage.scans.listing import Folder, Listing, Place, ScanFile, list_folder
 from storage.scans.naming import LABEL_SUFFIXES, ParsedName, is_nifti_name, nifti_stem, parse_name, subject_of
 
 _GRADE_FOLDERS = ("HGG", "LGG")
@@ -24,9 +25,9 @@ _GRADE_FOLDERS = ("HGG", "LGG")
 class _Group:
     """The files of one folder that share a case id, while they are collected."""
 
-    folder: Path
+    folder: Place
     case_id: str
-    roles: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    roles: dict[str, list[ScanFile]] = field(default_factory=lambda: defaultdict(list))
     namings: set[Naming] = field(default_factory=set)
 
     @property
@@ -35,38 +36,42 @@ class _Group:
 
 
 def find_cases(
-    root: Path,
+    source: Path | Listing,
     *,
     modalities: Sequence[str] = MODALITIES,
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
 ) -> CaseSearch:
-    """Every case below `root`, at any depth.
+    """Every case below the folder `source`, at any depth, or among the files listed.
 
     `modalities` are those a case must have. `names` replaces the BraTS file names: it maps each modality, and "label",
     to the end of its file's name (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
-    `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `root` is not a folder or
+    `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `source` is no folder or
     holds no NIfTI file, and for modalities that no file can be.
     """
-    check_folder(root)
+    listing = source if isinstance(source, Listing) else list_folder(source)
     _check_modalities(modalities, names)
-    refused: list[Refusal] = []
+    top = listing.top
+    refused: list[Refusal] = list(listing.refused)
     cases: list[Case] = []
     convention: LabelConvention | None = None
-    grades = _read_grades(root)
+    grades = _read_grades(top)
     any_file = False
-    for folder, paths in _walk(root, refused):
+    described: set[int] = set()  # folders that lie in a decathlon's
+    for folder in top.walk():
+        files = [file for name, file in folder.files.items() if is_nifti_name(name)]
         if is_msd_folder(folder):
+            described.update(map(id, folder.folders.values()))
             found = find_msd_cases(folder, modalities)
             any_file, convention = True, found.convention
             cases += found.cases
             refused += found.refused
-        elif paths and not _inside_msd(folder, root):
+        elif files and id(folder) not in described:
             any_file = True
-            for item in _cases_of_folder(folder, paths, modalities, names):
+            for item in _cases_of_folder(folder.path, files, modalities, names):
                 (cases if isinstance(item, Case) else refused).append(item)  # type: ignore[arg-type]
     if not any_file:
-        raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {root}, found none; name the unpacked folder")
+        raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {top.path}, found none; name the unpacked folder")
     cases, twice = _refuse_repeated(cases)
     told = subjects or {}
     cases = [
@@ -78,12 +83,6 @@ def find_cases(
         refused=tuple(sorted([*refused, *twice], key=lambda refusal: (refusal.case_id, refusal.file))),
         convention=convention,
     )
-
-
-def check_folder(root: Path) -> None:
-    """Raise InputError where `root` is not a folder."""
-    if not root.is_dir():
-        raise InputError(f"wanted a folder of BraTS cases, found {'a file' if root.exists() else 'nothing'} at {root}")
 
 
 def _check_modalities(modalities: Sequence[str], names: Mapping[str, str] | None) -> None:
@@ -100,48 +99,19 @@ def _check_modalities(modalities: Sequence[str], names: Mapping[str, str] | None
         )
 
 
-def _walk(root: Path, refused: list[Refusal]) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder with its NIfTI files, in order; symbolic links are followed, each real folder once."""
-    seen: set[Path] = set()
-
-    def unreadable(error: OSError) -> None:
-        folder = Path(error.filename)
-        refused.append(
-            Refusal(
-                case_id=folder.name,
-                file=str(folder),
-                finding=f"the folder cannot be listed ({error.strerror})",
-                remedy="give this user read and search permission on it",
-            )
-        )
-
-    for name, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        real = Path(name).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(name), [Path(name) / file for file in sorted(files) if is_nifti_name(file)]
-
-
-def _inside_msd(folder: Path, root: Path) -> bool:
-    return folder != root and is_msd_folder(folder.parent)
-
-
 def _cases_of_folder(
-    folder: Path, paths: Sequence[Path], modalities: Sequence[str], names: Mapping[str, str] | None
+    folder: Place, files: Sequence[ScanFile], modalities: Sequence[str], names: Mapping[str, str] | None
 ) -> list[Case | Refusal]:
     groups: dict[str, _Group] = {}
     ignored: list[str] = []
-    for path in paths:
-        parsed = parse_name(path) if names is None else _parse_told(path, names)
+    for file in files:
+        parsed = parse_name(file) if names is None else _parse_told(file, names)
         if parsed is None:
-            ignored.append(path.name)
+            ignored.append(file.name)
             continue
         case_id = parsed.case_id or folder.name
         group = groups.setdefault(case_id, _Group(folder=folder, case_id=case_id))
-        group.roles[parsed.role].append(path)
+        group.roles[parsed.role].append(file)
         if parsed.naming is not None:
             group.namings.add(parsed.naming)
     _adopt_lone_label(groups, folder)
@@ -151,10 +121,10 @@ def _cases_of_folder(
     return [_complete(group, modalities, note) for group in groups.values()]
 
 
-def _parse_told(path: Path, names: Mapping[str, str]) -> ParsedName | None:
-    stem = nifti_stem(path)
+def _parse_told(file: ScanFile, names: Mapping[str, str]) -> ParsedName | None:
+    stem = nifti_stem(file.name)
     for role, told in names.items():
-        name = nifti_stem(Path(told)).lstrip("-_")  # people also give the end as it stands: _flair.nii.gz
+        name = nifti_stem(told).lstrip("-_")  # people also give the end as it stands: _flair.nii.gz
         if stem.lower() == name.lower():
             return ParsedName(case_id=None, role=role, naming=Naming.TOLD)
         if stem.lower().endswith(name.lower()) and stem[-len(name) - 1] in "-_":
@@ -162,7 +132,7 @@ def _parse_told(path: Path, names: Mapping[str, str]) -> ParsedName | None:
     return None
 
 
-def _adopt_lone_label(groups: dict[str, _Group], folder: Path) -> None:
+def _adopt_lone_label(groups: dict[str, _Group], folder: Place) -> None:
     """BraTS 2020's case 355 names its segmentation W39_1998.09.19_Segm.nii: one label and one case without, together.
 
     Only where the folder is named after the case, so that nothing is paired by guesswork.
@@ -175,7 +145,7 @@ def _adopt_lone_label(groups: dict[str, _Group], folder: Path) -> None:
 
 
 def _refuse_without_scans(
-    folder: Path, groups: Mapping[str, _Group], ignored: Sequence[str], modalities: Sequence[str]
+    folder: Place, groups: Mapping[str, _Group], ignored: Sequence[str], modalities: Sequence[str]
 ) -> Refusal:
     case_id = next(iter(groups)) if len(groups) == 1 else folder.name
     labels = [path.name for group in groups.values() for path in group.roles["label"]]
@@ -241,12 +211,13 @@ def _refuse_repeated(cases: Sequence[Case]) -> tuple[list[Case], list[Refusal]]:
     return kept, refused
 
 
-def _read_grades(root: Path) -> dict[str, str]:
-    """Grades from every name_mapping*.csv below `root` (at most three folders deep): case id to HGG or LGG."""
+def _read_grades(top: Folder) -> dict[str, str]:
+    """Grades from every name_mapping*.csv at most three folders deep: case id to HGG or LGG."""
     grades: dict[str, str] = {}
-    for pattern in ("name_mapping*.csv", "*/name_mapping*.csv", "*/*/name_mapping*.csv"):
-        for path in sorted(root.glob(pattern)):
-            with path.open(newline="", encoding="utf-8-sig") as lines:
+    for folder in top.walk(depth=2):
+        for name, file in folder.files.items():
+            if name.startswith("name_mapping") and name.endswith(".csv"):
+                lines = io.StringIO(file.read_bytes().decode("utf-8-sig"), newline="")
                 for row in csv.DictReader(lines):
                     grade = (row.get("Grade") or "").strip().upper()
                     if grade in _GRADE_FOLDERS:

@@ -5,12 +5,12 @@ Source: Antonelli et al. 2022, "The Medical Segmentation Decathlon"; Task01_Brai
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from storage.errors import InputError, Refusal
 from storage.labels.conventions import MSD
 from storage.scans.case import Case, CaseSearch, Naming
+from storage.scans.listing import Folder, ScanFile
 from storage.scans.naming import is_nifti_name, nifti_stem
 
 DATASET_FILE = "dataset.json"
@@ -21,28 +21,30 @@ _MODALITY_BY_NAME = {
 _LABEL_WORDS = {"0": "background", "1": "edema", "2": "non-enhancing", "3": "enhancing"}
 
 
-def is_msd_folder(folder: Path) -> bool:
+def is_msd_folder(folder: Folder) -> bool:
     """Whether this is a task's own folder: dataset.json beside imagesTr."""
-    return (folder / DATASET_FILE).is_file() and (folder / "imagesTr").is_dir()
+    return DATASET_FILE in folder.files and "imagesTr" in folder.folders
 
 
-def find_msd_cases(folder: Path, modalities: Sequence[str]) -> CaseSearch:
+def find_msd_cases(folder: Folder, modalities: Sequence[str]) -> CaseSearch:
     """Cases of imagesTr (with labelsTr) and imagesTs (unlabelled).
 
     Raises InputError when dataset.json does not list the wanted modalities or means other labels than the brain task.
     """
-    description = _read_description(folder / DATASET_FILE)
-    volumes = _volume_indices(description, folder, modalities)
-    _check_labels(description, folder)
+    file = folder.files[DATASET_FILE]
+    description = _read_description(file)
+    volumes = _volume_indices(description, file, modalities)
+    _check_labels(description, file)
     cases: list[Case] = []
     refused: list[Refusal] = []
     for image_folder, label_folder in (("imagesTr", "labelsTr"), ("imagesTs", None)):
-        for path in sorted((folder / image_folder).glob("*")):
+        images, labels = (_files_of(folder, name) for name in (image_folder, label_folder))
+        for path in images.values():
             if not is_nifti_name(path.name):
                 continue
-            label = folder / label_folder / path.name if label_folder else None
-            case_id = nifti_stem(path)
-            if label is not None and not label.exists():
+            label = labels.get(path.name)
+            case_id = nifti_stem(path.name)
+            if label_folder is not None and label is None:
                 finding = f"{image_folder}/{path.name} has no {label_folder}/{path.name}"
                 remedy = "add the label, or move the image to imagesTs"
                 refused.append(Refusal(case_id=case_id, file=str(path), finding=finding, remedy=remedy))
@@ -60,9 +62,13 @@ def find_msd_cases(folder: Path, modalities: Sequence[str]) -> CaseSearch:
     return CaseSearch(cases=tuple(cases), refused=tuple(refused), convention=MSD)
 
 
-def _read_description(path: Path) -> Mapping[str, Any]:
+def _files_of(folder: Folder, name: str | None) -> Mapping[str, ScanFile]:
+    return folder.folders[name].files if name is not None and name in folder.folders else {}
+
+
+def _read_description(path: ScanFile) -> Mapping[str, Any]:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_bytes().decode())
     except (OSError, ValueError) as error:
         raise InputError(f"wanted the decathlon's {DATASET_FILE}, {path} cannot be read: {error}") from None
     if not isinstance(description, dict):
@@ -70,7 +76,7 @@ def _read_description(path: Path) -> Mapping[str, Any]:
     return description
 
 
-def _volume_indices(description: Mapping[str, Any], folder: Path, modalities: Sequence[str]) -> dict[str, int]:
+def _volume_indices(description: Mapping[str, Any], file: ScanFile, modalities: Sequence[str]) -> dict[str, int]:
     listed = description.get("modality") or {}
     volumes = {
         _MODALITY_BY_NAME[str(name).lower()]: int(index)
@@ -80,16 +86,15 @@ def _volume_indices(description: Mapping[str, Any], folder: Path, modalities: Se
     missing = [modality for modality in modalities if modality not in volumes]
     if missing:
         raise InputError(
-            f"wanted modalities {', '.join(modalities)}, {folder / DATASET_FILE} lists {listed}; "
-            f"name the ones it has with --modalities"
+            f"wanted modalities {', '.join(modalities)}, {file} lists {listed}; name the ones it has with --modalities"
         )
     return {modality: volumes[modality] for modality in modalities}
 
 
-def _check_labels(description: Mapping[str, Any], folder: Path) -> None:
+def _check_labels(description: Mapping[str, Any], file: ScanFile) -> None:
     listed = {str(value): str(name).lower() for value, name in (description.get("labels") or {}).items()}
     if set(listed) != set(_LABEL_WORDS) or any(word not in listed[value] for value, word in _LABEL_WORDS.items()):
         raise InputError(
             f"wanted the brain task's labels (1 edema, 2 non-enhancing, 3 enhancing), "
-            f"{folder / DATASET_FILE} lists {listed}; this is another task or an edited file"
+            f"{file} lists {listed}; this is another task or an edited file"
         )

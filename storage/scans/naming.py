@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.scans.case import Naming
+from storage.scans.listing import ScanFile
 
 # Longest first, so that `t1ce` is not read as `t1` followed by `ce`.
 _MODALITY_BY_SUFFIX: dict[str, tuple[str, Naming]] = {
@@ -40,14 +40,14 @@ def is_nifti_name(name: str) -> bool:
     return name.lower().endswith((".nii", ".nii.gz")) and not name.startswith(".")
 
 
-def nifti_stem(path: Path) -> str:
+def nifti_stem(name: str) -> str:
     """The name without .nii or .nii.gz, in any letter case."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    return re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
 
 
-def parse_name(path: Path) -> ParsedName | None:
+def parse_name(file: ScanFile) -> ParsedName | None:
     """The file's case and role by its own name; None where the name says no role."""
-    match = _STEM.fullmatch(nifti_stem(path))
+    match = _STEM.fullmatch(nifti_stem(file.name))
     if match is None:
         return None
     suffix = match["suffix"].lower()

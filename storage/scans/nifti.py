@@ -8,7 +8,6 @@ Shapes: X Y Z are voxels in the file's own axis order, T is the fourth axis of a
 import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -17,6 +16,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from storage.scans.gunzip import GzipError, gunzip, gunzip_head, is_gzip
+from storage.scans.listing import ScanFile
 
 # Larger than any brain scan; what asks for more is a broken header.
 _MAX_BYTES = 1 << 32
@@ -50,7 +50,7 @@ class SourceVolume:
     mtime_ns: int
 
 
-def read_volume(path: Path, *, dimensions: int = 3) -> SourceVolume:
+def read_volume(path: ScanFile, *, dimensions: int = 3) -> SourceVolume:
     """Read and check one file; raises NiftiError with what was found."""
     raw, mtime_ns = _read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -112,7 +112,7 @@ def as_labels(array: NDArray[Any]) -> NDArray[np.uint8]:
     return whole.astype(np.uint8)
 
 
-def _read_bytes(path: Path) -> tuple[bytes, int]:
+def _read_bytes(path: ScanFile) -> tuple[bytes, int]:
     try:
         raw = path.read_bytes()
         mtime_ns = path.stat().st_mtime_ns
@@ -212,10 +212,9 @@ def _affine(header: nib.Nifti1Header) -> NDArray[np.float64]:
     return affine + 0.0
 
 
-def file_digest(path: Path) -> str | None:
+def file_digest(path: ScanFile) -> str | None:
     """SHA-256 of a file as it lies there, None when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, NiftiError):
         return None

@@ -6,7 +6,6 @@ Shapes: M modality, D H W voxels z y x in LPS, X Y Z voxels in the source's own 
 import base64
 import functools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from storage.cases.normalisation import brain_mask, measure_intensities
 from storage.errors import CaseRefusedError, Refusal
 from storage.labels.conventions import LabelConvention
 from storage.scans.case import Case
+from storage.scans.listing import ScanFile
 from storage.scans.nifti import NiftiError, SourceVolume, as_labels, read_volume
 from storage.store.cohort_store import CohortStore, case_key
 from storage.store.index import ROOT_KEY, decode_case, encode_case
@@ -39,20 +39,20 @@ class _SourceCase:
         self.case = case
         self.modalities = modalities
         self.sources: dict[str, SourceFile] = {}
-        self._files: dict[Path, SourceVolume] = {}
+        self._files: dict[ScanFile, SourceVolume] = {}
         self.scans_DHW = [self._read(name, case.files[name], case.volumes.get(name)) for name in modalities]
         self.label_DHW = None if case.label is None else self._read("label", case.label, None)
         self._files.clear()
 
     @property
-    def first_path(self) -> Path:
+    def first_path(self) -> ScanFile:
         return self.case.files[self.modalities[0]]
 
-    def refused(self, path: Path, finding: str, remedy: str) -> CaseRefusedError:
+    def refused(self, path: ScanFile, finding: str, remedy: str) -> CaseRefusedError:
         refusal = Refusal(case_id=self.case.case_id, file=str(path), finding=finding, remedy=remedy)
         return CaseRefusedError(refusal)
 
-    def _read(self, role: str, path: Path, volume: int | None) -> NDArray[Any]:
+    def _read(self, role: str, path: ScanFile, volume: int | None) -> NDArray[Any]:
         """The voxels of a modality or of the label, DHW; `volume` is the index in a file of several."""
         try:
             if path not in self._files:

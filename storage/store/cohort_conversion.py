@@ -6,7 +6,6 @@ calls `finish_conversion`. Only the driver writes the index.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from storage.cases.info import CaseInfo, SourceFile, canonical_json
@@ -14,6 +13,7 @@ from storage.errors import CaseRefusedError, InputError, Refusal, UnknownLabelsE
 from storage.labels.conventions import LabelConvention
 from storage.scans.case import Case
 from storage.scans.label_detection import detect_convention
+from storage.scans.listing import ScanFile
 from storage.scans.nifti import file_digest
 from storage.store.case_conversion import convert_case
 from storage.store.cohort_store import CohortStore
@@ -142,7 +142,7 @@ def finish_conversion(store: CohortStore, earlier: Iterable[str]) -> list[Refusa
 
 
 def _same_sources(case: Case, info: CaseInfo) -> bool:
-    paths: dict[str, Path] = dict(case.files)
+    paths: dict[str, ScanFile] = dict(case.files)
     if case.label is not None:
         paths["label"] = case.label
     if set(paths) != set(info.sources):
@@ -150,7 +150,7 @@ def _same_sources(case: Case, info: CaseInfo) -> bool:
     return all(_same_file(paths[role], source) for role, source in info.sources.items())
 
 
-def _same_file(path: Path, source: SourceFile) -> bool:
+def _same_file(path: ScanFile, source: SourceFile) -> bool:
     try:
         state = path.stat()
     except OSError as error:

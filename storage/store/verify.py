@@ -1,15 +1,15 @@
 """Every byte of a store read again and compared with what its records say."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from storage.errors import CorruptStoreError
+from storage.scans.listing import ScanFile
 from storage.scans.nifti import file_digest
 from storage.store.cohort_store import CohortStore, case_key
 from storage.store.index import ROOT_KEY, encode_case
 
 
-def verify_case(store: CohortStore, case_id: str, files: Mapping[str, Path] | None = None) -> tuple[str, ...]:
+def verify_case(store: CohortStore, case_id: str, files: Mapping[str, ScanFile] | None = None) -> tuple[str, ...]:
     """What is wrong with one case, one line each; empty when all its bytes are the ones that were written.
 
     With `files` (role to path, "label" among the roles) the source files are compared with the record, too.
