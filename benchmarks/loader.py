@@ -121,6 +121,7 @@ def make_delivery(
 ) -> Callable[[Sequence[Sample]], None]:
     """A DALI pipeline that takes all that the training graph takes, and does nothing with it."""
     graph = GraphConfig(
+        regions=(),  # nothing is done with them here
         augmentation=AUGMENTATION,
         size=sampling.patch_shape,
         batch_size=sampling.global_batch_size,

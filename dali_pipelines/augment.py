@@ -6,20 +6,24 @@ works per sample: only the samples that were chosen pay. Reductions and factors 
 one expression over all modalities is one pass over the voxels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from nvidia.dali import fn, math, types
 
-from storage.labels.regions import REGION_LABELS, REGIONS
-
 Node = Any
 
 
-def normalise(image: Node, scale: Node, offset: Node, *, modalities: int, integers: bool) -> Node:
+def normalise(
+    image: Node, scale: Node, offset: Node, *, modalities: int, integers: bool, skull_stripped: bool = True
+) -> Node:
     """Stored intensities -> scale * image + offset where any modality is non-zero, exactly 0 elsewhere; float32.
 
+    Where the scans are not skull-stripped, 0 is an intensity like any other, and nothing is left out.
     `image` (M, …) as stored; `scale`, `offset` (M,).
     """
+    if not skull_stripped:
+        return fn.stack(*[image[m] * scale[m] + offset[m] for m in range(modalities)], axis=0, axis_name="C")
     # Bits of integers are joined first: DALI compares in a wider type, at several times the cost of everything else.
     found = image[0] if integers else image[0] != 0
     for m in range(1, modalities):
@@ -119,12 +123,12 @@ def gamma(image: Node, exponent: Node, spatial: str, *, inverted: bool) -> Node:
     return curved * factor + (wanted_mean - mean * factor)
 
 
-def regions(label: Node) -> Node:
-    """Labels (1, …) -> the overlapping masks in REGIONS order (R, …), uint8."""
-    masks = []
-    for region in REGIONS:
-        labels = list(REGION_LABELS[region])
-        masks.append(fn.lookup_table(label, keys=labels, values=[1.0] * len(labels), dtype=types.UINT8))
+def regions(label: Node, labels_of_regions: Sequence[Sequence[int]]) -> Node:
+    """Labels (1, …) -> the overlapping masks (R, …), uint8: one for each set of labels, in their order."""
+    masks = [
+        fn.lookup_table(label, keys=list(labels), values=[1.0] * len(labels), dtype=types.UINT8)
+        for labels in labels_of_regions
+    ]
     return fn.cat(*masks, axis=0)
 
 

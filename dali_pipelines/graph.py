@@ -41,6 +41,8 @@ class GraphConfig:
     batch_size: int
     modalities: int
     integers: bool  # images are stored as int16, else as float32
+    regions: tuple[tuple[int, ...], ...]  # the labels of each
+    skull_stripped: bool = True
     device_id: int | None = None  # the GPU's number; None builds without one
     on_gpu: bool = False  # True with device_id None can be serialised, for checking, but not run
     num_threads: int = 1
@@ -68,7 +70,7 @@ def build_patch_pipeline(config: GraphConfig) -> Any:
         image = normalise(image, given, config)
         image, label = change_geometry(image, label, given, config)
         image = change_intensities(image, given, config)
-        return deliver(image, config), augment.regions(label)
+        return deliver(image, config), augment.regions(label, config.regions)
 
     return train_on_patches(batch_size=config.batch_size, num_threads=config.num_threads, device_id=config.device_id)
 
@@ -98,7 +100,14 @@ def declare_voxels(config: GraphConfig) -> tuple[Node, Node]:
 def normalise(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
     """Stored intensities to the model's; before any resampling, so that the zeros it fills in are background's own."""
     scale, offset = given["normalise_scale"], given["normalise_offset"]
-    return augment.normalise(image, scale, offset, modalities=config.modalities, integers=config.integers)
+    return augment.normalise(
+        image,
+        scale,
+        offset,
+        modalities=config.modalities,
+        integers=config.integers,
+        skull_stripped=config.skull_stripped,
+    )
 
 
 def change_geometry(image: Node, label: Node, given: dict[str, Node], config: GraphConfig) -> tuple[Node, Node]:

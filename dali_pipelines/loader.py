@@ -99,12 +99,11 @@ class PatchLoader:
         self._place = place = parse_device(device)
         infos = labelled_infos(cache, case_ids)
         sampler = make_sampler(cache, infos, sampling, augmentation, normalisation, frame)
-        dtype_read = stored_dtype(infos)
         self._samples = SampleReader(
             cases=cache,
             sampler=sampler,
             dimensions=sampling.dimensions,
-            dtype=dtype_read,
+            dtype=stored_dtype(infos),
             on_bad_case=on_bad_case,
             buffers=BufferPool(page_locked=place.type == "cuda"),
         )
@@ -117,7 +116,9 @@ class PatchLoader:
             size=sampling.patch_shape,
             batch_size=self._batch_size,
             modalities=len(infos[0].modalities),
-            integers=dtype_read is np.int16,
+            integers=stored_dtype(infos) is np.int16,
+            regions=tuple(region.labels for region in cache.task.regions),
+            skull_stripped=cache.task.skull_stripped,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,

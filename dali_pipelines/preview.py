@@ -22,14 +22,7 @@ from numpy.typing import NDArray
 from dali_pipelines.augmentation import NNUNET, NONE, AugmentationConfig
 from dali_pipelines.loader import PatchLoader
 from dali_pipelines.sampling import SamplingConfig
-from storage import MODALITIES, REGIONS, DecodedCaseCache, InputError, open_store
-
-# Each region in words, and a colour: they stay apart for the colour-blind and on grey (Okabe and Ito 2008).
-SHOWN = {
-    "WT": ("whole tumour", "#56b4e9"),
-    "TC": ("tumour core", "#f0e442"),
-    "ET": ("enhancing tumour", "#d55e00"),
-}
+from storage import MODALITIES, DecodedCaseCache, InputError, Region, open_store
 
 _CACHE_BYTES = 8 * 2**30
 
@@ -78,7 +71,7 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
 
 def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
     """The sheet as a figure; raises InputError for unlabelled cases."""
-    rows = rows_of_the_sheet()
+    rows, regions = rows_of_the_sheet(), cache.task.regions
     sampling = SamplingConfig(
         patch_shape=config.patch_shape,
         global_batch_size=config.samples,
@@ -98,13 +91,13 @@ def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: Preview
         for column, axes in enumerate(grid[row]):
             image_MDHW, regions_RDHW = batch.image[column].numpy(), batch.regions[column].numpy()
             level = fullest_slice(regions_RDHW)
-            draw_cell(axes, image_MDHW[:, level], regions_RDHW[:, level], config)
+            draw_cell(axes, image_MDHW[:, level], regions, regions_RDHW[:, level], config)
             if row == 0:
                 name = batch.case_ids[column]
                 shown = name if len(name) <= 22 else f"…{name[-21:]}"  # the telling end
                 axes.set_title(shown, color="0.8", fontsize=7, pad=3)
         grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
-    lines = [Line2D([], [], color=colour, label=f"{region} {name}") for region, (name, colour) in SHOWN.items()]
+    lines = [Line2D([], [], color=region.colour, label=f"{region.name} {region.title}") for region in regions]
     figure.legend(
         handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
     )
@@ -114,14 +107,18 @@ def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: Preview
 
 
 def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
-    """The slice with most tumour core, else most whole tumour: where a reader would look first."""
+    """The slice with most of the second region, the core, else of the whole tumour: where a reader would look first."""
     areas = regions_RDHW.sum(axis=(2, 3), dtype=np.int64)
-    core = areas[REGIONS.index("TC")]
-    return int(np.argmax(core if core.any() else areas[REGIONS.index("WT")]))
+    whole, core = areas[0], areas[min(1, len(areas) - 1)]
+    return int(np.argmax(core if core.any() else whole))
 
 
 def draw_cell(
-    axes: "matplotlib.axes.Axes", image_MHW: NDArray[np.float32], regions_RHW: NDArray[np.uint8], config: PreviewConfig
+    axes: "matplotlib.axes.Axes",
+    image_MHW: NDArray[np.float32],
+    regions: Sequence[Region],
+    masks_RHW: NDArray[np.uint8],
+    config: PreviewConfig,
 ) -> None:
     """One slice in a fixed grey scale, so that brightness shows, regions outlined; what is exactly 0 stays black."""
     image_HW = image_MHW[MODALITIES.index(config.modality)]
@@ -130,9 +127,9 @@ def draw_cell(
     grey = np.ma.masked_array(image_HW, outside_HW)
     axes.set_facecolor("black")
     axes.imshow(grey, cmap="gray", vmin=-2.5, vmax=4.5, interpolation="nearest")
-    for region, mask_HW in zip(REGIONS, regions_RHW, strict=True):
+    for region, mask_HW in zip(regions, masks_RHW, strict=True):
         if mask_HW.any():
-            axes.contour(mask_HW, levels=[0.5], colors=SHOWN[region][1], linewidths=0.6)
+            axes.contour(mask_HW, levels=[0.5], colors=[region.colour], linewidths=0.6)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

@@ -48,7 +48,7 @@ def build_volume_pipeline(config: GraphConfig) -> Any:
     def prepare_volume() -> Any:
         given = declare_parameters(NORMALISE)
         image, label = declare_voxels(config)
-        return normalise(image, given, config), augment.regions(label)
+        return normalise(image, given, config), augment.regions(label, config.regions)
 
     return prepare_volume(batch_size=1, num_threads=config.num_threads, device_id=config.device_id)
 
@@ -84,6 +84,8 @@ class VolumeLoader:
             batch_size=1,
             modalities=len(self._infos[0].modalities) if self._infos else 1,
             integers=stored_dtype(self._infos) is np.int16,
+            regions=tuple(region.labels for region in cache.task.regions),
+            skull_stripped=cache.task.skull_stripped,
             device_id=place.index,
             on_gpu=place.type == "cuda",
             num_threads=graph_threads,

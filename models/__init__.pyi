@@ -26,6 +26,8 @@ from .precision import Precision as Precision
 from .precision import StepResult as StepResult
 from .precision import choose_precision as choose_precision
 from .pytorch3dunet_weights import unet_from_pytorch3dunet as unet_from_pytorch3dunet
+from .region_forest import RegionLabels as RegionLabels
+from .region_forest import number_labels as number_labels
 from .region_rules import RegionRules as RegionRules
 from .region_rules import segment_regions as segment_regions
 from .thresholds import RegionScores as RegionScores

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from models.region_forest import RegionLabels, count_labels, number_labels
+
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 OverlapRule = Literal["inner", "outer"]
-"""How masks of nested regions are made to nest; see models/region_rules.py."""
+"""How masks of regions are made to fit together; see models/region_rules.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,9 @@ class UNetConfig:
     dimensions: Literal[2, 3] = 3
     """3: image BMDHW; 2: image BMHW."""
     modalities: int = 4
-    """Scans of a case: the network's input."""
+    """Scans of a case: the network's input. A run takes as many as its store has."""
     regions: int = 3
-    """Regions WT, TC, ET: the network's outputs."""
+    """The network's outputs. A run takes as many as the task of its store has."""
     widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     """Features of each level, finest first; every level halves the sides."""
     encoder_blocks: tuple[int, ...] | None = None
@@ -46,8 +48,11 @@ class UNetConfig:
     deep_supervision: int = 0
     """Extra outputs in training, each at half the sides of the one before."""
     head: Literal["regions", "labels"] = "regions"
-    """regions: each output is one region's logit. labels: the outputs are log-odds of nested, mutually exclusive
-    labels against the background, for cross-entropy; outside training they are turned into region logits."""
+    """regions: each output is one region's logit. labels: the outputs are log-odds of mutually exclusive labels
+    against the background, for cross-entropy; outside training they are turned into region logits."""
+    region_labels: RegionLabels | None = None
+    """For head="labels": which of its labels, from 1 on, each region holds (models.number_labels gives them). None:
+    each region lies within the one before, and there are as many labels as regions. A run takes its task's."""
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -68,6 +73,22 @@ class UNetConfig:
             )
         if self.up == "transposed" and self.down == "max_pool":
             raise ValueError("UNetConfig: transposed convolutions need down='strided'; max_pool goes with up='nearest'")
+        if self.region_labels is not None:
+            self._check_labels(self.region_labels)
+
+    def _check_labels(self, region_labels: RegionLabels) -> None:
+        wanted = number_labels(region_labels)
+        if self.head != "labels" or len(region_labels) != self.regions or wanted != region_labels:
+            numbered = "None, as these regions nest" if wanted is None else wanted
+            raise ValueError(
+                f"UNetConfig.region_labels: wanted labels of {self.regions} regions for head='labels', as "
+                f"models.number_labels gives them ({numbered}), got {region_labels} for head={self.head!r}"
+            )
+
+    @property
+    def outputs(self) -> int:
+        """Features that the head gives for each voxel: a logit for each region, or for each label."""
+        return self.regions if self.region_labels is None else count_labels(self.region_labels)
 
     @property
     def side_multiple(self) -> int:
@@ -135,7 +156,7 @@ class Execution:
     """Recompute each level in the backward pass instead of keeping its activations."""
 
 
-# For four modalities and the three BraTS regions.
+# For four modalities and three regions.
 UNET_PRESETS: dict[str, UNetConfig] = {
     # nnU-Net's plain network for a 128³ patch (Isensee et al. 2021). Its fifth output has weight 0, so it's left out.
     "nnunet": UNetConfig(widths=(32, 64, 128, 256, 320, 320), deep_supervision=3),
@@ -168,7 +189,7 @@ class LossConfig:
     """batch: one Dice a region over the voxels of all workers. sample: mean over samples. none: no Dice."""
     voxel: Literal["bce", "ce", "focal", "none"] = "bce"
     """bce: binary cross-entropy per region. focal: the same, times (1 - p)^gamma (Lin et al. 2017). ce: cross-entropy
-    over the nested labels; wants a network with head="labels". none: Dice alone."""
+    over labels that exclude each other; wants a network with head="labels". none: Dice alone."""
     dice_weight: float = 1.0
     """Of the Dice term in the sum."""
     voxel_weight: float = 1.0

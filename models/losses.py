@@ -1,6 +1,6 @@
 """Training losses, computed in float32 from sums that any number of workers can add up.
 
-Letters in names: B batch, R region, L labels with the background first, V voxels of a sample flattened.
+Letters in names: B batch, R region, V voxels of a sample flattened.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,19 +12,28 @@ from torch.nn import functional
 from models.config import LossConfig
 from models.nested import labels_from_regions, region_logits_from_label_logits, with_background
 from models.rank_sums import sum_over_ranks
+from models.region_forest import RegionLabels, count_labels
 
 
 class Loss(nn.Module):
-    """loss(outputs: tuple of logits_BR…, regions_BR…) -> scalar float32.
+    """loss(outputs: tuple of logits_BR…, regions_BR…) -> scalar float32; with voxel="ce" the logits are of labels.
 
     add_up: sums a vector over the workers in a way that gradients pass and DDP's averaging makes right. The default
     does so where torch.distributed is initialised, so that any number of workers gives one worker's loss and gradients.
+    region_labels: the network's, for voxel="ce" (`UNetConfig.region_labels`).
     """
 
-    def __init__(self, config: LossConfig, add_up: Callable[[Tensor], Tensor] = sum_over_ranks) -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        add_up: Callable[[Tensor], Tensor] = sum_over_ranks,
+        *,
+        region_labels: RegionLabels | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self._add_up = add_up
+        self._region_labels = region_labels
 
     def forward(self, outputs: Sequence[Tensor], regions: Tensor) -> Tensor:
         """Scalar float32 from logits_BR… (finest first) and regions_BR… of 0 and 1 at the finest output's sides.
@@ -32,9 +41,12 @@ class Loss(nn.Module):
         In training mode the sums are taken over all workers, so every worker must take part and gets the same value.
         Raises ValueError when shapes disagree.
         """
-        if not outputs or outputs[0].shape != regions.shape:
+        wanted, what = tuple(regions.shape), "the regions' shape"
+        if self._region_labels is not None:
+            wanted, what = (len(regions), count_labels(self._region_labels), *regions.shape[2:]), "the labels' shape"
+        if not outputs or outputs[0].shape != wanted:
             came = tuple(outputs[0].shape) if outputs else "no output"
-            raise ValueError(f"the finest output must have the regions' shape {tuple(regions.shape)}, got {came}")
+            raise ValueError(f"the finest output must have {what} {wanted}, got {came}")
         weights = _output_weights(self.config, len(outputs))
         # Autocast would compute parts of the sums in half precision, where 128³ voxels overflow.
         with torch.autocast(device_type=regions.device.type, enabled=False):
@@ -51,15 +63,18 @@ class Loss(nn.Module):
         return total
 
     def _sums(self, logits_BR: Tensor, regions_BR: Tensor) -> tuple[Tensor, Tensor]:
-        """What this worker adds to the Dice term (per region) and to the voxel term (sum, count)."""
+        """What this worker adds to the Dice term (per region) and to the voxel term (sum, count).
+
+        With voxel="ce" the logits that come in are the labels'.
+        """
         config = self.config
         logits_BR = logits_BR.float()
         if config.voxel == "ce":
             voxel_sum = functional.cross_entropy(
-                with_background(logits_BR), labels_from_regions(regions_BR), reduction="sum"
+                with_background(logits_BR), labels_from_regions(regions_BR, self._region_labels), reduction="sum"
             )
             voxel_count = regions_BR.numel() // regions_BR.shape[1]
-            logits_BR = region_logits_from_label_logits(logits_BR)
+            logits_BR = region_logits_from_label_logits(logits_BR, self._region_labels)
         else:
             voxel_count = regions_BR.numel()
             voxel_sum = _sum_voxel_loss(logits_BR, regions_BR, config)
@@ -102,7 +117,7 @@ def _output_weights(config: LossConfig, count: int) -> tuple[float, ...]:
 
 def _shrink(regions_BR: Tensor, logits_BR: Tensor) -> Tensor:
     """The regions at a coarser output's sides, nearest voxel."""
-    if regions_BR.shape == logits_BR.shape:
+    if regions_BR.shape[2:] == logits_BR.shape[2:]:
         return regions_BR
     # Interpolation of integers isn't implemented for every number of axes and device.
     return functional.interpolate(regions_BR.float(), size=logits_BR.shape[2:], mode="nearest-exact")

@@ -85,7 +85,7 @@ def count_step_bytes(
         regions = torch.empty(batch, network.regions, *sides, dtype=torch.uint8)
         with precision.autocast(image.device):
             outputs = model(image)
-        total = Loss(loss, add_up=lambda sums: sums)(outputs, regions)
+        total = Loss(loss, add_up=lambda sums: sums, region_labels=network.region_labels)(outputs, regions)
         del outputs
         total.backward()
     return live.peak

@@ -1,15 +1,20 @@
-"""From probabilities of nested regions to masks that are nested: thresholds, the overlap rule, small components.
+"""From probabilities of regions to one label a voxel: thresholds, the overlap rules, small components.
 
-Each region is cut at its own threshold, so the masks need not be nested: a voxel may pass ET's and fail WT's.
+Each region is cut at its own threshold, so the masks need not fit together: a voxel may pass an inner region's and fail
+that of the region around it, or pass those of two regions that exclude each other.
 
-inner   the innermost region that a voxel passes decides: it is in all regions around it as well. ET is what its
-        threshold was chosen for; TC and WT may grow. (The order in which nnU-Net writes its regions.)
-outer   the outermost region decides: a voxel that fails WT is in none, one that fails TC is not in ET. WT is what its
-        threshold was chosen for; TC and ET may shrink.
+inner   the innermost region that a voxel passes decides: it is in all regions around it as well. The innermost region
+        is what its threshold was chosen for; those around it may grow. (The order in which nnU-Net writes its regions.)
+outer   the outermost region decides: a voxel that fails it is in none of those within. The outermost region is what its
+        threshold was chosen for; those within may shrink.
 
-Letters in names: R region from the outermost to the innermost, D H W voxels z y x.
+Of regions that exclude each other (those with one parent, and those with none) the one further above its threshold has
+the voxel, of equals the first. Under `inner` a region is as far above as the furthest that it holds and that passes.
+
+Letters in names: R region, D H W voxels z y x.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,14 +25,17 @@ from scipy import ndimage
 from torch import Tensor
 
 from models.config import OverlapRule
+from models.region_forest import RegionLabels, find_parents, left_over_labels, outermost_first
 
 _CORNERS_TOUCH = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionRules:
-    """How probabilities become nested masks."""
+    """How probabilities become labels. Raises ValueError for regions that are no forest (region_forest.py)."""
 
+    labels: RegionLabels
+    """Of each region. What no inner region takes of one gets the label of it that lies in the fewest regions."""
     thresholds: tuple[float, ...]
     """A voxel is in a region where its probability is at least this, compared in float32."""
     overlap: OverlapRule = "inner"
@@ -35,31 +43,59 @@ class RegionRules:
     """Per region: connected components (26 neighbours) smaller than this are left out. An outer component takes
     along what lies in it; what an inner one leaves behind belongs to the region around it."""
 
+    def __post_init__(self) -> None:
+        find_parents(self.labels)
+
 
 def segment_regions(
     probabilities_RDHW: Tensor, rules: RegionRules, *, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
-) -> NDArray[np.bool_]:
-    """Masks regions_RDHW on the CPU, each within the one before. spacing_mm: voxel sides along D, H, W.
+) -> NDArray[np.uint8]:
+    """label_DHW on the CPU, 0 outside all regions. spacing_mm: voxel sides along D, H, W.
 
     Raises ValueError where the rules are of another number of regions.
     """
     regions = len(probabilities_RDHW)
     sizes = rules.smallest_mm3 or (0.0,) * regions
-    if len(rules.thresholds) != regions or len(sizes) != regions:
+    if not regions == len(rules.labels) == len(rules.thresholds) == len(sizes):
         raise ValueError(
-            f"wanted rules for {regions} regions, got {len(rules.thresholds)} thresholds, {len(sizes)} sizes"
+            f"wanted rules for {regions} regions, got labels of {len(rules.labels)}, "
+            f"{len(rules.thresholds)} thresholds, {len(sizes)} sizes"
         )
-    cuts = torch.tensor(rules.thresholds, dtype=torch.float32, device=probabilities_RDHW.device)
-    masks_RDHW: NDArray[np.bool_] = (probabilities_RDHW.float() >= cuts.reshape(-1, 1, 1, 1)).cpu().numpy()
-    if rules.overlap == "inner":
-        for region in range(regions - 2, -1, -1):
-            masks_RDHW[region] |= masks_RDHW[region + 1]
+    masks_RDHW: NDArray[np.bool_] = _decide(probabilities_RDHW.float(), rules).cpu().numpy()
+    parents, left_over = find_parents(rules.labels), left_over_labels(rules.labels)
+    label_DHW = np.zeros(masks_RDHW.shape[1:], np.uint8)
     voxel_mm3 = float(np.prod(spacing_mm))
-    for region in range(regions):
-        if region:
-            masks_RDHW[region] &= masks_RDHW[region - 1]
+    for region in outermost_first(rules.labels):
+        mask_DHW, parent = masks_RDHW[region], parents[region]
+        if parent is not None:
+            mask_DHW &= masks_RDHW[parent]
         if sizes[region] > 0:
-            masks_RDHW[region] = _without_small(masks_RDHW[region], sizes[region] / voxel_mm3)
+            mask_DHW[:] = _without_small(mask_DHW, sizes[region] / voxel_mm3)
+        np.putmask(label_DHW, mask_DHW, left_over[region])
+    return label_DHW
+
+
+def _decide(probabilities_RDHW: Tensor, rules: RegionRules) -> Tensor:
+    """Masks in which no voxel is in two regions that exclude each other, nor under `inner` outside one around it."""
+    cuts_R = torch.tensor(rules.thresholds, dtype=torch.float32, device=probabilities_RDHW.device)
+    cuts_R111 = cuts_R.reshape(-1, 1, 1, 1)
+    # How far above its threshold a region is; where it fails, as it does for NaN, it is infinitely far below.
+    above_RDHW = (probabilities_RDHW - cuts_R111).masked_fill_(~(probabilities_RDHW >= cuts_R111), -torch.inf)
+    parents = find_parents(rules.labels)
+    if rules.overlap == "inner":
+        for region in reversed(outermost_first(rules.labels)):
+            if (parent := parents[region]) is not None:
+                above_RDHW[parent] = torch.maximum(above_RDHW[parent], above_RDHW[region])
+    masks_RDHW = above_RDHW > -torch.inf
+    for parent in {*parents}:
+        rivals = [region for region, its_parent in enumerate(parents) if its_parent == parent]
+        if len(rivals) > 1:
+            # Not argmax, which along the outermost axis costs a CPU several times as much.
+            furthest_DHW = functools.reduce(torch.maximum, (above_RDHW[region] for region in rivals))
+            free_DHW = torch.ones_like(masks_RDHW[0])
+            for region in rivals:  # of equals the first
+                masks_RDHW[region] &= (above_RDHW[region] == furthest_DHW).logical_and_(free_DHW)
+                free_DHW &= ~masks_RDHW[region]
     return masks_RDHW
 
 

@@ -46,7 +46,7 @@ class UNet(nn.Module):
             inputs = width
         # Finest first, like the outputs.
         self.heads = nn.ModuleList(
-            make_head(config.dimensions, widths[level], config.regions, stride=config.stem_stride)
+            make_head(config.dimensions, widths[level], config.outputs, stride=config.stem_stride)
             for level in range(config.deep_supervision + 1)
         )
         if config.block != "pre_norm":  # pytorch-3dunet keeps PyTorch's own initial weights
@@ -91,7 +91,7 @@ class UNet(nn.Module):
                 outputs.append(self.heads[level](features))
         outputs.reverse()
         if config.head == "labels" and not self.training:
-            outputs = [region_logits_from_label_logits(output) for output in outputs]
+            outputs = [region_logits_from_label_logits(output, config.region_labels) for output in outputs]
         return tuple(outputs)
 
     def _run(self, stage: nn.Module, features: Tensor) -> Tensor:

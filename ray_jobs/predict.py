@@ -4,18 +4,26 @@ Exit status: 0 when every case is segmented, 3 when some were refused (named her
 could be done with what was given. Run again, it does only what is missing.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.predicting.folder import PredictionFolder, refuse_overlap
-from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities, choose_thresholds, find_folder
+from ray_jobs.predicting.predict_config import (
+    PredictConfig,
+    choose_modalities,
+    choose_sizes,
+    choose_task,
+    choose_thresholds,
+    find_folder,
+)
 from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
 
 # What the first screen of --help leaves out: how unusual names and labels are told, and where it runs.
-SELDOM = ("--modalities", "--names", "--label-convention", "--label-map", "--write-convention", "--workers", "--gpu")
+SELDOM = ("--modalities", "--names", "--task", "--label-map", "--write-task", "--workers", "--gpu")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,7 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(arguments, PredictConfig, seldom=SELDOM)
     checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
     modalities = choose_modalities(config, checkpoints)
-    thresholds = choose_thresholds(config, checkpoints)
+    task = choose_task(checkpoints)
+    thresholds = choose_thresholds(config, checkpoints, task)
+    config = dataclasses.replace(config, smallest_mm3=choose_sizes(config, task))
     folder = PredictionFolder(config.output)
     if "://" not in config.input:
         source = find_folder(config.input)
@@ -34,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     from ray_jobs.predicting.job import predict
 
     with ray_running():
-        return predict(config, checkpoints, modalities, thresholds, folder, open_console())
+        return predict(config, checkpoints, task, modalities, thresholds, folder, open_console())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from .errors import CorruptStoreError as CorruptStoreError
 from .errors import InputError as InputError
 from .errors import Refusal as Refusal
 from .labels.conventions import MODALITIES as MODALITIES
-from .labels.regions import REGION_LABELS as REGION_LABELS
-from .labels.regions import REGIONS as REGIONS
 from .labels.regions import region_masks as region_masks
+from .labels.tasks import TASKS as TASKS
+from .labels.tasks import Region as Region
+from .labels.tasks import Task as Task
 from .scans.case import Case as Case
 from .scans.case import CaseSearch as CaseSearch
 from .scans.case import Naming as Naming

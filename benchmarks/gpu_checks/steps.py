@@ -19,6 +19,7 @@ from benchmarks.train_step import list_networks, make_step
 from models import (
     Execution,
     LossConfig,
+    UNetConfig,
     build_unet,
     choose_precision,
     find_peak,
@@ -27,7 +28,7 @@ from models import (
     settle_execution,
 )
 from models.unet import channels_last_format
-from storage import MODALITIES, REGIONS
+from storage import MODALITIES
 
 BATCH = 2
 STEPS = 20
@@ -140,7 +141,7 @@ def time_trial(bench: Bench, trial: Trial) -> Timed:
     image = torch.randn(trial.batch, len(MODALITIES), *(bench.full_side,) * 3, device=device)
     if trial.channels_last:
         image = image.contiguous(memory_format=channels_last_format(3))
-    regions = (torch.rand(trial.batch, len(REGIONS), *image.shape[2:], device=device) < 0.1).to(torch.uint8)
+    regions = (torch.rand(trial.batch, UNetConfig().regions, *image.shape[2:], device=device) < 0.1).to(torch.uint8)
     take = partial(step, image, regions)
     first = seconds_a_step(take, bench, steps=1)
     if bench.on_gpu:

@@ -8,8 +8,9 @@ from typing import Any
 from ray_jobs.checkpoints.checkpoint import RECORD, THRESHOLDS, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.run_folder import CONFIG
+from ray_jobs.checkpoints.trained_on import decode_task
 from ray_jobs.settings.config import TrainConfig, decode_config
-from storage import REGIONS, InputError
+from storage import InputError
 from storage.store.objects import Objects
 
 
@@ -36,8 +37,7 @@ def find_checkpoint(uri: str) -> Checkpoint:
 def read_config(checkpoint: Checkpoint) -> TrainConfig:
     """Return the configuration of the run that wrote the checkpoint."""
     values: dict[str, Any] = json.loads(checkpoint.read(CONFIG))
-    if values.get("regions") != list(REGIONS):
-        raise InputError(f"wanted the regions {list(REGIONS)} in {checkpoint.uri}, found {values.get('regions')}")
+    decode_task(values, checkpoint.uri)
     return decode_config(values)
 
 

@@ -17,7 +17,7 @@ from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_windo
 from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
 from ray_jobs.on_ray.session import Session, from_every_rank
 from ray_jobs.settings.groups import ValidationConfig
-from storage import REGIONS, DecodedCaseCache, Frame, InputError
+from storage import DecodedCaseCache, Frame, InputError, Region
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class CaseImage:
 
     case_id: str
     modalities: tuple[str, ...]
+    regions: tuple[Region, ...]
     image_MDHW: NDArray[np.float32]
     regions_RDHW: NDArray[np.bool_]
     probabilities_RDHW: NDArray[np.float32]
@@ -33,8 +34,9 @@ class CaseImage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThresholdCurves:
-    """IoU and Dice of each region (R) at every threshold (T) of the grid."""
+    """IoU and Dice of each region (R) at every threshold (T) of the grid; `regions` are their names."""
 
+    regions: tuple[str, ...]
     thresholds_T: NDArray[np.float32]
     iou_TR: NDArray[np.float64]
     dice_TR: NDArray[np.float64]
@@ -43,14 +45,17 @@ class ThresholdCurves:
         """Return the grid and each region's curves as lists, to seven digits."""
         curves: dict[str, Any] = {"thresholds": _rounded(self.thresholds_T)}
         for kind, values_TR in (("iou", self.iou_TR), ("dice", self.dice_TR)):
-            curves[kind] = {region: _rounded(values_TR[:, index]) for index, region in enumerate(REGIONS)}
+            curves[kind] = {region: _rounded(values_TR[:, index]) for index, region in enumerate(self.regions)}
         return curves
 
     @classmethod
     def from_json(cls, curves: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        iou_TR, dice_TR = (np.array([curves[kind][region] for region in REGIONS]).T for kind in ("iou", "dice"))
-        return cls(thresholds_T=np.array(curves["thresholds"], np.float32), iou_TR=iou_TR, dice_TR=dice_TR)
+        regions = tuple(curves["iou"])
+        iou_TR, dice_TR = (np.array([curves[kind][region] for region in regions]).T for kind in ("iou", "dice"))
+        return cls(
+            regions=regions, thresholds_T=np.array(curves["thresholds"], np.float32), iou_TR=iou_TR, dice_TR=dice_TR
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ class Evaluation:
     """Scores of one set of cases over all ranks, and the images that this rank was asked to keep."""
 
     cases: int
+    regions: tuple[Region, ...]
     scores: RegionScores
     thresholds: Mapping[str, float]
     curves: ThresholdCurves
@@ -71,20 +77,24 @@ class Evaluation:
         return {
             "cases": self.cases,
             "bad_cases": dict(self.bad_cases),
-            "iou": _by_region(self.scores.iou),
-            "dice": _by_region(self.scores.dice),
+            "iou": self._by_region(self.scores.iou),
+            "dice": self._by_region(self.scores.dice),
             "threshold": dict(self.thresholds),
             "by_case": {
-                case_id: {"iou": _by_region(scores.iou), "dice": _by_region(scores.dice)}
+                case_id: {"iou": self._by_region(scores.iou), "dice": self._by_region(scores.dice)}
                 for case_id, scores in self.by_case.items()
             },
         }
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The summary as flat names: iou_WT … iou_mean, dice_WT … threshold_ET."""
+        """The summary as flat names: `iou_` and each region's name, `iou_mean`, `dice_` …, `threshold_` …."""
         parts = self.summary()
         return {f"{kind}_{name}": value for kind in ("iou", "dice", "threshold") for name, value in parts[kind].items()}
+
+    def _by_region(self, values: Sequence[float]) -> dict[str, float]:
+        named = dict(zip(self.curves.regions, (float(value) for value in values), strict=True))
+        return {**named, "mean": sum(named.values()) / len(named)}
 
 
 class CaseEvaluator:
@@ -94,8 +104,11 @@ class CaseEvaluator:
         self._model, self._config, self._precision = model, config, precision
         self._window = tuple(patch_shape)
 
-    def probabilities(self, image_MDHW: torch.Tensor) -> torch.Tensor:
-        """Return probabilities_RDHW in float32, on the image's device."""
+    def probabilities(self, image_MDHW: torch.Tensor, *, skull_stripped: bool = True) -> torch.Tensor:
+        """Return probabilities_RDHW in float32, on the image's device.
+
+        Where scans are not skull-stripped no voxel is background, and `head_only` does nothing.
+        """
         dimensions = len(self._window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
         whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
@@ -108,7 +121,7 @@ class CaseEvaluator:
                 batch_size=self._config.window_batch,
                 mirror_axes=tuple(axes) if self._config.mirror else (),
             )
-        if self._config.head_only:
+        if self._config.head_only and skull_stripped:
             probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
         return probabilities_RDHW
 
@@ -139,9 +152,9 @@ def evaluate(
     Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
     own cases a rank returns with their predictions.
     """
-    counts = ThresholdCounts(num_regions=len(REGIONS), device=session.device)
-    modalities = cache.store.settings.modalities
-    baseline = SingleModalityBaseline(session.device, modalities=len(modalities)) if with_baseline else None
+    task, modalities = cache.task, cache.store.settings.modalities
+    counts = ThresholdCounts(num_regions=len(task.regions), device=session.device)
+    baseline = SingleModalityBaseline(session.device, len(modalities), len(task.regions)) if with_baseline else None
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
     volumes = VolumeLoader(
@@ -155,28 +168,29 @@ def evaluate(
     for volume in volumes:
         if volume.regions_RDHW is None:
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
-        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW)
+        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW, skull_stripped=task.skull_stripped)
         counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
         if baseline is not None:
             baseline.update(volume)
         if len(images) < keep_images:
-            images.append(_keep(volume, modalities, probabilities_RDHW))
+            images.append(_keep(volume, modalities, task.regions, probabilities_RDHW))
     counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
     bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
     if thresholds is None:
         best = counts.best_per_region()
-        thresholds = dict(zip(REGIONS, best.threshold, strict=True))
+        thresholds = dict(zip(task.region_names, best.threshold, strict=True))
     return Evaluation(
         cases=len(case_ids) - len(bad),
+        regions=task.regions,
         bad_cases=bad,
         scores=counts.at(list(thresholds.values())),
         by_case=counts.by_case(list(thresholds.values())),
         thresholds=thresholds,
-        curves=curves_of(counts),
+        curves=curves_of(counts, task.region_names),
         images=tuple(images),
-        baseline_iou=best_single_modality_iou(single_modality) if single_modality else None,
+        baseline_iou=best_single_modality_iou(single_modality, task.region_names) if single_modality else None,
     )
 
 
@@ -192,17 +206,22 @@ def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[Thres
     return merged
 
 
-def curves_of(counts: ThresholdCounts) -> ThresholdCurves:
+def curves_of(counts: ThresholdCounts, regions: Sequence[str]) -> ThresholdCurves:
     """Return the curves of all cases counted."""
     iou_TR, dice_TR = (curve.cpu().numpy() for curve in counts.curves())
-    return ThresholdCurves(thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
+    return ThresholdCurves(
+        regions=tuple(regions), thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR
+    )
 
 
-def _keep(volume: Volume, modalities: tuple[str, ...], probabilities_RDHW: torch.Tensor) -> CaseImage:
+def _keep(
+    volume: Volume, modalities: tuple[str, ...], regions: tuple[Region, ...], probabilities_RDHW: torch.Tensor
+) -> CaseImage:
     assert volume.regions_RDHW is not None
     return CaseImage(
         case_id=volume.case_id,
         modalities=modalities,
+        regions=regions,
         image_MDHW=volume.image_MDHW.cpu().numpy(),
         regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
         probabilities_RDHW=probabilities_RDHW.cpu().numpy(),
@@ -211,8 +230,3 @@ def _keep(volume: Volume, modalities: tuple[str, ...], probabilities_RDHW: torch
 
 def _rounded(values: NDArray[Any]) -> list[float]:
     return [round(float(value), 7) for value in values]
-
-
-def _by_region(values: Sequence[float]) -> dict[str, float]:
-    named = dict(zip(REGIONS, (float(value) for value in values), strict=True))
-    return {**named, "mean": sum(named.values()) / len(named)}

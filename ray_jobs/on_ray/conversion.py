@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import ray
 from rich.console import Console
@@ -16,14 +17,14 @@ from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.cases.info import CaseInfo
 from storage.errors import CorruptStoreError
 from storage.labels.conventions import MODALITIES, LabelConvention
+from storage.labels.tasks import TASKS, Task
 from storage.scans.case import Case, CaseSearch
-from storage.scans.label_detection import read_label_values
 from storage.scans.listing import ScanFile
+from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.cohort_conversion import (
     REPORT_KEY,
     ConversionPlan,
     ConversionReport,
-    choose_convention,
     convert_or_refuse,
     finish_conversion,
     plan_conversion,
@@ -36,12 +37,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Settled:
+    """A search whose cases have their task, the task of the store for them, and what its values mean."""
+
+    search: CaseSearch
+    task: Task
+    convention: LabelConvention
+
+
 def convert_cohort(
     source: Path,
     store_uri: str,
     *,
-    modalities: Sequence[str] = MODALITIES,
-    convention: LabelConvention | None = None,
+    modalities: Sequence[str] | None = None,
+    task: Task | None = None,
+    label_map: LabelConvention | None = None,
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
     console: Console | None = None,
@@ -50,20 +61,26 @@ def convert_cohort(
     """Bring every case below `source` into the store, which is made if it is not there; report.json is left in it.
 
     Only what is missing or changed is converted, one task of one CPU a case where Ray is initialised; `start_workers`
-    may initialise it and is called only when there is something to do. `convention`, `names` and `subjects` are as in
-    `storage`. Raises InputError when no case is complete, when the labels' meaning cannot be told, when the store
-    belongs to other settings, or when it cannot be written; what was finished stays.
+    may initialise it and is called only when there is something to do. `task` and `label_map` are what the user says of
+    the labels; `names` and `subjects` are as in `storage`. Raises InputError when no case is complete, when the labels'
+    meaning cannot be told, when the store belongs to other settings, or when it cannot be written; what was finished
+    stays.
     """
     started = time.monotonic()
     console = console or Console(stderr=True)
     source = source.resolve()
-    search = find_cases(source, modalities=modalities, names=names, subjects=subjects)
+    existing = _find_existing(store_uri, modalities, console)
+    if existing is not None:
+        modalities = existing.settings.modalities
+    search = find_cases(source, modalities=modalities or MODALITIES, names=names, subjects=subjects)
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")
     _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
-    store = _open_for(search, store_uri, modalities=modalities, told=convention, workers=workers)
+    settled = _settle(search, existing, task, label_map, workers)
+    store = existing or _make_store(settled, store_uri, modalities)
+    search = _without_other_scans(settled.search, store)
 
     def look() -> tuple[dict[str, CaseInfo], ConversionPlan]:
         committed = store.committed_cases()
@@ -99,7 +116,7 @@ def _bring_in(
     here = {case.case_id for case in search.cases}
     return ConversionReport(
         store_uri=store.uri,
-        label_convention=store.settings.convention.name,
+        task=store.task.name or store.settings.convention.name,
         converted=tuple(converted),
         changed=tuple(case_id for case_id in plan.changed if case_id in converted),
         skipped=tuple(case_id for case_id in plan.skipped if case_id not in gone),
@@ -134,29 +151,96 @@ def _refuse_unknown_ids(subjects: Mapping[str, str], search: CaseSearch, source:
         )
 
 
-def _open_for(
-    search: CaseSearch,
-    store_uri: str,
-    *,
-    modalities: Sequence[str],
-    told: LabelConvention | None,
-    workers: "_Workers",
-) -> CohortStore:
+def _without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:
+    """The search with those cases refused that do not have the store's scans, as exams of another task may not."""
+    wanted = store.settings.modalities
+    other = [case for case in search.cases if not set(wanted) <= set(case.files)]
+    refused = [
+        Refusal(
+            case_id=case.case_id,
+            file=str(next(iter(case.files.values()))),
+            finding=f"wanted the store's scans {', '.join(wanted)}, the case has {', '.join(case.files)}",
+            remedy="convert it into a store of its own, or name the scans that all have with --modalities",
+        )
+        for case in other
+    ]
+    gone = {case.case_id for case in other}
+    cases = tuple(case for case in search.cases if case.case_id not in gone)
+    return replace(search, cases=cases, refused=(*search.refused, *refused))
+
+
+def _find_existing(store_uri: str, modalities: Sequence[str] | None, console: Console) -> CohortStore | None:
+    """The store that the cases are to join, if there is one; raises InputError where it has other scans."""
     try:
         existing = find_store(store_uri)
     except CorruptStoreError:
-        workers.console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
-        existing = None
-    stored = existing.settings.convention if existing is not None else None
-    known = set(existing.case_ids) if existing is not None else set()
-    new = [case for case in search.cases if case.case_id not in known]
-    values: dict[str, Any] = {}
-    if told is None and search.convention is None:
-        labelled = [case for case in new if case.label is not None]
-        found = workers.map(read_label_values, labelled, "looking at labels")
-        values = {case.case_id: item for case, item in zip(labelled, found, strict=True)}
-    convention = choose_convention(new, values, told=told, stated=search.convention, stored=stored)
-    return create_store(store_uri, modalities=modalities, convention=convention, repair=True)
+        console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
+        return None
+    if existing is not None and modalities is not None and existing.settings.modalities != tuple(modalities):
+        raise InputError(
+            f"wanted a store of {', '.join(modalities)}, {existing.uri} has {', '.join(existing.settings.modalities)}; "
+            "name another store, or leave out --modalities"
+        )
+    return existing
+
+
+def _settle(
+    search: CaseSearch,
+    existing: CohortStore | None,
+    told: Task | None,
+    label_map: LabelConvention | None,
+    workers: "_Workers",
+) -> "_Settled":
+    """The cases with what their labels mean, and the task that holds them.
+
+    Of cases that are stored already the meaning is known; they are asked about only where the user says something.
+    """
+    committed = existing.committed_cases() if existing is not None else {}
+    new = plan_conversion(search.cases, committed).todo
+    todo = new if told is None and label_map is None else search.cases
+    if not todo and existing is not None:
+        return _Settled(search=search, task=existing.task, convention=existing.settings.convention)
+    to_read = need_values(new, label_map=label_map)
+    found = workers.map(read_label_values, to_read, "looking at labels")
+    settled = settle_tasks(
+        todo,
+        {case.case_id: values for case, values in zip(to_read, found, strict=True)},
+        told=told,
+        label_map=label_map,
+        joins=existing.task if existing is not None else None,
+        joins_values=existing.settings.convention if existing is not None else None,
+        decides=[TASKS[name] for name in dict.fromkeys(info.task for info in committed.values()) if name in TASKS],
+    )
+    _refuse_other_meaning(settled.cases, committed, str(existing.uri) if existing is not None else "")
+    meant = {case.case_id: case for case in settled.cases}
+    refused = {refusal.case_id for refusal in settled.refused}
+    cases = tuple(meant.get(case.case_id, case) for case in search.cases if case.case_id not in refused)
+    return _Settled(
+        search=replace(search, cases=cases, refused=(*search.refused, *settled.refused)),
+        task=settled.task,
+        convention=settled.convention,
+    )
+
+
+def _refuse_other_meaning(cases: Sequence[Case], committed: Mapping[str, CaseInfo], store_uri: str) -> None:
+    """What is stored keeps its meaning: with another, runs on the store would go on with other labels."""
+    for case in cases:
+        info = committed.get(case.case_id)
+        if info is not None and case.convention is not None and case.convention.name != info.label_convention:
+            raise InputError(
+                f"wanted {case.case_id} with labels {info.label_convention}, as it is in {store_uri}, "
+                f"and was told {case.convention.name}; name another store"
+            )
+
+
+def _make_store(settled: "_Settled", store_uri: str, modalities: Sequence[str] | None) -> CohortStore:
+    return create_store(
+        store_uri,
+        task=settled.task,
+        modalities=modalities or settled.task.scans,
+        convention=settled.convention,
+        repair=True,
+    )
 
 
 def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> list[CaseInfo | Refusal]:

@@ -10,7 +10,8 @@ from ray_jobs.on_ray.conversion import convert_cohort, verify_cohort
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
-from storage import find_cases, open_store
+from ray_jobs.settings.label_choice import told_task, told_values
+from storage import MODALITIES, find_cases, open_store
 from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import ConversionReport
 from storage.store.mirror import mirror_store
@@ -45,7 +46,8 @@ def _convert(config: ConvertConfig, source: Path, console: Console, start_worker
         source,
         parse_uri(config.store)[0],
         modalities=config.modalities,
-        convention=config.convention(),
+        task=told_task(config.task),
+        label_map=told_values(config.label_map),
         names=config.names or None,
         subjects=read_subjects(config.subjects),
         console=console,
@@ -59,7 +61,9 @@ def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[],
     store = open_store(config.store)
     files: dict[str, dict[str, ScanFile]] = {}
     if config.source is not None:
-        for case in find_cases(config.source, modalities=config.modalities, names=config.names or None).cases:
+        for case in find_cases(
+            config.source, modalities=config.modalities or MODALITIES, names=config.names or None
+        ).cases:
             files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})
     problems = verify_cohort(store, files=files, console=console, start_workers=start_workers)
     for problem in problems:
@@ -72,7 +76,7 @@ def show(report: ConversionReport, console: Console) -> None:
     """Print what a conversion did as a table, and each refusal on a line of its own."""
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
-    table = figures_table(f"{report.store_uri} ({report.label_convention})", "cases", "count")
+    table = figures_table(f"{report.store_uri} ({report.task})", "cases", "count")
     for name, items in (
         ("converted", report.converted),
         ("of these changed since they were stored", report.changed),

@@ -1,6 +1,6 @@
 """Figures of a training run: cross-sections of a case with its label and prediction, and scores over the threshold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ray_jobs.evaluation.validation import CaseImage, ThresholdCurves
-from ray_jobs.pictures.sections import REGION_COLOURS, sections_figure
-from storage import REGIONS
+from ray_jobs.pictures.sections import sections_figure
+from storage import Region
 
 
 def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Figure:
@@ -17,10 +17,12 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
 
     Each region is cut at its threshold, whatever the others say: this is what validation scores.
     """
-    cuts = np.array([thresholds[region] for region in REGIONS]).reshape(-1, 1, 1, 1)
-    said = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in REGIONS)
+    names = [region.name for region in image.regions]
+    cuts = np.array([thresholds[region] for region in names]).reshape(-1, 1, 1, 1)
+    said = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in names)
     return sections_figure(
         f"{image.case_id}    {said}",
+        image.regions,
         image.image_MDHW,
         image.regions_RDHW,
         image.probabilities_RDHW >= cuts,
@@ -28,16 +30,18 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
     )
 
 
-def draw_threshold_curves(curves: ThresholdCurves, thresholds: Mapping[str, float]) -> Figure:
+def draw_threshold_curves(
+    curves: ThresholdCurves, thresholds: Mapping[str, float], regions: Sequence[Region]
+) -> Figure:
     """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
-    figure = Figure(figsize=(4 * len(REGIONS), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(REGIONS), sharey=True)
-    for index, (axis, region) in enumerate(zip(axes, REGIONS, strict=True)):
-        colour = REGION_COLOURS[region]
+    figure = Figure(figsize=(4 * len(regions), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+    for index, (axis, region) in enumerate(zip(axes, regions, strict=True)):
+        colour, chosen = region.colour, thresholds[region.name]
         axis.plot(curves.thresholds_T, curves.iou_TR[:, index], color=colour, label="IoU")
         axis.plot(curves.thresholds_T, curves.dice_TR[:, index], color=colour, linestyle="--", label="Dice")
-        axis.axvline(thresholds[region], color="grey", linewidth=1)
-        axis.set_title(f"{region} at {thresholds[region]:.3f}", fontsize=10)
+        axis.axvline(chosen, color="grey", linewidth=1)
+        axis.set_title(f"{region.name} at {chosen:.3f}", fontsize=10)
         axis.set_xlabel("threshold")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)

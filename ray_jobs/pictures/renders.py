@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ray_jobs.pictures.sections import REGION_COLOURS, add_words, as_png, room_for_words, side_by_side, tumour_to_show
+from ray_jobs.pictures.sections import add_words, as_png, room_for_words, side_by_side, tumour_to_show
 from ray_jobs.pictures.surfaces import Array, Camera, Layer, Surface, blend, draw_surface, look, make_surface
-from storage import REGIONS, CaseInfo
+from storage import CaseInfo, Region
 
 PIXELS = 330
 _FINER = 2  # drawn at twice the size, then averaged: smooth rims
@@ -22,7 +22,7 @@ _GREY = (0.88, 0.88, 0.86)
 _BACKGROUND = (0.0, 0.0, 0.0)
 # Opacity of what looks at the viewer, and what is added towards the rims.
 _SHELL_OPACITY = (0.1, 0.65)
-_OPACITY = {"WT": (0.11, 0.6), "TC": (1.0, 0.0), "ET": (0.16, 0.8)}
+_OUTER, _SOLID, _INNER = (0.11, 0.6), (1.0, 0.0), (0.16, 0.8)
 _BRAIN_STEP_MM = 1.8
 
 
@@ -47,6 +47,7 @@ def choose_views(tumour_side: int) -> tuple[View, ...]:
 
 def draw_render(
     case: CaseInfo,
+    regions: Sequence[Region],
     image_MDHW: NDArray[Any],
     label_RDHW: NDArray[np.bool_] | None,
     predicted_RDHW: NDArray[np.bool_],
@@ -56,7 +57,7 @@ def draw_render(
     brain_DHW = (image_MDHW != 0).any(axis=0)
     views = choose_views(side_of(tumour_to_show(label_RDHW, predicted_RDHW), brain_DHW))
     brain = brain_surface(brain_DHW, case.spacing)
-    tumours = {name: region_surfaces(regions_RDHW, case.spacing) for name, regions_RDHW in masks.items()}
+    tumours = {name: region_surfaces(regions, masks_RDHW, case.spacing) for name, masks_RDHW in masks.items()}
     height_in = 3.3 * len(masks) + 0.9
     figure = Figure(figsize=(3.3 * len(views), height_in), facecolor="black")
     place = room_for_words(height_in) | {"wspace": 0.03, "hspace": 0.12}
@@ -66,10 +67,10 @@ def draw_render(
         shell = draw_surface(brain, camera) if brain is not None else None
         for row, (name, surfaces) in enumerate(tumours.items()):
             axis = axes[row][column]
-            axis.imshow(take_picture(shell, surfaces, camera), interpolation="nearest")
+            axis.imshow(take_picture(shell, regions, surfaces, camera), interpolation="nearest")
             axis.set_axis_off()
             axis.set_title(f"{name} {view.name}", color="white", fontsize=9)
-    add_words(figure, case.case_id)
+    add_words(figure, case.case_id, regions)
     return as_png(figure)
 
 
@@ -80,13 +81,28 @@ def brain_surface(brain_DHW: NDArray[np.bool_], spacing_mm: Sequence[float]) -> 
     return make_surface(filled, spacing_mm, blur=1.0, step=step)
 
 
-def region_surfaces(regions_RDHW: NDArray[np.bool_], spacing_mm: Sequence[float]) -> dict[str, Surface]:
-    """Return the surface of what each colour fills: edema around the core, the core, what enhances."""
-    solid = dict(zip(REGIONS, regions_RDHW, strict=True))
-    found = {region: make_surface(mask_DHW, spacing_mm) for region, mask_DHW in solid.items()}
-    core = make_surface(solid["TC"] & ~solid["ET"], spacing_mm)
-    parts = {**found, "TC": core}
+def region_surfaces(
+    regions: Sequence[Region], masks_RDHW: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> dict[str, Surface]:
+    """Return the surface of what each colour fills, by region: of one between others, without those within it."""
+    parts: dict[str, Surface | None] = {}
+    for region, mask_DHW in zip(regions, masks_RDHW, strict=True):
+        filled_DHW = mask_DHW
+        if _opacity_of(region, regions) == _SOLID:
+            within = [inner for inner, other in zip(masks_RDHW, regions, strict=True) if _lies_in(other, region)]
+            filled_DHW = mask_DHW & ~np.any(within, axis=0)
+        parts[region.name] = make_surface(filled_DHW, spacing_mm)
     return {region: surface for region, surface in parts.items() if surface is not None}
+
+
+def _lies_in(inner: Region, outer: Region) -> bool:
+    return set(inner.labels) < set(outer.labels)
+
+
+def _opacity_of(region: Region, regions: Sequence[Region]) -> tuple[float, float]:
+    if not any(_lies_in(other, region) for other in regions):
+        return _INNER
+    return _SOLID if any(_lies_in(region, other) for other in regions) else _OUTER
 
 
 def side_of(tumour_DHW: NDArray[np.bool_], brain_DHW: NDArray[np.bool_]) -> int:
@@ -98,11 +114,13 @@ def side_of(tumour_DHW: NDArray[np.bool_], brain_DHW: NDArray[np.bool_]) -> int:
     return 1 if tumour >= brain else -1
 
 
-def take_picture(shell: Layer | None, surfaces: dict[str, Surface], camera: Camera) -> Array:
+def take_picture(shell: Layer | None, regions: Sequence[Region], surfaces: dict[str, Surface], camera: Camera) -> Array:
     """Return picture_HW3 of the brain's layer with the tumour's surfaces in it."""
     seen = {region: draw_surface(surface, camera) for region, surface in surfaces.items()}
     layers: list[tuple[Layer, Sequence[float], Array]] = [
-        (layer, REGION_COLOURS[region], _opacity(layer, *_OPACITY[region])) for region, layer in seen.items()
+        (seen[region.name], region.colour, _opacity(seen[region.name], *_opacity_of(region, regions)))
+        for region in regions
+        if region.name in seen
     ]
     if shell is not None:
         layers.append((shell, _GREY, _opacity(shell, *_SHELL_OPACITY)))

@@ -12,12 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from storage import REGIONS, CaseInfo
+from storage import CaseInfo, Region
+from storage.labels.tasks import seen_of_regions
 
-# Drawn from the largest region to the smallest, so that each shows inside the one before: what is left to be seen of
-# WT is edema, of TC the core that does not enhance.
-REGION_COLOURS = {"WT": (0.25, 0.55, 0.95), "TC": (0.25, 0.80, 0.35), "ET": (0.75, 0.25, 0.85)}
-SEEN_OF_REGION = {"WT": "edema", "TC": "non-enhancing core", "ET": "enhancing"}
 PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
 _MARGIN_MM = 6.0
@@ -26,19 +23,27 @@ _TITLE_INCHES, _LEGEND_INCHES = 0.55, 0.3
 
 def draw_sections(
     case: CaseInfo,
+    regions: Sequence[Region],
     image_MDHW: NDArray[Any],
     label_RDHW: NDArray[np.bool_] | None,
     predicted_RDHW: NDArray[np.bool_],
 ) -> bytes:
     """Return the case's cross-sections as PNG."""
     figure = sections_figure(
-        case.case_id, image_MDHW, label_RDHW, predicted_RDHW, modalities=case.modalities, spacing_mm=case.spacing
+        case.case_id,
+        regions,
+        image_MDHW,
+        label_RDHW,
+        predicted_RDHW,
+        modalities=case.modalities,
+        spacing_mm=case.spacing,
     )
     return as_png(figure)
 
 
 def sections_figure(
     title: str,
+    regions: Sequence[Region],
     image_MDHW: NDArray[Any],
     label_RDHW: NDArray[np.bool_] | None,
     predicted_RDHW: NDArray[np.bool_],
@@ -66,7 +71,7 @@ def sections_figure(
         scans = [_cut(scan_DHW, row, centre[row]) for scan_DHW in image_MDHW]
         pictures = [_grey(scan) for scan in scans]
         pictures += [
-            _paint(_grey(scans[0]), [_cut(mask_DHW, row, centre[row]) for mask_DHW in masks_RDHW])
+            _paint(_grey(scans[0]), regions, [_cut(mask_DHW, row, centre[row]) for mask_DHW in masks_RDHW])
             for masks_RDHW in masks.values()
         ]
         down, across = (spacing_mm[axis] for axis in sides[row])
@@ -76,7 +81,7 @@ def sections_figure(
             if row == 0:
                 axis.set_title(name, color="white", fontsize=10)
         axes[row][0].text(0.01, 0.98, plane, color="white", fontsize=7, va="top", transform=axes[row][0].transAxes)
-    add_words(figure, title)
+    add_words(figure, title, regions)
     return figure
 
 
@@ -101,10 +106,11 @@ def room_for_words(height_in: float) -> dict[str, float]:
     return {"left": 0.0, "right": 1.0, "top": 1 - _TITLE_INCHES / height_in, "bottom": _LEGEND_INCHES / height_in}
 
 
-def add_words(figure: Figure, title: str) -> None:
+def add_words(figure: Figure, title: str, regions: Sequence[Region]) -> None:
     """Write the title, and at the figure's foot what the colours mean."""
     figure.suptitle(title, y=1 - 0.08 / figure.get_figheight(), va="top", color="white", fontsize=10)
-    handles = [Patch(color=REGION_COLOURS[region], label=SEEN_OF_REGION[region]) for region in REGIONS]
+    seen = seen_of_regions(regions)
+    handles = [Patch(color=region.colour, label=seen[region.name]) for region in regions if region.name in seen]
     place = "lower center"
     figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
 
@@ -139,9 +145,12 @@ def _grey(plane: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
 
 
-def _paint(backdrop: NDArray[np.float32], masks: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+def _paint(
+    backdrop: NDArray[np.float32], regions: Sequence[Region], masks: list[NDArray[np.generic]]
+) -> NDArray[np.float32]:
+    """From the largest region to the smallest, so that each shows inside the one before."""
     picture = backdrop.copy()
-    for region, mask in zip(REGIONS, masks, strict=True):
+    for region, mask in zip(regions, masks, strict=True):
         inside = np.asarray(mask, dtype=bool)
-        picture[inside] = 0.35 * backdrop[inside] + 0.65 * np.array(REGION_COLOURS[region], dtype=np.float32)
+        picture[inside] = 0.35 * backdrop[inside] + 0.65 * np.array(region.colour, dtype=np.float32)
     return picture

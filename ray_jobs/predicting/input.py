@@ -1,18 +1,18 @@
 """What is to be predicted: the cases of a store, or of a folder of NIfTI files as they are, and how one is read."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from ray_jobs.checkpoints.trained_on import describe
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.predict_config import find_folder
-from storage import Case, CohortStore, HeldCase, InputError, Refusal, find_cases, open_store
-from storage.labels.conventions import BRATS_124, LabelConvention
-from storage.scans.label_detection import read_label_values
+from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, open_store
+from storage.labels.conventions import LabelConvention
 from storage.scans.listing import ScanFile
-from storage.store.cohort_conversion import choose_convention
+from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.held_case import hold_source, hold_stored
 from storage.store.index import ROOT_KEY
 from storage.store.objects import Objects
@@ -23,7 +23,6 @@ class StoreInput:
     """Cases of the store at `uri`. Small enough to be sent to every worker."""
 
     uri: str
-    convention: LabelConvention
 
     def read(self, case_id: str) -> HeldCase:
         """The case; raises InputError naming what is damaged."""
@@ -32,22 +31,36 @@ class StoreInput:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderInput:
-    """Cases as files, which the worker that predicts one reads and checks."""
+    """Cases as files, each with what its values mean, which the worker that predicts one reads and checks."""
 
     cases: Mapping[str, Case]
     modalities: tuple[str, ...]
-    convention: LabelConvention
+    task: Task
 
     def read(self, case_id: str) -> HeldCase:
         """The case; raises InputError with file, finding and remedy."""
-        return hold_source(self.cases[case_id], self.modalities, self.convention)
+        case = self.cases[case_id]
+        return hold_source(case, self.modalities, case.convention or self.task.convention, self.task)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """What the user says of the labels."""
+
+    task: Task | None
+    label_map: LabelConvention | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Complete cases with what tells whether one has changed, those refused by their names alone, and how to read."""
+    """Complete cases with what tells whether one has changed, those refused by their names alone, and how to read.
+
+    `conventions` are what the values of their labels mean.
+    """
 
     uri: str
+    task: Task
+    conventions: Sequence[LabelConvention]
     sources: Mapping[str, Mapping[str, Any]]
     source: StoreInput | FolderInput
     refused: tuple[Refusal, ...] = ()
@@ -55,24 +68,24 @@ class Cohort:
 
 def open_cohort(
     place: str,
+    task: Task,
     *,
     modalities: Sequence[str],
     names: Mapping[str, str],
-    told: LabelConvention | None,
-    instead: LabelConvention | None,
+    told: Told,
     workers: int,
 ) -> Cohort:
-    """Look at the store or folder at `place`; Ray must run.
+    """Look at the store or folder at `place`, to be predicted by networks of `task`; Ray must run.
 
-    `told` is what the labels of a folder mean. Where no case has a label, `instead` will do as well, then what the
-    names say, then BraTS' first convention. Raises InputError where nothing can be predicted, where the meaning of
-    labels cannot be told, and for a place some node does not see.
+    Of cases whose names and values leave two readings, that of the networks is taken. Raises InputError where nothing
+    can be predicted, where the meaning of labels cannot be told or is another task's, and for a place that some node
+    does not see.
     """
     if "://" in place:
-        return _open_store(place, modalities)
+        return _open_store(place, task, modalities)
     folder = find_folder(place)
     if Objects(place).get(ROOT_KEY) is not None:
-        return _open_store(place, modalities)
+        return _open_store(place, task, modalities)
     refuse_hidden_source(folder)
     search = find_cases(folder, modalities=modalities, names=names or None)
     if not search.cases:
@@ -80,25 +93,28 @@ def open_cohort(
             f"wanted complete cases below {folder}, found none; the first of {len(search.refused)} refusals: "
             f"{search.refused[0]}"
         )
-    labelled = [case for case in search.cases if case.label is not None]
-    if told is None and not labelled:
-        told = instead
-    values: dict[str, tuple[int, ...] | None] = {}
-    if told is None and search.convention is None:
-        outcomes = spread(lambda: read_label_values, labelled, workers=workers, use_gpu=False)
-        values = {outcome.item.case_id: outcome.result for outcome in outcomes}
-    usual = None if labelled else BRATS_124
-    convention = choose_convention(search.cases, values, told=told, stated=search.convention, stored=usual)
-    cases = {case.case_id: case for case in search.cases}
+    to_read = need_values(search.cases, label_map=told.label_map)
+    outcomes = spread(lambda: read_label_values, to_read, workers=workers, use_gpu=False) if to_read else ()
+    settled = settle_tasks(
+        search.cases,
+        {outcome.item.case_id: outcome.result for outcome in outcomes},
+        told=told.task,
+        label_map=told.label_map,
+        decides=[task],
+    )
+    _refuse_other_regions(task, settled.task, str(folder))
+    cases = {case.case_id: case for case in settled.cases}
     return Cohort(
         uri=str(folder),
+        task=task,
+        conventions=_each_once(case.convention or task.convention for case in settled.cases),
         sources={case_id: _describe_files(case) for case_id, case in cases.items()},
-        source=FolderInput(cases=cases, modalities=tuple(modalities), convention=convention),
-        refused=search.refused,
+        source=FolderInput(cases=cases, modalities=tuple(modalities), task=task),
+        refused=(*search.refused, *settled.refused),
     )
 
 
-def _open_store(place: str, modalities: Sequence[str]) -> Cohort:
+def _open_store(place: str, task: Task, modalities: Sequence[str]) -> Cohort:
     store = open_store(place)
     if store.settings.modalities != tuple(modalities):
         raise InputError(
@@ -106,14 +122,29 @@ def _open_store(place: str, modalities: Sequence[str]) -> Cohort:
             f"{', '.join(store.settings.modalities)}: give the NIfTI folder, or a store that convert.py --modalities "
             "made of those; for an older checkpoint, which does not say, name what it was trained on with --modalities"
         )
+    _refuse_other_regions(task, store.task, store.uri)
     if not store.case_ids:
         raise InputError(f"wanted cases to predict in {store.uri}, found none; convert some into it")
     refuse_hidden_folder(store.uri, "store")
     return Cohort(
         uri=store.uri,
+        task=task,
+        conventions=_each_once(store.convention_of(info) for info in store.infos()),
         sources={info.case_id: {"digest": info.digest} for info in store.infos()},
-        source=StoreInput(uri=store.uri, convention=store.settings.convention),
+        source=StoreInput(uri=store.uri),
     )
+
+
+def _refuse_other_regions(task: Task, found: Task, place: str) -> None:
+    if found.regions != task.regions:
+        raise InputError(
+            f"the network was trained on {describe(task)}, {place} is {describe(found)}: a network predicts its own "
+            "task only; give one that was trained on this"
+        )
+
+
+def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:
+    return list({convention.name: convention for convention in conventions}.values())
 
 
 def _describe_files(case: Case) -> dict[str, Any]:

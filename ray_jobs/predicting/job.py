@@ -15,14 +15,14 @@ from ray_jobs.evaluation.case_scores import encode_csv, mean_of_records, print_m
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.folder import PredictionFolder
-from ray_jobs.predicting.input import Cohort, open_cohort
+from ray_jobs.predicting.input import Cohort, Told, open_cohort
 from ray_jobs.predicting.predict_config import PredictConfig
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
 from ray_jobs.predicting.report_page import build_report
 from ray_jobs.settings.console import tracked
-from ray_jobs.settings.label_choice import refuse_incomplete, told_convention
+from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
 from ray_jobs.watching.provenance import git_commit
-from storage import REGIONS
+from storage import Task
 
 REFUSED = 3
 METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
@@ -31,6 +31,7 @@ METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
 def predict(
     config: PredictConfig,
     checkpoints: Sequence[Checkpoint],
+    task: Task,
     modalities: tuple[str, ...],
     thresholds: tuple[float, ...],
     folder: PredictionFolder,
@@ -40,20 +41,23 @@ def predict(
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     for checkpoint in checkpoints:
         refuse_hidden_folder(checkpoint.uri, "checkpoint")
-    written = told_convention(config.write_convention, {}, flag="--write-convention")
-    told = told_convention(config.label_convention, config.label_map)
-    cohort = open_cohort(
-        config.input, modalities=modalities, names=config.names, told=told, instead=written, workers=workers
+    written = told_task(config.write_task, flag="--write-task")
+    labels = Told(task=told_task(config.task), label_map=told_values(config.label_map))
+    cohort = open_cohort(config.input, task, modalities=modalities, names=config.names, told=labels, workers=workers)
+    for convention in [written.convention] if written is not None else cohort.conventions:
+        refuse_incomplete(convention, task)
+    rules = RegionRules(
+        labels=tuple(region.labels for region in task.regions),
+        thresholds=thresholds,
+        overlap=config.overlap_rule,
+        smallest_mm3=config.smallest_mm3,
     )
-    convention = written or cohort.source.convention
-    refuse_incomplete(convention)
-    rules = RegionRules(thresholds=thresholds, overlap=config.overlap_rule, smallest_mm3=config.smallest_mm3)
     plan = PredictionPlan(
         checkpoints=tuple(checkpoint.uri for checkpoint in checkpoints),
         source=cohort.source,
         rules=rules,
         inference=config.inference,
-        convention=convention,
+        written=None if written is None else written.convention,
         probabilities=config.probabilities,
         figures=config.figures,
     )
@@ -78,7 +82,8 @@ def predict_cases(
     total, records = len(cohort.sources), folder.finished(cohort.sources)
     todo = [case_id for case_id in cohort.sources if case_id not in records]
     at_once, device = min(workers, len(todo)) or workers, "GPU" if use_gpu else "CPU"
-    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {plan.convention.name}")
+    values = names_of_values(plan, cohort)
+    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {values}")
     refused: dict[str, str] = {}
 
     def refuse(case_id: str, reason: str) -> None:
@@ -115,17 +120,23 @@ def describe_prediction(
         "checkpoints": {
             checkpoint.uri: {"weights_sha256": digest} for checkpoint, digest in zip(checkpoints, digests, strict=True)
         },
-        "thresholds": dict(zip(REGIONS, plan.rules.thresholds, strict=True)),
+        "thresholds": dict(zip(cohort.task.region_names, plan.rules.thresholds, strict=True)),
         "overlap_rule": plan.rules.overlap,
-        "smallest_mm3": dict(zip(REGIONS, plan.rules.smallest_mm3 or (), strict=True)),
+        "smallest_mm3": dict(zip(cohort.task.region_names, plan.rules.smallest_mm3 or (), strict=True)),
         "inference": dataclasses.asdict(plan.inference),
-        "label_convention": cohort.source.convention.name,
-        "write_convention": plan.convention.name,
+        "label_convention": ", ".join(convention.name for convention in cohort.conventions),
+        "write_convention": names_of_values(plan, cohort),
         "probabilities": plan.probabilities,
         "figures": plan.figures,
     }
     decoded: dict[str, Any] = json.loads(json.dumps(described))
     return decoded
+
+
+def names_of_values(plan: PredictionPlan, cohort: Cohort) -> str:
+    """Return in whose values segmentations are written."""
+    written = cohort.conventions if plan.written is None else [plan.written]
+    return ", ".join(convention.name for convention in written)
 
 
 def name_case(case_id: str, reason: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from models import OverlapRule
 from ray_jobs.checkpoints.checkpoint import Checkpoint
 from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse_other_scans
+from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.settings.groups import refuse_below_one
-from storage import MODALITIES, REGIONS, InputError
+from storage import MODALITIES, InputError, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,16 @@ class PredictConfig:
     """Folder with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
     output: str
     """Folder for the segmentations, scores, figures and the report: a path or an s3:// URL."""
-    thresholds: tuple[float, float, float] | None = None
-    """Probabilities from which WT, TC and ET count. Default: the checkpoint's (of several, their mean)."""
+    thresholds: tuple[float, ...] | None = None
+    """Probabilities from which each of the task's regions counts. Default: the checkpoint's, of several their mean."""
     overlap_rule: OverlapRule = "inner"
-    """Where thresholds contradict each other: inner, ET makes TC and WT; outer, there is no ET outside TC and WT."""
-    smallest_mm3: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Connected components of WT, TC and ET smaller than this are left out."""
+    """Where thresholds contradict each other: inner, an inner region makes those around it; outer, it is nothing
+    outside of them."""
+    smallest_mm3: tuple[float, ...] = ()
+    """Connected components of each region smaller than this are left out. Default: none is."""
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
     probabilities: bool = False
-    """Also write <case_id>_prob.nii.gz: float32, the regions WT, TC, ET along the fourth axis."""
+    """Also write <case_id>_prob.nii.gz: float32, the task's regions along the fourth axis."""
     figures: bool = True
     """Draw cross-sections and a 3-D render of each case."""
     modalities: tuple[str, ...] | None = None
@@ -50,12 +52,12 @@ class PredictConfig:
     flair t1 t1ce t2."""
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
-    label_convention: str | None = None
-    """What the input's labels mean: brats-124, brats-123, gli-2024, msd or brats-2013; else told from the cohort."""
+    task: str | None = None
+    """Which task the cases of a folder are of, where names and label values leave two; see convert.py."""
     label_map: dict[int, int] = dataclasses.field(default_factory=dict)
-    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
-    write_convention: str | None = None
-    """What the segmentations' values mean. Default: the same as the input's labels."""
+    """Other labels: each source value and its stored one; see convert.py."""
+    write_task: str | None = None
+    """Write the segmentations in the values of this task. Default: in those of each case's own."""
     workers: int | None = None
     """Cases predicted at once, each by a worker with its own copy of the networks. Default: one per GPU, else two."""
     gpu: bool | None = None
@@ -101,17 +103,39 @@ def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) 
     return modalities
 
 
-def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[float, ...]:
-    """Return the thresholds of WT, TC and ET: those given, else the mean of the checkpoints' own.
+def choose_task(checkpoints: Sequence[Checkpoint]) -> Task:
+    """Return the task of the networks; raises InputError where they have other regions, whose mean is nothing."""
+    task = read_task(checkpoints[0])
+    for checkpoint in checkpoints:
+        refuse_other_task(checkpoint, task, checkpoints[0].uri)
+    return task
 
-    Raises InputError where a checkpoint has none.
+
+def choose_sizes(config: PredictConfig, task: Task) -> tuple[float, ...]:
+    """Return the smallest component of each region in mm3; raises InputError where not all or none are given."""
+    if config.smallest_mm3 and len(config.smallest_mm3) != len(task.regions):
+        raise InputError(
+            f"wanted --smallest-mm3 for {', '.join(task.region_names)}, got {len(config.smallest_mm3)} numbers"
+        )
+    return config.smallest_mm3 or (0.0,) * len(task.regions)
+
+
+def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint], task: Task) -> tuple[float, ...]:
+    """Return the threshold of each region: those given, else the mean of the checkpoints' own.
+
+    Raises InputError where a checkpoint has none, and where other than one for each are given.
     """
     if config.thresholds is not None:
+        if len(config.thresholds) != len(task.regions):
+            raise InputError(
+                f"wanted --thresholds for {', '.join(task.region_names)}, got {len(config.thresholds)} numbers"
+            )
         return config.thresholds
     found = [read_thresholds(checkpoint) for checkpoint in checkpoints]
     for checkpoint, thresholds in zip(checkpoints, found, strict=True):
         if thresholds is None:
             raise InputError(
-                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; give --thresholds WT TC ET"
+                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; give --thresholds, one for "
+                f"each of {', '.join(task.region_names)}"
             )
-    return tuple(math.fsum(each[region] for each in found if each) / len(found) for region in REGIONS)
+    return tuple(math.fsum(each[region] for each in found if each) / len(found) for region in task.region_names)

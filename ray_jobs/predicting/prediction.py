@@ -24,7 +24,6 @@ from storage import HeldCase, InputError, region_masks
 from storage.cases.grid import box_slices
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
-from storage.labels.regions import labels_of_regions
 
 SEGMENTATION, PROBABILITIES = "{case_id}_seg.nii.gz", "{case_id}_prob.nii.gz"
 SECTIONS, RENDER = "figures/{case_id}_sections.png", "figures/{case_id}_3d.png"
@@ -38,7 +37,8 @@ class PredictionPlan:
     source: StoreInput | FolderInput
     rules: RegionRules
     inference: InferenceConfig
-    convention: LabelConvention
+    written: LabelConvention | None
+    """In whose values segmentations are written; None: each case's own."""
     probabilities: bool
     figures: bool
 
@@ -90,21 +90,23 @@ class CasePredictor:
         held = plan.source.read(case_id)
         clock.lap("reading")
         probabilities_RDHW = self.probabilities(held)
-        predicted_RDHW = segment_regions(probabilities_RDHW, plan.rules, spacing_mm=held.case.spacing)
+        predicted_DHW = segment_regions(probabilities_RDHW, plan.rules, spacing_mm=held.case.spacing)
+        predicted_RDHW = region_masks(predicted_DHW, held.task.regions).astype(bool)
         clock.lap("network")
-        files = {SEGMENTATION: encode_segmentation(labels_of_regions(predicted_RDHW), held.case, plan.convention)}
+        values = plan.written or held.convention
+        files = {SEGMENTATION: encode_segmentation(predicted_DHW, held.case, values)}
         if plan.probabilities:
             files[PROBABILITIES] = encode_probabilities(probabilities_RDHW.cpu().numpy(), held.case)
         clock.lap("writing")
         label_RDHW = whole_scan_label(held)
-        record = describe_case(held.case, predicted_RDHW, label_RDHW)
+        record = describe_case(held.case, held.task.regions, predicted_RDHW, label_RDHW)
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
         clock.lap("scoring")
         if plan.figures:
             inside = (slice(None), *box_slices(held.case.bbox))
             label = None if label_RDHW is None else label_RDHW[inside]
-            shown = (held.case, held.arrays.image_MDHW, label, predicted_RDHW[inside])
+            shown = (held.case, held.task.regions, held.arrays.image_MDHW, label, predicted_RDHW[inside])
             files[SECTIONS], files[RENDER] = draw_sections(*shown), draw_render(*shown)
             clock.lap("figures")
         named = {name.format(case_id=case_id): content for name, content in files.items()}
@@ -125,7 +127,7 @@ class CasePredictor:
                 normalisation=config.normalisation,
                 frame=config.frame,
             )
-            part_RDHW = evaluator.probabilities(volume.image_MDHW)
+            part_RDHW = evaluator.probabilities(volume.image_MDHW, skull_stripped=held.task.skull_stripped)
             origin, shape = config.frame.box(case)
             place = tuple(
                 slice(low + start, low + start + side)
@@ -146,7 +148,7 @@ def whole_scan_label(held: HeldCase) -> NDArray[np.bool_] | None:
         return None
     full_DHW = np.zeros(held.case.original_shape, np.uint8)
     full_DHW[box_slices(held.case.bbox)] = label_DHW
-    return region_masks(full_DHW).astype(bool)
+    return region_masks(full_DHW, held.task.regions).astype(bool)
 
 
 class _Clock:

@@ -10,8 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ray_jobs.evaluation.case_scores import COLUMNS, MEAN, VOLUMES, dice_of, mean_of_records
-from storage import REGIONS
+from ray_jobs.evaluation.case_scores import MEAN, VOLUMES, columns_of, dice_of, mean_of_records, region_names
 
 PAGE = Path(__file__).with_name(
     "report.html"
@@ -53,7 +52,7 @@ def build_report(
         "summary": _summary(records),
         "refused": _refused(refused),
         "order": "from worst to best by mean Dice" if labelled else "by name",
-        "head": _head(shown, bool(labelled)),
+        "head": _head(shown, region_names(records), bool(labelled)),
         "cases": "\n".join(_case(record, shown, bool(labelled), place, read) for place, record in enumerate(ordered)),
     }
     return Template(PAGE.read_text(encoding="utf-8")).substitute(parts).encode()
@@ -93,7 +92,7 @@ def _plain(value: Any) -> str:
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     means = mean_of_records(records)
-    names = [name for name in COLUMNS if name in means[REGIONS[0]]]
+    names = columns_of(means)
     head = "".join(f"<th>{_HEADINGS[name]}</th>" for name in names)
     rows = []
     for region, values in means.items():
@@ -109,9 +108,9 @@ def _refused(refused: Mapping[str, str]) -> str:
     return f'<section id="refused"><h2>Refused</h2><ul>{items}</ul></section>'
 
 
-def _head(shown: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
+def _head(shown: Sequence[str], regions: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
     columns = ["case", *(["mean Dice"] if labelled else [])]
-    columns += [f"{region} {_SHOWN[name]}" for name in shown for region in REGIONS]
+    columns += [f"{region} {_SHOWN[name]}" for name in shown for region in regions]
     sorted_by = "mean Dice" if labelled else "case"
     return "".join(
         f'<th scope="col"{_ASCENDING if column == sorted_by else ""}><button type="button">{column}</button></th>'
@@ -128,7 +127,7 @@ def _case(
 ) -> str:
     case_id = html.escape(record["case_id"])
     cells = [_cell("dice", dice_of(record))] if labelled else []
-    cells += [_cell(name, record["regions"][region].get(name)) for name in shown for region in REGIONS]
+    cells += [_cell(name, scores.get(name)) for name in shown for scores in record["regions"].values()]
     figures = [name for name in record["files"] if name.endswith(".png")]
     pictures = "".join(_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
     folded = "" if place < _OPEN_AT_FIRST else " hidden"

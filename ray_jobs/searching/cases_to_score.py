@@ -3,6 +3,7 @@
 from typing import Literal, get_args
 
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_config, read_store_digest, refuse_other_scans
+from ray_jobs.checkpoints.trained_on import refuse_other_task
 from storage import InputError, open_store, split_cohort
 
 Split = Literal["train", "validation", "test", "all"]
@@ -18,6 +19,7 @@ def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
     found, store = find_checkpoint(checkpoint), open_store(store_uri)
     remedy = "give a store that convert.py made of those scans (--modalities, in that order)"
     refuse_other_scans(found, store.settings.modalities, f"the store {store.uri}", remedy)
+    refuse_other_task(found, store.task, f"the store {store.uri}")
     if split == "all":
         case_ids = tuple(info.case_id for info in store.infos() if info.labelled)
     else:

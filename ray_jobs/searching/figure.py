@@ -12,9 +12,9 @@ from ray_jobs.checkpoints.checkpoint import CURVES
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.validation import ThresholdCurves
-from ray_jobs.pictures.sections import REGION_COLOURS, as_png
+from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.results import learning_rate_of
-from storage import REGIONS
+from storage import Region
 
 TRIALS_SHOWN = 3
 LINES = ("-", "--", ":")  # of the best trial, the second and the third
@@ -22,10 +22,10 @@ HEADROOM = 1.3  # above the highest value, for the legend
 MARKERS = {"finished": "o", "stopped": "v", "failed": "x"}
 
 
-def save_search_figure(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> None:
+def save_search_figure(rows: Sequence[Mapping[str, Any]], regions: Sequence[Region], folder: RunFolder) -> None:
     """Write search.png to the search's folder; `rows` are best first. A trial without a checkpoint has no curves."""
     shown = [row for row in rows if "iou" in row]
-    figure = draw_search(shown, [read_curves(row["run"]) for row in shown[:TRIALS_SHOWN]])
+    figure = draw_search(shown, regions, [read_curves(row["run"]) for row in shown[:TRIALS_SHOWN]])
     folder.put("search.png", as_png(figure, dpi=120))
 
 
@@ -38,38 +38,40 @@ def read_curves(run: str) -> ThresholdCurves | None:
     return ThresholdCurves.from_json(json.loads(store.open(best).read(CURVES)))
 
 
-def draw_search(rows: Sequence[Mapping[str, Any]], curves: Sequence[ThresholdCurves | None]) -> Figure:
+def draw_search(
+    rows: Sequence[Mapping[str, Any]], regions: Sequence[Region], curves: Sequence[ThresholdCurves | None]
+) -> Figure:
     """Return a figure: best IoU of each trial over its learning rate; IoU over the threshold of the first trials."""
-    figure = Figure(figsize=(4.4 * (1 + len(REGIONS)), 3.8), layout="constrained")
-    left, *others = figure.subplots(1, 1 + len(REGIONS))
-    _draw_rates(left, rows)
-    for index, (axis, region) in enumerate(zip(others, REGIONS, strict=True)):
+    figure = Figure(figsize=(4.4 * (1 + len(regions)), 3.8), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(regions))
+    _draw_rates(left, rows, regions)
+    for index, (axis, region) in enumerate(zip(others, regions, strict=True)):
         for line, row, curve in zip(LINES, rows, curves, strict=False):
             if curve is None:
                 continue
-            threshold = row["threshold"][region]
-            label = f"rate {learning_rate_of(row):.2g}: {row['iou'][region]:.3f} at {threshold:.3f}"
-            axis.plot(curve.thresholds_T, curve.iou_TR[:, index], line, color=REGION_COLOURS[region], label=label)
-            axis.plot([threshold], [row["iou"][region]], "o", color=REGION_COLOURS[region], markersize=4)
-        axis.set(title=f"{region}: IoU over the threshold", xlabel="threshold", xlim=(0, 1))
+            threshold, iou = row["threshold"][region.name], row["iou"][region.name]
+            label = f"rate {learning_rate_of(row):.2g}: {iou:.3f} at {threshold:.3f}"
+            axis.plot(curve.thresholds_T, curve.iou_TR[:, index], line, color=region.colour, label=label)
+            axis.plot([threshold], [iou], "o", color=region.colour, markersize=4)
+        axis.set(title=f"{region.name}: IoU over the threshold", xlabel="threshold", xlim=(0, 1))
         if axis.has_data():
             axis.set_ylim(0, HEADROOM * axis.dataLim.ymax)
             axis.legend(fontsize=8, loc="upper left")
     return figure
 
 
-def _draw_rates(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_rates(axis: Axes, rows: Sequence[Mapping[str, Any]], regions: Sequence[Region]) -> None:
     for status, marker in MARKERS.items():
         own = [row for row in rows if row["status"] == status]
         if not own:
             continue
         rates = [learning_rate_of(row) for row in own]
         axis.plot(rates, [row["iou"]["mean"] for row in own], marker, color="black", label=f"mean, {status}")
-        for region in REGIONS:
-            values = [row["iou"][region] for row in own]
-            axis.plot(rates, values, marker, color=REGION_COLOURS[region], alpha=0.6, markersize=4)
-    for region in REGIONS:
-        axis.plot([], [], "s", color=REGION_COLOURS[region], label=region)
+        for region in regions:
+            values = [row["iou"][region.name] for row in own]
+            axis.plot(rates, values, marker, color=region.colour, alpha=0.6, markersize=4)
+    for region in regions:
+        axis.plot([], [], "s", color=region.colour, label=region.name)
     axis.set(title="IoU at the best thresholds", xlabel="learning rate", ylabel="IoU", xscale="log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))

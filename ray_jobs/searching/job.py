@@ -15,7 +15,6 @@ from ray_jobs.searching.results import RESULTS, describe_values
 from ray_jobs.searching.search import run_search
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
-from storage import REGIONS
 
 MOST_TRIALS_AT_ONCE = 8
 
@@ -30,10 +29,11 @@ def search_thresholds(search: SearchConfig, case_ids: Sequence[str], console: Co
 def search_fields(search: SearchConfig, console: Console) -> int:
     """Train every trial; return the exit status: 1 where none came to a score."""
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        rows, folder = run_search(search, console)
+        found = run_search(search, console)
+    rows, folder = found.rows, found.folder
     scored = any("iou" in row for row in rows)
     if scored:
-        save_search_figure(rows, folder)
+        save_search_figure(rows, found.regions, folder)
     print_trials(rows, folder, console)
     return 0 if scored else 1
 
@@ -43,10 +43,11 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
     table = Table(title=f"search {folder.name}")
     table.add_column("values")
     table.add_column("status")
-    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in REGIONS), "patches/s", "cost"):
+    regions = [name for name in next((row["iou"] for row in rows if "iou" in row), {}) if name != "mean"]
+    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in regions), "patches/s", "cost"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
+        table.add_row(describe_values(row["values"]), row["status"], *_figures(row, regions))
     console.print(table)
     for row in rows:
         if "error" in row:
@@ -62,9 +63,9 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
         console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
 
 
-def _figures(row: Mapping[str, Any]) -> list[str]:
+def _figures(row: Mapping[str, Any], regions: Sequence[str]) -> list[str]:
     cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
     if "iou" not in row:
-        return [""] * (3 + len(REGIONS)) + [cost]
-    regions = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in REGIONS]
-    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *regions, f"{row['patches_per_second']:.1f}", cost]
+        return [""] * (3 + len(regions)) + [cost]
+    scores = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in regions]
+    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *scores, f"{row['patches_per_second']:.1f}", cost]

@@ -11,7 +11,7 @@ from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.searching.space import LEARNING_RATE
 from ray_jobs.training.planning import Decided
-from storage import REGIONS, InputError
+from storage import InputError
 from storage.store.objects import Objects
 
 RESULTS = "results.json"
@@ -64,7 +64,8 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict
     record = store.best()
     scores = record.metrics if record is not None else best
     for kind in ("iou", "dice", "threshold"):
-        row[kind] = {name: float(scores[f"{kind}_{name}"]) for name in (*REGIONS, "mean") if f"{kind}_{name}" in scores}
+        found = {name.removeprefix(f"{kind}_"): value for name, value in scores.items() if name.startswith(f"{kind}_")}
+        row[kind] = {name: float(value) for name, value in found.items()}
     speeds = [each["patches_per_second"] for each in scored if not math.isnan(each["patches_per_second"])]
     return row | {
         "epochs": last if record is None else max(last, record.epoch),  # one may have ended before Tune did stop it

@@ -31,16 +31,25 @@ from ray_jobs.settings.exit_status import StoppedBySignalError
 from ray_jobs.training.fit import fit
 from ray_jobs.training.memory_plan import MEMORY
 from ray_jobs.training.planning import Decided, decide
-from storage import InputError
+from storage import InputError, Region
 from storage.store.objects import Objects
 
 TRIALS = "trials"  # the folder below the search's that holds the trials' runs
 
 
-def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, Any]], RunFolder]:
-    """Run every trial and return one row per trial, best first. A finished search returns its rows at once."""
-    base = search.training
-    decided = decide(base, console)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searched:
+    """One row per trial, best first, the folder they lie in, and the regions they are scored on."""
+
+    rows: list[dict[str, Any]]
+    folder: RunFolder
+    regions: tuple[Region, ...]
+
+
+def run_search(search: SearchConfig, console: Console) -> Searched:
+    """Run every trial. A finished search returns its rows at once."""
+    decided = decide(search.training, console)
+    base = decided.plan.config
     own = {"search": search.identity()}
     name = base.name or f"tune-{base.preset}-{short_hash(run_identity(base, decided.store_digest) | own)}"
     folder = decided.open_folder(name)
@@ -51,7 +60,7 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
     finished = folder.read(RESULTS)
     if finished is not None:
         console.print(f"search {name} is finished; give another --name to search anew")
-        return finished["trials"], folder
+        return Searched(rows=finished["trials"], folder=folder, regions=decided.regions)
     with folder.only_writer():
         if before is not None and not search.resume:
             raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
@@ -67,7 +76,7 @@ def run_search(search: SearchConfig, console: Console) -> tuple[list[dict[str, A
         rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
         best = export_best(rows, folder)
         folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
-    return rows, folder
+    return Searched(rows=rows, folder=folder, regions=decided.regions)
 
 
 def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:

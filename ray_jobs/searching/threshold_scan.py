@@ -24,7 +24,7 @@ from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.settings.console import figures_table, open_console, tracked
 from ray_jobs.settings.folders import cache_folder
-from storage import REGIONS, DecodedCaseCache, InputError, open_store
+from storage import DecodedCaseCache, InputError, Region, open_store
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects
 
@@ -62,12 +62,16 @@ class Counter:
 
         def count(case_id: str) -> CaseCounts:
             calls[0] = 0
-            counts = ThresholdCounts(num_regions=len(REGIONS), device=device)
+            counts = ThresholdCounts(num_regions=len(cache.task.regions), device=device)
             frame, normalisation = network.config.frame, network.config.normalisation
             for volume in VolumeLoader(cache, [case_id], device=str(device), normalisation=normalisation, frame=frame):
                 if volume.regions_RDHW is None:
                     raise InputError(f"case {case_id} has no label: it can be predicted, not scored")
-                counts.update(case_id, evaluator.probabilities(volume.image_MDHW), volume.regions_RDHW)
+                counts.update(
+                    case_id,
+                    evaluator.probabilities(volume.image_MDHW, skull_stripped=cache.task.skull_stripped),
+                    volume.regions_RDHW,
+                )
             return CaseCounts(state=counts.state(), forward_passes=calls[0])
 
         return count
@@ -80,15 +84,21 @@ class ThresholdScan:
     checkpoint: str
     store: str
     split: Split
+    regions: tuple[Region, ...]
     counts: ThresholdCounts
     forward_passes: Mapping[str, int]
     """By case: how often the network was called."""
     bad_cases: Mapping[str, str]
 
     @property
+    def region_names(self) -> tuple[str, ...]:
+        """In the order of the counts."""
+        return tuple(region.name for region in self.regions)
+
+    @property
     def per_region(self) -> dict[str, float]:
         """For each region the threshold with the best IoU."""
-        return dict(zip(REGIONS, self.counts.best_per_region().threshold, strict=True))
+        return dict(zip(self.region_names, self.counts.best_per_region().threshold, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return what thresholds.json says."""
@@ -97,14 +107,18 @@ class ThresholdScan:
             "checkpoint": self.checkpoint,
             "store": self.store,
             "split": self.split,
-            "per_region": _by_region(self.counts.best_per_region()),
-            "shared": _by_region(self.counts.best_shared()),
+            "per_region": self._by_region(self.counts.best_per_region()),
+            "shared": self._by_region(self.counts.best_shared()),
             "grid": {"from": grid[0], "to": grid[-1], "thresholds": len(grid)},
             "cases": list(self.counts.case_ids),
             "bad_cases": dict(self.bad_cases),
             "forward_passes": {"total": sum(self.forward_passes.values()), "by_case": dict(self.forward_passes)},
-            "curves": curves_of(self.counts).to_json(),
+            "curves": curves_of(self.counts, self.region_names).to_json(),
         }
+
+    def _by_region(self, scores: RegionScores) -> dict[str, dict[str, float]]:
+        rows = zip(self.region_names, scores.threshold, scores.iou, scores.dice, strict=True)
+        return {region: {"threshold": round(at, 6), "iou": iou, "dice": dice} for region, at, iou, dice in rows}
 
 
 def scan_thresholds(
@@ -123,7 +137,7 @@ def scan_thresholds(
     if workers is None and not use_gpu:
         some = max(some, most_on_cpus())
     make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
-    merged = ThresholdCounts(num_regions=len(REGIONS))
+    merged = ThresholdCounts(num_regions=len(store.task.regions))
     passes: dict[str, int] = {}
     bad: dict[str, str] = {}
     outcomes = spread(make, case_ids, workers=some, use_gpu=use_gpu)
@@ -137,7 +151,13 @@ def scan_thresholds(
     if not passes:
         raise InputError(f"none of the {len(case_ids)} cases could be scored; the last: {list(bad.values())[-1]}")
     return ThresholdScan(
-        checkpoint=found.uri, store=store.uri, split=split, counts=merged, forward_passes=passes, bad_cases=bad
+        checkpoint=found.uri,
+        store=store.uri,
+        split=split,
+        regions=store.task.regions,
+        counts=merged,
+        forward_passes=passes,
+        bad_cases=bad,
     )
 
 
@@ -170,7 +190,7 @@ def write_scan(scan: ThresholdScan, output: str) -> str:
     """Write thresholds.json and thresholds.png to the folder or URL; return it as written."""
     folder = Objects(output, create=True)
     folder.put("thresholds.json", (json.dumps(scan.to_json(), indent=1) + "\n").encode())
-    figure = draw_threshold_curves(curves_of(scan.counts), scan.per_region)
+    figure = draw_threshold_curves(curves_of(scan.counts, scan.region_names), scan.per_region, scan.regions)
     folder.put("thresholds.png", as_png(figure, dpi=120))
     return folder.uri
 
@@ -186,8 +206,3 @@ def print_scan(scan: ThresholdScan, console: Console) -> None:
         figures = [f"{scores[key]:.3f}" for scores in (own, shared) for key in ("threshold", "iou", "dice")]
         table.add_row(region, *figures)
     console.print(table)
-
-
-def _by_region(scores: RegionScores) -> dict[str, dict[str, float]]:
-    rows = zip(REGIONS, scores.threshold, scores.iou, scores.dice, strict=True)
-    return {region: {"threshold": round(at, 6), "iou": iou, "dice": dice} for region, at, iou, dice in rows}

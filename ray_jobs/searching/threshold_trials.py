@@ -17,7 +17,7 @@ from ray_jobs.searching.search import driver_resources
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_scan import ThresholdScan, scan_thresholds
 from ray_jobs.settings.console import figures_table
-from storage import REGIONS, InputError, open_store
+from storage import InputError, open_store
 
 
 def run_threshold_search(
@@ -38,8 +38,8 @@ def run_threshold_search(
         scan = scan_thresholds(checkpoint, store.uri, search.split, case_ids, console, workers=workers)
         thresholds = grid_of(search.threshold_steps, scan.counts)
         with console.status(f"{len(thresholds)} trials"):
-            rows = run_trials(scan.counts, thresholds, folder)
-        found = {"trials": rows, "best": best_of(rows), "exact": _exact(scan), "split": search.split}
+            rows = run_trials(scan.counts, scan.region_names, thresholds, folder)
+        found = {"trials": rows, "best": best_of(rows, scan.region_names), "exact": _exact(scan), "split": search.split}
         folder.write(RESULTS, found)
     return found, folder
 
@@ -50,14 +50,16 @@ def grid_of(steps: int, counts: ThresholdCounts) -> list[float]:
     return [float(counted[round(step / steps * (len(counted) - 1))]) for step in range(steps + 1)]
 
 
-def run_trials(counts: ThresholdCounts, thresholds: Sequence[float], folder: RunFolder) -> list[dict[str, Any]]:
+def run_trials(
+    counts: ThresholdCounts, regions: Sequence[str], thresholds: Sequence[float], folder: RunFolder
+) -> list[dict[str, Any]]:
     """Return a row for each threshold, lowest first."""
     merged = ray.put(counts.state())
 
     def trial(chosen: Mapping[str, Any]) -> None:
-        there = ThresholdCounts.from_state(ray.get(merged)).at([chosen["threshold"]] * len(REGIONS))
-        scores = {f"iou_{region}": value for region, value in zip(REGIONS, there.iou, strict=True)}
-        scores |= {f"dice_{region}": value for region, value in zip(REGIONS, there.dice, strict=True)}
+        there = ThresholdCounts.from_state(ray.get(merged)).at([chosen["threshold"]] * len(regions))
+        scores = {f"iou_{region}": value for region, value in zip(regions, there.iou, strict=True)}
+        scores |= {f"dice_{region}": value for region, value in zip(regions, there.dice, strict=True)}
         tune.report({**scores, "iou_mean": there.mean_iou, "dice_mean": there.mean_dice})
 
     tuner = tune.Tuner(
@@ -75,14 +77,14 @@ def run_trials(counts: ThresholdCounts, thresholds: Sequence[float], folder: Run
     return sorted(rows, key=lambda row: row["threshold"])
 
 
-def best_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def best_of(rows: Sequence[Mapping[str, Any]], regions: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the best trial for each region, and for all regions at one threshold; of equals, the one nearest 0.5.
 
     Never 0, at which everything is predicted, whatever the network says.
     """
     best = {}
     rows = [row for row in rows if row["threshold"] > 0]
-    for name in (*REGIONS, "mean"):
+    for name in (*regions, "mean"):
         top = max(rows, key=lambda row: (row[f"iou_{name}"], -abs(row["threshold"] - 0.5)))
         best["shared" if name == "mean" else name] = {"threshold": top["threshold"], "iou": top[f"iou_{name}"]}
     return best
@@ -102,6 +104,6 @@ def print_threshold_search(found: Mapping[str, Any], folder: RunFolder, console:
 
 def _exact(scan: ThresholdScan) -> dict[str, dict[str, float]]:
     own, shared = scan.counts.best_per_region(), scan.counts.best_shared()
-    rows = zip(REGIONS, own.threshold, own.iou, strict=True)
+    rows = zip(scan.region_names, own.threshold, own.iou, strict=True)
     exact = {region: {"threshold": threshold, "iou": iou} for region, threshold, iou in rows}
     return exact | {"shared": {"threshold": shared.threshold[0], "iou": shared.mean_iou}}

@@ -11,7 +11,6 @@ from ray import tune
 
 from ray_jobs.searching.results import describe_values, last_line
 from ray_jobs.settings.console import open_console
-from storage import REGIONS
 
 DONE = ("TERMINATED", "ERROR")
 
@@ -36,7 +35,8 @@ class SearchProgress(tune.Callback):
         before = self.done.get(trial.trial_id, 0)
         self.done[trial.trial_id] = result["epoch"]
         self.seconds_per_epoch[trial.trial_id] = result["time_this_iter_s"] / max(1, result["epoch"] - before)
-        scores = "  ".join(f"{region} {result[f'iou_{region}']:.3f}" for region in REGIONS)
+        regions = {name: value for name, value in result.items() if name.startswith("iou_") and name != "iou_mean"}
+        scores = "  ".join(f"{name.removeprefix('iou_')} {value:.3f}" for name, value in regions.items())
         epoch = f"epoch {result['epoch']} of {self._epochs_of(trial)}"
         self._say(trial, f"{epoch}: IoU {result['iou_mean']:.3f}  {scores}  {self._left(trials)}")
 

@@ -21,7 +21,7 @@ from ray_jobs.settings.groups import (
     ValidationConfig,
     refuse_below_one,
 )
-from storage import REGIONS, Frame, InputError, SplitConfig
+from storage import Frame, InputError, SplitConfig
 
 THRESHOLD_STEPS = 1000  # of models.thresholds' grid
 
@@ -75,9 +75,9 @@ class TrainConfig:
     the run ends."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
-    thresholds: tuple[float, float, float] | None = None
-    """Probabilities from which WT, TC and ET count as predicted, in steps of 0.001; they are saved with the model.
-    Default: those with the best IoU on the validation cases, found anew at each validation."""
+    thresholds: tuple[float, ...] | None = None
+    """Probabilities from which each of the task's regions counts as predicted, in steps of 0.001; they are saved with
+    the model. Default: those with the best IoU on the validation cases, found anew at each validation."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
     """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
     frame: Frame = dataclasses.field(default_factory=Frame)
@@ -113,11 +113,6 @@ class TrainConfig:
             self.model.check_sides(self.sampling.patch_shape)
         except ValueError as error:
             raise InputError(f"--sampling.patch-shape: {error}") from error
-
-    @property
-    def fixed_thresholds(self) -> dict[str, float] | None:
-        """The thresholds by region, where they are given."""
-        return None if self.thresholds is None else dict(zip(REGIONS, self.thresholds, strict=True))
 
 
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
@@ -155,10 +150,15 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
 
 
 def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity, which an earlier version may have written, without what is no part of a run any more."""
+    """Return an identity, which an earlier version may have written, without what is no part of a run any more.
+
+    What such a version did not know and this run leaves open is left out as well: they are the same run.
+    """
     part = {key: value for key, value in identity.items() if key != "micro_batch_size"}
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
+    if "model" in part:
+        part["model"] = {key: v for key, v in part["model"].items() if key != "region_labels" or v is not None}
     return part
 
 
@@ -189,7 +189,7 @@ def decode_config(values: Mapping[str, Any]) -> TrainConfig:
 
     What a checkpoint says beside it is passed over.
     """
-    beside = ("store_digest", "regions", "modalities", "made_with")
+    beside = ("store_digest", "regions", "modalities", "task", "made_with")
     own = {key: value for key, value in values.items() if key not in beside}
     decoded: TrainConfig = _decode(TrainConfig, own, "")
     return decoded

@@ -4,9 +4,7 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray_jobs.settings.label_choice import told_convention
-from storage import MODALITIES, InputError
-from storage.labels.conventions import LabelConvention
+from storage import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +19,18 @@ class ConvertConfig:
     """Read everything in the store again and compare it with its checksums (and with the source files)."""
     mirror: str | None = None
     """Copy the store to this folder or s3:// URL, at the end; cases that are there already are left alone."""
-    modalities: tuple[str, ...] = MODALITIES
-    """The scans each case must have, in the store's order; fewer for cohorts with fewer."""
+    modalities: tuple[str, ...] | None = None
+    """The scans each case must have, in the store's order; fewer for cohorts with fewer. Default: the task's."""
     names: dict[str, str] = field(default_factory=dict)
     """How file names end where they are not BraTS names: flair ENDING t1 ENDING … label ENDING."""
-    label_convention: str | None = None
-    """What the label values mean: brats-124, brats-123, gli-2024, msd or brats-2013; else told from the cohort."""
+    task: str | None = None
+    """Which task the cases are of, where names and label values leave two: gli-2021, gli-2023, gli-2024, ssa, men,
+    met-2023, met-2024, ped-2023, ped-2024, goat, men-rt, msd, upenn-gbm, ucsf-pdgm or gli-2013."""
     label_map: dict[int, int] = field(default_factory=dict)
-    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity), as 1 1 2 2 4 3."""
+    """Other labels: each source value and its stored one (1 core, 2 edema, 3 enhancing, 4 cavity, 5 cyst, 6 non-
+    enhancing, 7 gross tumour volume), as 1 1 2 2 4 3."""
     subjects: Path | None = None
     """CSV with columns case_id and subject, where ids do not tell which exams are of one person; every id a case."""
-
-    def convention(self) -> LabelConvention | None:
-        """The convention that was told, if any; raises InputError."""
-        return told_convention(self.label_convention, self.label_map)
 
 
 def read_subjects(path: Path | None) -> dict[str, str] | None:

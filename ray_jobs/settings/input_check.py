@@ -1,20 +1,19 @@
 """Whether what the user named can be used at all: said before Ray starts and anything is written."""
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 
+from models import number_labels
 from ray_jobs.settings.config import TrainConfig
-from storage import MODALITIES, InputError, find_cases, open_store
+from storage import CohortStore, InputError, find_cases, open_store
 from storage.splits.splits import PARTS
 
 
 def check_input(config: TrainConfig) -> None:
     """Raise InputError for a store or source that cannot be used, before Ray starts and anything is written."""
     if config.store is not None:
-        store = open_store(config.store)
-        check_scans(config, store.settings.modalities, store.uri)
+        fit_to_store(config, open_store(config.store))
         return
-    check_scans(config, MODALITIES, config.source or "the synthetic cohort")  # what a source is converted with here
     if config.source is not None:
         search = find_cases(Path(config.source))
         subjects = {case.subject for case in search.cases if case.label is not None}
@@ -27,11 +26,22 @@ def check_input(config: TrainConfig) -> None:
             )
 
 
-def check_scans(config: TrainConfig, modalities: Sequence[str], place: str) -> None:
-    """Raise InputError where the network does not take as many scans as the cases have."""
-    if config.model.modalities != len(modalities):
+def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
+    """Return `config` with a network for the scans and regions of the store.
+
+    Raises InputError where thresholds are given, and not one for each region.
+    """
+    regions = store.task.region_names
+    if config.thresholds is not None and len(config.thresholds) != len(regions):
         raise InputError(
-            f"wanted a network for the {len(modalities)} scans of {place} ({', '.join(modalities)}), got "
-            f"--model.modalities {config.model.modalities}: give --model.modalities {len(modalities)}, or a store that "
-            "convert.py --modalities made of other scans"
+            f"wanted --thresholds for the {len(regions)} regions of {store.uri} ({', '.join(regions)}), "
+            f"got {len(config.thresholds)}"
         )
+    labels = tuple(region.labels for region in store.task.regions)
+    network = dataclasses.replace(
+        config.model,
+        modalities=len(store.settings.modalities),
+        regions=len(regions),
+        region_labels=number_labels(labels) if config.model.head == "labels" else None,
+    )
+    return dataclasses.replace(config, model=network)

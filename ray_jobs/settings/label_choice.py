@@ -1,39 +1,36 @@
-"""The label convention as the command line tells it."""
+"""What the labels mean, as the command line tells it."""
 
 from collections.abc import Mapping
 
-from storage import InputError
-from storage.labels.conventions import CONVENTIONS, EDEMA, ENHANCING, NECROTIC_CORE, STORED_LABEL_NAMES, LabelConvention
+from storage import TASKS, InputError, Task
+from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention, custom_convention
 
 
-def told_convention(
-    name: str | None, label_map: Mapping[int, int], *, flag: str = "--label-convention"
-) -> LabelConvention | None:
-    """Return the convention called `name`, given as `flag`, or that of --label-map; None where neither is given.
-
-    Raises InputError.
-    """
-    if label_map and name:
-        raise InputError(f"wanted {flag} or --label-map, got both; give one")
-    if label_map:
-        pairs = ",".join(f"{source}:{stored}" for source, stored in sorted(label_map.items()))
-        try:
-            return LabelConvention(name=f"custom-{pairs}", stored_by_source={0: 0, **label_map})
-        except ValueError as error:
-            raise InputError(f"--label-map: {error}") from None
+def told_task(name: str | None, *, flag: str = "--task") -> Task | None:
+    """Return the task called `name`, given as `flag`; None where none is. Raises InputError for an unknown one."""
     if name is None:
         return None
-    if name not in CONVENTIONS:
-        raise InputError(f"wanted {flag} {', '.join(CONVENTIONS)}, got {name}")
-    return CONVENTIONS[name]
+    if name not in TASKS:
+        raise InputError(f"wanted {flag} {', '.join(TASKS)}, got {name}")
+    return TASKS[name]
 
 
-def refuse_incomplete(convention: LabelConvention) -> None:
-    """Raise InputError for a convention in which not every segmentation can be written."""
-    missing = {NECROTIC_CORE, EDEMA, ENHANCING} - set(convention.stored_by_source.values())
+def told_values(label_map: Mapping[int, int]) -> LabelConvention | None:
+    """Return what --label-map says; None where it is not given. Raises InputError for values that cannot be."""
+    if not label_map:
+        return None
+    try:
+        return custom_convention(label_map)
+    except ValueError as error:
+        raise InputError(f"--label-map: {error}") from None
+
+
+def refuse_incomplete(convention: LabelConvention, task: Task) -> None:
+    """Raise InputError for a convention in which not every segmentation of `task` can be written."""
+    missing = {label for region in task.regions for label in region.labels} - set(convention.stored_by_source.values())
     if missing:
         names = ", ".join(f"{STORED_LABEL_NAMES[label]} ({label})" for label in sorted(missing))
         raise InputError(
             f"segmentations are to be written as {convention.name}, which has no value for {names}: "
-            "give one in --label-map, or another --write-convention"
+            "give one in --label-map, or another --write-task"
         )

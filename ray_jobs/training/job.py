@@ -34,6 +34,7 @@ def train(config: TrainConfig) -> int:
 def train_run(config: TrainConfig, console: Console, stop: Stop) -> dict[str, Any]:
     """Do the whole job and return what summary.json says. A finished run of the same name returns at once."""
     decided = decide(config, console)
+    config = decided.plan.config
     name = config.name or default_run_name(config, decided.store_digest)
     folder = decided.open_folder(name)
     config = keep_given_patch(config, folder.read(CONFIG))

@@ -9,17 +9,19 @@ from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.ray_start import choose_workers, most_workers, refuse_hidden_folder
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.folders import cache_folder
+from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.run_input import find_or_make_store
-from storage import InputError, split_cohort
+from storage import InputError, Region, split_cohort
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decided:
-    """A plan, the digest of its store, and what it runs on."""
+    """A plan, the digest of its store and the regions of its task, and what it runs on."""
 
     plan: TrainPlan
     store_digest: str
+    regions: tuple[Region, ...]
     workers: int
     least_workers: int
     use_gpu: bool
@@ -46,10 +48,18 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     least = config.min_workers or workers
     check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
     store = find_or_make_store(config, console)
+    config = fit_to_store(config, store)
     splits = split_cohort(store, config.splits)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
-    return Decided(plan=plan, store_digest=store.digest, workers=workers, least_workers=least, use_gpu=use_gpu)
+    return Decided(
+        plan=plan,
+        store_digest=store.digest,
+        regions=store.task.regions,
+        workers=workers,
+        least_workers=least,
+        use_gpu=use_gpu,
+    )
 
 
 def check_world_sizes(config: TrainConfig, least: int, most: int, *, room: int | None = None) -> None:

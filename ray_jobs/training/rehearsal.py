@@ -114,7 +114,9 @@ def compute_gradients(run: Run, device: torch.device, size: int) -> None:
     # Through the wrapper, by which torch.compile cuts the graph for DDP.
     with run.gradients_kept_local(), run.precision.autocast(device):
         outputs = run.parallel(image)
-    loss = Loss(run.plan.config.loss, add_up=lambda sums: sums)(outputs, regions.zero_())
+    config = run.plan.config
+    alone = Loss(config.loss, add_up=lambda sums: sums, region_labels=config.model.region_labels)
+    loss = alone(outputs, regions.zero_())
     torch.autograd.grad(loss, list(run.model.parameters()))
 
 

@@ -26,6 +26,7 @@ from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.saver import Saver
+from ray_jobs.checkpoints.trained_on import describe_task
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation
 from ray_jobs.on_ray.session import Session, from_every_rank
 from ray_jobs.settings.config import TrainConfig, describe_start, run_identity
@@ -34,7 +35,7 @@ from ray_jobs.training.optimiser import Schedule, build_optimiser
 from ray_jobs.training.parallel import distribute
 from ray_jobs.watching.monitoring import Monitor
 from ray_jobs.watching.step_clock import StepClock
-from storage import REGIONS, DecodedCaseCache, Splits, open_store
+from storage import DecodedCaseCache, Splits, open_store
 
 Seen = TypeVar("Seen")
 
@@ -122,7 +123,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         parallel=parallel,
         gradients_kept_local=gradients_kept_local,
         average=WeightAverage(model, decay) if (decay := config.optimiser.ema_decay) is not None else None,
-        loss=Loss(config.loss, add_up),
+        loss=Loss(config.loss, add_up, region_labels=config.model.region_labels),
         precision=precision,
         optimiser=optimiser,
         schedule=schedule,
@@ -199,7 +200,7 @@ def save(
         # Beside the identity, not in it: the digest stands for the modalities there, and runs begun before they were
         # written down go on.
         config = run_identity(run.plan.config, trained_on.digest)
-        config |= {"modalities": list(trained_on.settings.modalities), "regions": list(REGIONS), "made_with": made_with}
+        config |= {"made_with": made_with, **describe_task(trained_on)}
         with weights_to_keep(run):
             if scored is None:
                 return encode_checkpoint(run.model, state=state, config=config)

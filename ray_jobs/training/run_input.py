@@ -9,7 +9,6 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.folders import data_folder, store_folder
 from storage import CohortStore, InputError, open_store
 from storage.errors import UnknownLabelsError
-from storage.labels.conventions import CONVENTIONS
 from storage.scans.phantom import write_phantom_cohort
 
 PHANTOM_CASES = 16
@@ -26,8 +25,8 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
         report = convert_cohort(source, uri, console=console)
     except UnknownLabelsError as error:  # its flags are those of convert.py
         raise InputError(
-            f"{error.finding}; say what they mean: python ray_jobs/convert.py --source {source} --store PATH "
-            f"--label-convention {' | '.join(CONVENTIONS)} (or --label-map), then give --store PATH here, not --source"
+            f"{error}: python ray_jobs/convert.py --source {source} --store PATH takes these flags; "
+            "then give --store PATH here, not --source"
         ) from None
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)

@@ -137,7 +137,8 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
 def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
     """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed."""
     with weights_to_keep(run):
-        fixed = run.plan.config.fixed_thresholds
+        told = run.plan.config.thresholds
+        fixed = None if told is None else dict(zip(run.cache.task.region_names, told, strict=True))
         scored = score(run, session, run.plan.splits.validation, fixed, keep_images=1)
     run.schedule.after_validation(scored.scores.mean_iou)
     run.early_stopping.after_validation(scored.scores.mean_iou)

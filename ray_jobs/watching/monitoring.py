@@ -87,7 +87,9 @@ class Monitor:
         step, chosen = self._global_step(), evaluation.thresholds
         with self._clock.aside("figures"):
             self._events.scalars(evaluation.metrics, step, group="validation")
-            self._events.figure("threshold_curves", lambda: draw_threshold_curves(evaluation.curves, chosen), step)
+            self._events.figure(
+                "threshold_curves", lambda: draw_threshold_curves(evaluation.curves, chosen, evaluation.regions), step
+            )
             if evaluation.images:
                 self._events.figure("cross_section", lambda: draw_cross_section(evaluation.images[0], chosen), step)
             self._events.flush()

@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.settings.console import figures_table
-from storage import REGIONS
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -14,7 +13,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     validation, test = summary["validation"], summary["test"]
     columns = ("threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline")
     table = figures_table(f"run {summary['run']}", "region", *columns)
-    for region in (*REGIONS, "mean"):
+    for region in validation["iou"]:
         scores = [part and part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
         threshold = validation["threshold"].get(region)
         table.add_row(

@@ -4,17 +4,20 @@ Shapes: D H W voxels z y x of the stored grid, R region, N sampled voxel.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.labels.regions import REGION_LABELS, REGIONS
+from storage.labels.tasks import Region
 
 SAMPLES = 4096
 _ABSENT = -1
 
 
-def sample_foreground(label_DHW: NDArray[np.uint8], case_id: str) -> tuple[NDArray[np.int16], dict[str, int]]:
+def sample_foreground(
+    label_DHW: NDArray[np.uint8], case_id: str, regions: Sequence[Region]
+) -> tuple[NDArray[np.int16], dict[str, int]]:
     """Up to SAMPLES voxels of each region, drawn without replacement, the same for the same case every time.
 
     Returns int16 [R, N, 3] of z y x with rows of -1 after the last, and how many voxels each region has in all.
@@ -25,21 +28,19 @@ def sample_foreground(label_DHW: NDArray[np.uint8], case_id: str) -> tuple[NDArr
     labels = label_DHW.ravel()[inside]
     chosen: list[NDArray[np.int16]] = []
     totals: dict[str, int] = {}
-    for region in REGIONS:
-        voxels: NDArray[np.signedinteger] = inside[np.isin(labels, REGION_LABELS[region])]
-        totals[region] = len(voxels)
+    for region in regions:
+        voxels: NDArray[np.signedinteger] = inside[np.isin(labels, region.labels)]
+        totals[region.name] = len(voxels)
         if len(voxels) > SAMPLES:
             voxels = voxels[np.sort(random.choice(len(voxels), SAMPLES, replace=False))]
         chosen.append(np.stack(np.unravel_index(voxels, label_DHW.shape), axis=1).astype(np.int16))
     rows = max(1, *(len(voxels) for voxels in chosen))
-    padded = np.full((len(REGIONS), rows, 3), _ABSENT, dtype=np.int16)
+    padded = np.full((len(regions), rows, 3), _ABSENT, dtype=np.int16)
     for index, voxels in enumerate(chosen):
         padded[index, : len(voxels)] = voxels
     return padded, totals
 
 
-def unpack_foreground(padded_RN3: NDArray[np.int16]) -> dict[str, NDArray[np.int32]]:
-    """The stored array as one int32 [N, 3] of z y x for each region."""
-    return {
-        region: rows[rows[:, 0] != _ABSENT].astype(np.int32) for region, rows in zip(REGIONS, padded_RN3, strict=True)
-    }
+def unpack_foreground(padded_RN3: NDArray[np.int16], names: Sequence[str]) -> dict[str, NDArray[np.int32]]:
+    """The stored array as one int32 [N, 3] of z y x for each of the regions with these names."""
+    return {name: rows[rows[:, 0] != _ABSENT].astype(np.int32) for name, rows in zip(names, padded_RN3, strict=True)}

@@ -56,9 +56,10 @@ class CaseInfo:
 
     `shape` is the stored (cropped) grid and `bbox` its half-open box within `original_shape`, all z y x in LPS.
     `affine` takes voxel (x, y, z) of the whole LPS grid to millimetres; `source_shape` (x, y, z) and `source_affine`
-    are the file's own, and `source_header` the base64 of the first scan's NIfTI header, empty in stores made before it
-    was kept. `spacing` is z y x in millimetres. Statistics are per modality over the brain, the voxels where
-    any modality is not 0; `percentiles` maps a percentage to one value per modality. `digest` covers all the rest.
+    are the file's own, and `source_header` the base64 of the first scan's NIfTI header; it and `task` are empty in
+    stores made before they were kept. `spacing` is z y x in millimetres. Statistics are per modality over the brain,
+    the voxels where any modality is not 0, or all where the skull is not stripped; `percentiles` maps a percentage to
+    one value per modality. `digest` covers all the rest.
     """
 
     case_id: str
@@ -88,6 +89,7 @@ class CaseInfo:
     arrays: Mapping[str, ArrayRecord]
     notes: tuple[str, ...] = ()
     source_header: str = ""
+    task: str = ""
     format_version: int = FORMAT_VERSION
     digest: str = ""
 
@@ -98,8 +100,9 @@ class CaseInfo:
     def to_attributes(self) -> dict[str, Any]:
         """The record as JSON-able attributes."""
         attributes: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(self)))
-        if not self.source_header:
-            del attributes["source_header"]  # the digest of a record without it is over the rest
+        for later in ("source_header", "task"):
+            if not attributes[later]:
+                del attributes[later]  # the digest of a record made before there was one is over the rest
         return attributes
 
     @classmethod

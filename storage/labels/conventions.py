@@ -93,6 +93,26 @@ CONVENTIONS: dict[str, LabelConvention] = {
 }
 
 
+_CUSTOM = "custom-"
+
+
+def custom_convention(stored_by_source: Mapping[int, int]) -> LabelConvention:
+    """The convention of these values, named after them; raises ValueError for values that cannot be."""
+    pairs = ",".join(f"{source}:{stored}" for source, stored in sorted(stored_by_source.items()) if source)
+    return LabelConvention(name=f"{_CUSTOM}{pairs}", stored_by_source={0: 0, **stored_by_source})
+
+
+def convention_named(name: str) -> LabelConvention:
+    """The convention that a record names; raises ValueError for one that this version does not know."""
+    if name in CONVENTIONS:
+        return CONVENTIONS[name]
+    try:
+        pairs = [pair.split(":") for pair in name.removeprefix(_CUSTOM).split(",")]
+        return custom_convention({int(source): int(stored) for source, stored in pairs})
+    except ValueError:
+        raise ValueError(f"wanted a label convention of {', '.join(CONVENTIONS)}, found {name}") from None
+
+
 def _values_in(label_DHW: NDArray[np.uint8]) -> set[int]:
     """The values that occur, 0 always among them; counting only the few foreground voxels is what makes it cheap."""
     return {0, *np.flatnonzero(np.bincount(label_DHW[label_DHW != 0])).tolist()}

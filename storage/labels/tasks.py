@@ -6,7 +6,7 @@ Antonelli et al. 2022 (Decathlon), Bakas et al. 2022 (UPENN-GBM), Calabrese et a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from storage.labels.conventions import (
@@ -82,11 +82,11 @@ class Task:
 
     def holds(self, other: "Task") -> bool:
         """Whether cases of `other` may lie in a store of this task: each of their labels is one of its own."""
-        return self.scans == other.scans and (self.regions == other.regions or other.labels <= self.labels)
+        return other.labels <= {*self.labels, *(label for region in self.regions for label in region.labels)}
 
 
 _WT, _TC, _ET = (0.25, 0.55, 0.95), (0.25, 0.80, 0.35), (0.75, 0.25, 0.85)
-_ORANGE, _YELLOW, _TEAL = (0.95, 0.55, 0.15), (0.93, 0.85, 0.20), (0.10, 0.70, 0.70)
+_ORANGE, _YELLOW, _TEAL, _GREY = (0.95, 0.55, 0.15), (0.93, 0.85, 0.20), (0.10, 0.70, 0.70), (0.6, 0.6, 0.6)
 
 ENHANCING_TUMOUR = Region(name="ET", title="enhancing tumour", labels=(ENHANCING,), colour=_ET)
 GLIOMA_REGIONS = (
@@ -182,6 +182,30 @@ TASKS: dict[str, Task] = {
 }
 
 
+# What a label is called in a picture's legend.
+_SEEN = {
+    NECROTIC_CORE: "non-enhancing core",
+    EDEMA: "edema",
+    ENHANCING: "enhancing",
+    RESECTION_CAVITY: "resection cavity",
+    CYSTIC_COMPONENT: "cystic component",
+    NON_ENHANCING_TUMOUR: "non-enhancing tumour",
+    GROSS_TUMOUR_VOLUME: "gross tumour volume",
+}
+
+
+def seen_of_regions(regions: Sequence[Region]) -> dict[str, str]:
+    """What is left to be seen of each region, by name, where they are painted over each other in their order.
+
+    A region of which nothing is left is not in it.
+    """
+    painted = {label: region.name for region in regions for label in region.labels}
+    left = {
+        region.name: [_SEEN[label] for label in region.labels if painted[label] == region.name] for region in regions
+    }
+    return {name: ", ".join(labels) for name, labels in left.items() if labels}
+
+
 def tasks_named(case_id: str) -> tuple[Task, ...]:
     """The tasks of which `case_id` may be a case, by its name alone."""
     return tuple(task for task in TASKS.values() if task.person_of(case_id) is not None)
@@ -197,9 +221,39 @@ def task_of_old_store(convention: LabelConvention) -> Task:
     return Task(name="", title="", ids=(), convention=convention, regions=GLIOMA_REGIONS)
 
 
-def find_task(name: str, convention: LabelConvention, region_labels: Mapping[str, tuple[int, ...]]) -> Task | None:
-    """The task of that name whose regions are these; None where this version knows none."""
+def custom_task(convention: LabelConvention) -> Task:
+    """The task of labels that the user told: the first set of regions that has them all; raises ValueError for none."""
+    labels = frozenset(convention.stored_by_source.values()) - {0}
+    for regions in (GLIOMA_REGIONS, POST_TREATMENT_REGIONS, PAEDIATRIC_REGIONS, GTV_REGIONS):
+        if labels <= {label for region in regions for label in region.labels}:
+            return Task(name="custom", title="labels told", ids=(), convention=convention, regions=regions)
+    raise ValueError(f"no task has regions of the stored labels {sorted(labels)} together")
+
+
+def find_task(
+    name: str,
+    *,
+    convention: LabelConvention,
+    regions: Mapping[str, Sequence[int]],
+    scans: tuple[str, ...],
+    skull_stripped: bool = True,
+) -> Task:
+    """The task of that name with these regions; where this version has another or none, as it is described."""
     task = TASKS.get(name)
-    if task is None or task.region_labels != dict(region_labels):
-        return None
-    return task
+    wanted = {region: tuple(labels) for region, labels in regions.items()}
+    if task is not None and task.region_labels == wanted and task.region_names == tuple(wanted):
+        return task
+    every = (*POST_TREATMENT_REGIONS, *PAEDIATRIC_REGIONS, *GTV_REGIONS)
+    known = {(region.name, region.labels): region for region in every}
+    return Task(
+        name=name,
+        title=name,
+        ids=(),
+        convention=convention,
+        regions=tuple(
+            known.get((region, labels)) or Region(name=region, title=region, labels=labels, colour=_GREY)
+            for region, labels in wanted.items()
+        ),
+        scans=scans,
+        skull_stripped=skull_stripped,
+    )

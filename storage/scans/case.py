@@ -34,6 +34,10 @@ class Case:
     naming: Naming = Naming.UNDERSCORE
     volumes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    task: str = ""
+    """The name of its task in storage/labels/tasks.py, once it is known."""
+    convention: LabelConvention | None = None
+    """What the values of its label mean, where its folder says it or once it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ import numpy as np
 
 from storage.cases.info import CaseArrays, CaseInfo
 from storage.errors import CorruptStoreError, InputError
+from storage.labels.tasks import Task
 from storage.store.cohort_store import CohortStore
 
 _SUFFIX = ".case"
@@ -64,6 +65,11 @@ class DecodedCaseCache:
     def info(self, case_id: str) -> CaseInfo:
         """The case's record, from the store's index."""
         return self.store.info(case_id)
+
+    @property
+    def task(self) -> Task:
+        """The store's."""
+        return self.store.task
 
     def read_case(self, case_id: str) -> CaseArrays:
         """The whole case as read-only memory maps: image MDHW, label DHW or None."""

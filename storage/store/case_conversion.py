@@ -90,13 +90,18 @@ def convert_case(case: Case, store: CohortStore) -> CaseInfo:
 
     Raises CaseRefusedError with file, finding and remedy, and then changes nothing; InputError when the store fails.
     """
-    arrays, info = read_source_case(case, store.settings.modalities, store.settings.convention)
+    arrays, info = read_source_case(
+        case,
+        store.settings.modalities,
+        case.convention or store.settings.convention,
+        skull_stripped=store.task.skull_stripped,
+    )
     store.remove_case(case.case_id)  # uncommitted before anything else of it changes
     stored: dict[str, NDArray[Any]] = {"image": arrays.image_MDHW}
     region_voxels: dict[str, int] = {}
     if arrays.label_DHW is not None:
         stored["label"] = arrays.label_DHW
-        stored["foreground"], region_voxels = sample_foreground(arrays.label_DHW, case.case_id)
+        stored["foreground"], region_voxels = sample_foreground(arrays.label_DHW, case.case_id, store.task.regions)
     records: dict[str, ArrayRecord] = {}
     for name, array in stored.items():
         objects, records[name] = encode_array(name, array)
@@ -108,17 +113,20 @@ def convert_case(case: Case, store: CohortStore) -> CaseInfo:
 
 
 def read_source_case(
-    case: Case, modalities: tuple[str, ...], convention: LabelConvention
+    case: Case, modalities: tuple[str, ...], convention: LabelConvention, *, skull_stripped: bool = True
 ) -> tuple[CaseArrays, CaseInfo]:
     """Read, check, turn and crop one case: the arrays that a store would hold, and the record without those of arrays.
 
+    Where it is not skull-stripped, statistics are over every voxel of the box: 0 is an intensity like any other there.
     Raises CaseRefusedError with file, finding and remedy.
     """
     source = _SourceCase(case, modalities)
     box = _box_of(source)
     image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
     label_DHW = _stored_labels(source, box, convention)
-    return CaseArrays(image_MDHW, label_DHW), _describe(source, convention, box, image_MDHW)
+    return CaseArrays(image_MDHW, label_DHW), _describe(
+        source, convention, box, image_MDHW, skull_stripped=skull_stripped
+    )
 
 
 def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -> NDArray[np.uint8] | None:
@@ -128,7 +136,7 @@ def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -
     try:
         return convention.to_stored(np.ascontiguousarray(source.label_DHW[box_slices(box)]))
     except ValueError as error:
-        remedy = "correct the file, or convert the cohort with --label-convention or --label-map if all is meant so"
+        remedy = "correct the file, or convert the cohort with --task or --label-map if all is meant so"
         raise source.refused(path, str(error), remedy) from None
 
 
@@ -155,11 +163,13 @@ def _stack(scans_DHW: list[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([scan.astype(dtype, copy=False) for scan in scans_DHW])
 
 
-def _describe(source: _SourceCase, convention: LabelConvention, box: Box, image_MDHW: NDArray[Any]) -> CaseInfo:
+def _describe(
+    source: _SourceCase, convention: LabelConvention, box: Box, image_MDHW: NDArray[Any], *, skull_stripped: bool
+) -> CaseInfo:
     case = source.case
     affine = lps_affine(source.shape_XYZ, source.affine)
     depth, height, width = source.scans_DHW[0].shape
-    brain_DHW = brain_mask(image_MDHW)
+    brain_DHW = brain_mask(image_MDHW) if skull_stripped else np.ones(image_MDHW.shape[1:], dtype=np.bool_)
     measured = measure_intensities(image_MDHW, brain_DHW)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     return CaseInfo(
@@ -179,6 +189,7 @@ def _describe(source: _SourceCase, convention: LabelConvention, box: Box, image_
         source_shape=(source.shape_XYZ[0], source.shape_XYZ[1], source.shape_XYZ[2]),
         source_orientation=orientation_of(source.affine),
         source_affine=as_affine(source.affine),
+        task=case.task,
         source_header=base64.b64encode(source.header).decode(),
         brain_voxels=int(brain_DHW.sum()),
         **vars(measured),

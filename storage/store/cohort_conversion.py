@@ -4,15 +4,13 @@ The driver calls `plan_conversion`, has `convert_or_refuse` run once for each pl
 calls `finish_conversion`. Only the driver writes the index.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from storage.cases.info import CaseInfo, SourceFile, canonical_json
-from storage.errors import CaseRefusedError, InputError, Refusal, UnknownLabelsError
-from storage.labels.conventions import LabelConvention
+from storage.errors import CaseRefusedError, InputError, Refusal
 from storage.scans.case import Case
-from storage.scans.label_detection import detect_convention
 from storage.scans.listing import ScanFile
 from storage.scans.nifti import file_digest
 from storage.store.case_conversion import convert_case
@@ -35,7 +33,7 @@ class ConversionReport:
     """What a conversion did. `changed` are those of `converted` that were stored from other bytes before."""
 
     store_uri: str
-    label_convention: str
+    task: str
     converted: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -47,39 +45,6 @@ class ConversionReport:
         """The report as report.json holds it."""
         document: dict[str, Any] = asdict(self)
         return canonical_json(document) + b"\n"
-
-
-def choose_convention(
-    new_cases: Sequence[Case],
-    values_by_case: Mapping[str, Sequence[int] | None],
-    *,
-    told: LabelConvention | None,
-    stated: LabelConvention | None,
-    stored: LabelConvention | None,
-) -> LabelConvention:
-    """What the user told, else what the folder states, else what the store has, else what the labels show.
-
-    Raises UnknownLabelsError when it cannot be told, or when new cases show that a value means something else than it
-    does in the store that they are to join.
-    """
-    said = told or stated
-    if said is not None:
-        return said
-    if stored is None:
-        return detect_convention(new_cases, values_by_case)
-    try:
-        shown = detect_convention(new_cases, values_by_case)
-    except InputError:  # ambiguous on its own, but the store was made with the user's word for it
-        return stored
-    used = {value for values in values_by_case.values() for value in values or ()}
-    for value in sorted(used & set(shown.stored_by_source) & set(stored.stored_by_source)):
-        if shown.stored_by_source[value] != stored.stored_by_source[value]:
-            raise UnknownLabelsError(
-                f"wanted cases with labels {stored.name}, as the store has, found {shown.name}, where {value} means "
-                "something else",
-                f"name another store, or say --label-convention {stored.name} if they are meant so",
-            )
-    return stored
 
 
 def plan_conversion(

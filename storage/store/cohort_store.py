@@ -25,7 +25,8 @@ from storage.cases.foreground import unpack_foreground
 from storage.cases.info import CaseArrays, CaseInfo, Shape, content_digest
 from storage.cases.patch import clip_patch, place_patch
 from storage.errors import CorruptStoreError, InputError
-from storage.labels.conventions import BRATS_124, MODALITIES, LabelConvention
+from storage.labels.conventions import LabelConvention, convention_named
+from storage.labels.tasks import GLI_2021_TASK, Task
 from storage.store.index import (
     EMPTY_GROUP,
     ROOT_KEY,
@@ -64,8 +65,13 @@ class CohortStore:
 
     @property
     def settings(self) -> StoreSettings:
-        """Modalities and label convention."""
+        """Modalities and task."""
         return self.index.settings
+
+    @property
+    def task(self) -> Task:
+        """What its labels mean and which regions they make."""
+        return self.index.settings.task
 
     @property
     def case_ids(self) -> tuple[str, ...]:
@@ -116,7 +122,7 @@ class CohortStore:
         """Sampled voxels of each region, int32 [N, 3] of z y x in the stored grid. Raises InputError if unlabelled."""
         if not self.info(case_id).labelled:
             raise InputError(f"case {case_id} of {self.uri} has no label, so no foreground; leave it out of training")
-        return unpack_foreground(self._read_whole(case_id, "foreground"))
+        return unpack_foreground(self._read_whole(case_id, "foreground"), self.task.region_names)
 
     def committed_cases(self) -> dict[str, CaseInfo]:
         """Every case with a sound commit record, read from the cases themselves: what a conversion may keep."""
@@ -130,14 +136,22 @@ class CohortStore:
         return found
 
     def check_settings(self, cases: Mapping[str, CaseInfo]) -> None:
-        """Raise InputError where one of `cases` was made with other modalities or labels than this store's."""
-        wanted = (self.settings.modalities, self.settings.convention.name)
+        """Raise InputError where one of `cases` has other modalities than this store, or labels it has no place for."""
+        modalities = self.settings.modalities
+        known = {*self.task.labels, *self.settings.convention.stored_by_source.values()}
         for case_id, info in cases.items():
-            if (info.modalities, info.label_convention) != wanted:
+            convention = self.convention_of(info)
+            if info.modalities != modalities or not known.issuperset(convention.stored_by_source.values()):
                 raise InputError(
-                    f"wanted cases of {', '.join(wanted[0])} with labels {wanted[1]} in {self.uri}, case {case_id} has "
-                    f"{', '.join(info.modalities)} with labels {info.label_convention}; give the flags it was made with"
+                    f"wanted cases of {', '.join(modalities)} with labels {self.settings.convention.name} in "
+                    f"{self.uri}, case {case_id} has {', '.join(info.modalities)} with labels {convention.name}; "
+                    "give the flags it was made with"
                 )
+
+    def convention_of(self, info: CaseInfo) -> LabelConvention:
+        """What the values of a case's own label file meant."""
+        own = self.settings.convention
+        return own if info.label_convention == own.name else convention_named(info.label_convention)
 
     def remove_case(self, case_id: str) -> None:
         """Uncommit a case, then remove its arrays; fine when there is none. The index is not touched."""
@@ -198,17 +212,23 @@ class CohortStore:
 def create_store(
     uri: str | Path,
     *,
-    modalities: Sequence[str] = MODALITIES,
-    convention: LabelConvention = BRATS_124,
+    task: Task = GLI_2021_TASK,
+    modalities: Sequence[str] | None = None,
+    convention: LabelConvention | None = None,
     repair: bool = False,
 ) -> CohortStore:
-    """Make an empty store, or open the one that is there if it has the same settings.
+    """Make an empty store of `task`, or open the one that is there if its task holds `task` and its scans are the same.
 
-    With `repair` a damaged index is replaced by an empty one, for a driver that lists the cases anew.
+    `modalities` are the task's, and `convention` is that of its values, where nothing else is said. With `repair` a
+    damaged index is replaced by an empty one, for a driver that lists the cases anew.
     Raises InputError for a folder that holds something else, or a store with other settings.
     """
     objects = Objects(uri, create=True)
-    settings = StoreSettings(modalities=tuple(modalities), convention=convention)
+    settings = StoreSettings(
+        modalities=task.scans if modalities is None else tuple(modalities),
+        convention=convention or task.convention,
+        task=task,
+    )
     raw = objects.get(ROOT_KEY)
     if raw is not None and repair:
         try:
@@ -224,10 +244,11 @@ def create_store(
         objects.put(f"{CASES}/{ROOT_KEY}", EMPTY_GROUP)
         objects.put(ROOT_KEY, raw)
     store = CohortStore(objects, decode_index(raw, objects.uri))
-    if store.settings != settings:
+    if store.settings.modalities != settings.modalities or not store.task.holds(task):
         raise InputError(
-            f"wanted a store of {', '.join(settings.modalities)} with labels {convention.name}, {objects.uri} has "
-            f"{', '.join(store.settings.modalities)} with labels {store.settings.convention.name}; name another store"
+            f"wanted a store of {', '.join(settings.modalities)} for {task.name}, {objects.uri} has "
+            f"{', '.join(store.settings.modalities)} for {store.task.name or store.settings.convention.name}; "
+            "name another store"
         )
     return store
 

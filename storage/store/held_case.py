@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from storage.cases.info import ArrayRecord, CaseArrays, CaseInfo, content_digest
 from storage.errors import CaseRefusedError, InputError
 from storage.labels.conventions import LabelConvention
+from storage.labels.tasks import Task
 from storage.scans.case import Case
 from storage.store.case_conversion import read_source_case
 from storage.store.cohort_store import CohortStore
@@ -13,10 +14,15 @@ from storage.store.cohort_store import CohortStore
 
 @dataclass(frozen=True, kw_only=True)
 class HeldCase:
-    """A case's record and voxels. `label_refused` says why its label was left out, where there was one to leave out."""
+    """A case's record, voxels and task, and what its own values mean.
+
+    `label_refused` says why its label was left out, where there was one to leave out.
+    """
 
     case: CaseInfo
     arrays: CaseArrays
+    task: Task
+    convention: LabelConvention
     label_refused: str | None = None
 
     def info(self, case_id: str) -> CaseInfo:
@@ -33,20 +39,23 @@ class HeldCase:
 
 def hold_stored(store: CohortStore, case_id: str) -> HeldCase:
     """Read a case from its store, compared with its checksums; raises CorruptStoreError naming what is damaged."""
-    return HeldCase(case=store.info(case_id), arrays=store.read_case(case_id))
+    info = store.info(case_id)
+    return HeldCase(case=info, arrays=store.read_case(case_id), task=store.task, convention=store.convention_of(info))
 
 
-def hold_source(case: Case, modalities: Sequence[str], convention: LabelConvention) -> HeldCase:
-    """Read a case from its files, as a conversion would; raises InputError with file, finding and remedy.
+def hold_source(case: Case, modalities: Sequence[str], convention: LabelConvention, task: Task) -> HeldCase:
+    """Read a case from its files, as a conversion into a store of `task` would.
 
-    A label that a conversion would refuse is left out, and said to be: a prediction does not need it.
+    Raises InputError with file, finding and remedy. A label that a conversion would refuse is left out, and said to be:
+    a prediction does not need it.
     """
     try:
-        arrays, info = read_source_case(case, tuple(modalities), convention)
+        arrays, info = read_source_case(case, tuple(modalities), convention, skull_stripped=task.skull_stripped)
     except CaseRefusedError as error:
         if case.label is None or error.refusal.file != str(case.label):
             raise InputError(str(error)) from None
-        return replace(hold_source(replace(case, label=None), modalities, convention), label_refused=str(error.refusal))
+        held = hold_source(replace(case, label=None), modalities, convention, task)
+        return replace(held, label_refused=str(error.refusal))
     named = {"image": arrays.image_MDHW, "label": arrays.label_DHW}
     records = {
         name: ArrayRecord(
@@ -55,4 +64,4 @@ def hold_source(case: Case, modalities: Sequence[str], convention: LabelConventi
         for name, array in named.items()
         if array is not None
     }
-    return HeldCase(case=replace(info, arrays=records), arrays=arrays)
+    return HeldCase(case=replace(info, arrays=records), arrays=arrays, task=task, convention=convention)

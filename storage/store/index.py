@@ -12,11 +12,13 @@ from typing import Any
 from storage.cases.info import FORMAT_VERSION, CaseInfo, canonical_json, digest_of
 from storage.errors import CorruptStoreError, InputError
 from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention
-from storage.labels.regions import REGION_LABELS
+from storage.labels.tasks import Task, find_task, task_of_old_store
 
 FORMAT = "brats-stream"
 ROOT_KEY = "zarr.json"
 ASSIGNMENTS_KEY = f"splits/{ROOT_KEY}"  # see storage/splits/assignments.py
+# Labels that there were when stores did not name their task yet; the root of such a store stays as it was.
+_OLD_LABELS = 5
 # What surrounds the attributes in a group's canonical spelling.
 _BEFORE, _AFTER = b'{"attributes":', b',"node_type":"group","zarr_format":3}'
 EMPTY_GROUP = canonical_json({"attributes": {}, "node_type": "group", "zarr_format": 3})
@@ -24,10 +26,14 @@ EMPTY_GROUP = canonical_json({"attributes": {}, "node_type": "group", "zarr_form
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """What every case of a store shares: the modalities, in order, and what the source's label values meant."""
+    """What every case of a store shares: the modalities, in order, and the task.
+
+    `convention` is what the values of its first cases meant; each record names its own case's.
+    """
 
     modalities: tuple[str, ...]
     convention: LabelConvention
+    task: Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +52,14 @@ def encode_group(attributes: Mapping[str, Any]) -> bytes:
 
 def encode_index(settings: StoreSettings, cases: Mapping[str, CaseInfo]) -> bytes:
     """The root's zarr.json."""
-    convention = settings.convention
+    convention, task = settings.convention, settings.task
+    labels = STORED_LABEL_NAMES if task.name else STORED_LABEL_NAMES[:_OLD_LABELS]
     attributes: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "modalities": settings.modalities,
-        "stored_labels": dict(enumerate(STORED_LABEL_NAMES)),
-        "region_labels": REGION_LABELS,
+        "stored_labels": dict(enumerate(labels)),
+        "region_labels": task.region_labels,
         "label_convention": {
             "name": convention.name,
             "stored_by_source": convention.stored_by_source,
@@ -60,6 +67,8 @@ def encode_index(settings: StoreSettings, cases: Mapping[str, CaseInfo]) -> byte
         },
         "cases": {case_id: info.to_attributes() for case_id, info in cases.items()},
     }
+    if task.name:
+        attributes["task"] = {"name": task.name, "regions": task.region_names, "skull_stripped": task.skull_stripped}
     return encode_sealed(attributes)
 
 
@@ -78,13 +87,26 @@ def decode_index(raw: bytes | None, uri: str) -> Index:
     decode_sealed(raw, f"{uri}/{ROOT_KEY}")
     convention = attributes["label_convention"]
     stored_by_source = {int(source): stored for source, stored in convention["stored_by_source"].items()}
+    meant = LabelConvention(name=convention["name"], stored_by_source=stored_by_source)
     return Index(
         settings=StoreSettings(
-            modalities=tuple(attributes["modalities"]),
-            convention=LabelConvention(name=convention["name"], stored_by_source=stored_by_source),
+            modalities=tuple(attributes["modalities"]), convention=meant, task=_decode_task(attributes, meant)
         ),
         records=attributes["cases"],
         digest=attributes["digest"],
+    )
+
+
+def _decode_task(attributes: Mapping[str, Any], convention: LabelConvention) -> Task:
+    described = attributes.get("task")
+    if described is None:
+        return task_of_old_store(convention)
+    return find_task(
+        described["name"],
+        convention=convention,
+        regions={name: attributes["region_labels"][name] for name in described["regions"]},
+        scans=tuple(attributes["modalities"]),
+        skull_stripped=described["skull_stripped"],
     )
 
 

@@ -13,7 +13,7 @@ from nvidia.dali import fn, pipeline_def
 from dali_pipelines import AugmentationConfig
 from storage import CohortStore, convert_case, create_store, find_cases
 from storage.labels.conventions import MODALITIES
-from storage.labels.regions import REGION_LABELS, REGIONS
+from storage.labels.tasks import GLI_2021_TASK, Task
 
 Shape = tuple[int, int, int]
 
@@ -51,6 +51,7 @@ class MemoryCache:
     reads: list[str] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)  # the thread of each read
     uri: str = "memory"
+    task: Task = GLI_2021_TASK
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -78,7 +79,9 @@ class MemoryCache:
     def foreground(self, case_id: str) -> dict[str, NDArray[np.int32]]:
         label = self.cases[case_id].label_DHW
         assert label is not None
-        return {name: np.argwhere(np.isin(label, REGION_LABELS[name])).astype(np.int32) for name in REGIONS}
+        return {
+            region.name: np.argwhere(np.isin(label, region.labels)).astype(np.int32) for region in self.task.regions
+        }
 
     def read_case(self, case_id: str) -> Arrays:
         with self.lock:

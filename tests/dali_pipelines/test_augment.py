@@ -10,6 +10,7 @@ from scipy import ndimage
 from dali_pipelines import augment
 from dali_pipelines.noise_bank import BANK_SLACK, make_noise_bank
 from storage import region_masks
+from storage.labels.tasks import GLIOMA_REGIONS
 
 Compute = Callable[..., list[list[np.ndarray]]]
 
@@ -170,9 +171,13 @@ def test_gamma_and_contrast_leave_an_empty_patch_empty(compute: Compute) -> None
 
 def test_regions_in_their_order(compute: Compute) -> None:
     label = np.random.default_rng(3).integers(0, 5, (1, 6, 7, 8)).astype(np.uint8)
-    result = compute(lambda label: augment.regions(label), {"label": [label]}, {"label": "CDHW"})[0][0]
+    result = compute(
+        lambda label: augment.regions(label, [region.labels for region in GLIOMA_REGIONS]),
+        {"label": [label]},
+        {"label": "CDHW"},
+    )[0][0]
     assert result.dtype == np.uint8
-    np.testing.assert_array_equal(result, region_masks(label[0]))
+    np.testing.assert_array_equal(result, region_masks(label[0], GLIOMA_REGIONS))
 
 
 def test_constants_do_not_widen_the_image(compute: Compute) -> None:

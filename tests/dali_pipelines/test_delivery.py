@@ -32,7 +32,7 @@ NOISE = replace(NONE, noise_probability=0.5)
 
 
 def graph_config(**changes: Any) -> GraphConfig:
-    settings = {"augmentation": NOISE, "size": (6, 8, 7), "batch_size": 2, "modalities": 4}
+    settings = {"augmentation": NOISE, "size": (6, 8, 7), "batch_size": 2, "modalities": 4, "regions": ()}
     return GraphConfig(**(settings | {"integers": True} | changes))
 
 

@@ -35,7 +35,14 @@ def run(
     coefficients = {info.case_id: UNCHANGED for info in infos}
     sampler = PatchSampler(infos, cache.foreground, coefficients, sampling=sampling, augmentation=augmentation)
     reader = SampleReader(cases=cache, sampler=sampler, dimensions=len(size), dtype=np.int16, on_bad_case="raise")
-    config = GraphConfig(augmentation=augmentation, size=size, batch_size=samples, modalities=4, integers=True)
+    config = GraphConfig(
+        augmentation=augmentation,
+        size=size,
+        batch_size=samples,
+        modalities=4,
+        integers=True,
+        regions=((1, 2, 3), (1, 3), (3,)),
+    )
     pipeline = build_patch_pipeline(config)
     pipeline.build()
     read = [reader.read(0, index) for index in range(samples)]

@@ -7,6 +7,8 @@ from dali_pipelines import AUGMENTATION_PRESETS
 from dali_pipelines.graph import NORMALISE, GraphConfig, build_patch_pipeline
 from dali_pipelines.volumes import build_volume_pipeline
 
+REGIONS = ((1, 2, 3), (1, 3), (3,))
+
 
 def gpu_config(preset: str, size: tuple[int, ...]) -> GraphConfig:
     return GraphConfig(
@@ -15,6 +17,7 @@ def gpu_config(preset: str, size: tuple[int, ...]) -> GraphConfig:
         batch_size=2,
         modalities=4,
         integers=True,
+        regions=REGIONS,
         on_gpu=True,
         float16=True,
         channels_last=True,

@@ -9,6 +9,7 @@ import torch
 
 from dali_pipelines import CaseReadError, VolumeLoader
 from storage import CorruptStoreError, InputError, region_masks
+from storage.labels.tasks import GLIOMA_REGIONS
 
 
 def test_cases_come_whole_and_normalised(make_cache: Callable[..., Any]) -> None:
@@ -31,7 +32,7 @@ def test_cases_come_whole_and_normalised(make_cache: Callable[..., Any]) -> None
             if label is None:
                 assert volume.regions_RDHW is None
             else:
-                np.testing.assert_array_equal(volume.regions_RDHW, region_masks(label))
+                np.testing.assert_array_equal(volume.regions_RDHW, region_masks(label, GLIOMA_REGIONS))
 
 
 def test_the_range_can_be_the_scale(make_cache: Callable[..., Any]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import PYTORCH3DUNET_LOSS, Loss, LossConfig
+from models import PYTORCH3DUNET_LOSS, Loss, LossConfig, number_labels
 
 CONFIGS = [
     LossConfig(dice=dice, voxel=voxel)  # type: ignore[arg-type]
@@ -47,6 +47,29 @@ def test_cross_entropy_equals_torch_on_the_exclusive_labels() -> None:
     wanted = torch.nn.functional.cross_entropy(with_background, labels) + 1 - dice.mean()
     loss = Loss(LossConfig(voxel="ce", smooth=0.0))
     torch.testing.assert_close(loss((logits,), regions), wanted)
+
+
+def test_cross_entropy_of_regions_that_exclude_each_other_equals_torch_on_their_labels() -> None:
+    """An outer region, two that part it, one beside it; and a coarser output."""
+    region_labels = number_labels(((8, 4), (8,), (4,), (6,)))
+    assert region_labels == ((1, 2), (1,), (2,), (3,))
+    labels = torch.randint(4, (2, 4, 6))
+    regions = torch.stack([sum(labels == label for label in region) for region in region_labels], dim=1)  # type: ignore[misc]
+    logits, coarse = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 2, 3)
+
+    def wanted(logits: Tensor, labels: Tensor, regions: Tensor) -> Tensor:
+        with_background = torch.cat((torch.zeros_like(logits[:, :1]), logits), dim=1)
+        softmax = with_background.softmax(1)
+        regional = torch.stack([softmax[:, list(region)].sum(1) for region in region_labels], dim=1)
+        overlap, both = (regional * regions).sum((0, 2, 3)), (regional + regions).sum((0, 2, 3))
+        return torch.nn.functional.cross_entropy(with_background, labels) + 1 - (2 * overlap / both).mean()
+
+    loss = Loss(LossConfig(voxel="ce", smooth=0.0, output_weights=(0.75, 0.25)), region_labels=region_labels)
+    fine = wanted(logits, labels, regions)
+    shrunk = wanted(coarse, labels[:, 1::2, 1::2], regions[..., 1::2, 1::2])
+    torch.testing.assert_close(loss((logits, coarse), regions.to(torch.uint8)), 0.75 * fine + 0.25 * shrunk)
+    with pytest.raises(ValueError, match=r"must have the labels' shape \(2, 3, 4, 6\), got \(2, 4, 4, 6\)"):
+        loss((torch.zeros(2, 4, 4, 6),), regions)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, LossConfig, UNetConfig, memory
+from models import PYTORCH3DUNET_LOSS, UNET_PRESETS, LossConfig, UNetConfig, memory, number_labels
 from models.memory import LiveBytes, count_step_bytes, find_peak, predict_peak
 from models.memory_table import PEAKS
 from models.precision import BFLOAT16, FLOAT32
@@ -75,3 +75,18 @@ def test_a_step_grows_by_what_each_patch_takes() -> None:
     assert patch == pytest.approx(count(4) - count(3), rel=1e-4)
     assert patch > 64 * 64 * 4 * (4 + 4 + 8 / 4)  # the image and the features of two levels
     assert count(2, on_gpu=True) > count(2)
+
+
+@pytest.mark.slow
+def test_a_head_of_labels_is_counted_with_its_loss() -> None:
+    labels = number_labels(((2, 6, 5, 3), (6, 5, 3), (3,), (6,), (5,), (2,)))
+    small = UNetConfig(dimensions=2, widths=(4, 8), head="labels", regions=6)
+    heads = {labels: 4, None: 6}  # as many labels as differ, or as many as regions
+    voxels = 64 * 64
+    counted = {
+        outputs: count_step_bytes(
+            replace(small, region_labels=each), LossConfig(voxel="ce"), FLOAT32, sides=(64, 64), batch=1, on_gpu=False
+        )
+        for each, outputs in heads.items()
+    }
+    assert counted[6] > counted[4] > voxels * 4 * (4 + 4 + 4)

@@ -125,6 +125,22 @@ def test_a_strided_stem_with_a_labels_head_gives_nested_regions() -> None:
     assert (logits[:, :-1] >= logits[:, 1:]).all()
 
 
+def test_labels_of_regions_are_taken_as_they_are_numbered_here() -> None:
+    labels = ((1, 2), (1,), (2,), (3,))
+    assert replace(SMALL, head="labels", regions=4, region_labels=labels).outputs == 3
+    assert replace(SMALL, head="labels").outputs == SMALL.outputs == 3
+    for changed, says in (
+        ({"head": "regions"}, "got .* for head='regions'"),
+        ({"regions": 3}, "labels of 3 regions"),
+        ({"region_labels": ((8, 4), (8,), (4,), (6,))}, r"gives them \(\(\(1, 2\), \(1,\), \(2,\), \(3,\)\)\), got"),
+        ({"region_labels": ((1, 2, 3, 4), (2, 3, 4), (3, 4), (4,))}, r"gives them \(None, as these regions nest\)"),
+        ({"region_labels": ((1, 2), (2, 3), (4,), (5,))}, "which overlap in part"),
+    ):
+        given = {"head": "labels", "regions": 4, "region_labels": labels, **changed}
+        with pytest.raises(ValueError, match=says):
+            replace(SMALL, **given)  # type: ignore[arg-type]
+
+
 def test_a_strided_stem_doubles_the_multiples() -> None:
     config = replace(SMALL, stem_stride=2)
     assert config.side_multiple == 8

@@ -21,11 +21,13 @@ from models import (
 from tests.device_waits import DeviceWaits
 
 CPU = torch.device("cpu")
+FOREST = ((1, 2), (1,), (2,), (3,))
 NETWORKS = {
     "plain": UNetConfig(widths=(4, 8, 8), deep_supervision=1),
     "residual": UNetConfig(widths=(4, 8, 8), block="residual", encoder_blocks=(1, 1, 1), stem_stride=2),
     "pre_norm": UNetConfig(widths=(4, 8, 8), block="pre_norm", norm_groups=2, down="max_pool", up="nearest"),
     "labels": UNetConfig(widths=(4, 8, 8), head="labels"),
+    "forest": UNetConfig(widths=(4, 8, 8), head="labels", regions=4, region_labels=FOREST),
 }
 LOSSES = [LossConfig(), LossConfig(dice="sample", voxel="focal"), LossConfig(voxel="ce"), PYTORCH3DUNET_LOSS]
 
@@ -49,6 +51,13 @@ def test_a_loss_waits_for_nothing(config: LossConfig) -> None:
     regions = regions_like(fine)
     with DeviceWaits() as waits:
         Loss(config)((fine, coarse), regions)
+    assert waits.found == []
+
+
+def test_labels_of_regions_wait_for_nothing() -> None:
+    logits, regions = torch.randn(2, 3, 8, 8, 8), torch.zeros(2, 4, 8, 8, 8, dtype=torch.uint8)
+    with DeviceWaits() as waits:
+        Loss(LossConfig(voxel="ce"), region_labels=FOREST)((logits,), regions)
     assert waits.found == []
 
 

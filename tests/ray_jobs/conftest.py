@@ -25,7 +25,10 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import TrainPlan
-from storage import MODALITIES, REGIONS, CohortStore, assign_splits
+from storage import MODALITIES, CohortStore, assign_splits
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,13 +217,13 @@ def draw_phantom(phantom_source: Path) -> Callable[..., bytes]:
     from storage.labels.conventions import BRATS_124, MODALITIES
     from storage.store.held_case import hold_source
 
-    held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124)
+    held = hold_source(find_cases(phantom_source).cases[0], MODALITIES, BRATS_124, GLI_2021_TASK)
     assert held.arrays.label_DHW is not None
-    truth_RDHW = region_masks(held.arrays.label_DHW).astype(bool)
+    truth_RDHW = region_masks(held.arrays.label_DHW, GLIOMA_REGIONS).astype(bool)
     predicted_RDHW = np.roll(truth_RDHW, 2, axis=2)
 
     def draw(how: Callable[..., bytes], *, labelled: bool) -> bytes:
-        return how(held.case, held.arrays.image_MDHW, truth_RDHW if labelled else None, predicted_RDHW)
+        return how(held.case, GLIOMA_REGIONS, held.arrays.image_MDHW, truth_RDHW if labelled else None, predicted_RDHW)
 
     return draw
 

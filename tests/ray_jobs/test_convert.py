@@ -108,7 +108,7 @@ def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_pa
 def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, source: Path, tmp_path: Path) -> None:
     write_threes(one_file(source, 1, "seg"))
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
-    with pytest.raises(InputError, match="--label-convention"):
+    with pytest.raises(InputError, match=r"--label-map .* or which task it is with --task"):
         main(arguments)
     assert not (tmp_path / "store").exists()
     assert main([*arguments, "--label-map", "1", "1", "2", "2", "3", "3", "4", "3"]) == 0
@@ -116,7 +116,7 @@ def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, 
     assert store.settings.convention.name == "custom-1:1,2:2,3:3,4:3"
     assert all(store.info(case_id).label_lossy for case_id in store.case_ids)
     with pytest.raises(InputError, match="name another store"):
-        main([*arguments, "--label-convention", "brats-124"])
+        main([*arguments, "--task", "gli-2021"])
 
 
 def test_training_on_ambiguous_labels_names_the_command_that_has_the_flag(
@@ -124,7 +124,7 @@ def test_training_on_ambiguous_labels_names_the_command_that_has_the_flag(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_threes(one_file(source, 1, "seg"))
-    with pytest.raises(InputError, match=r"3 in 1 case, .*convert.py --source \S+/source --store .*--label-convention"):
+    with pytest.raises(InputError, match=r"3 in 1 case, .*--label-map.*convert.py --source \S+/source --store PATH"):
         find_or_make_store(dataclasses.replace(preset("demo"), source=str(source)), Console())
 
 
@@ -149,7 +149,7 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
         path.rename(path.with_name(path.name.replace("_flair", "_FLR").replace("_seg", "_truth")))
     (tmp_path / "subjects.csv").write_text("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Training_002,P\n")
     arguments = ["--source", str(source), "--store", str(tmp_path / "store"), "--modalities", "t1ce", "flair"]
-    arguments += ["--names", "flair", "FLR", "t1ce", "t1ce", "label", "truth", "--label-convention", "brats-124"]
+    arguments += ["--names", "flair", "FLR", "t1ce", "t1ce", "label", "truth", "--task", "gli-2021"]
     assert main([*arguments, "--subjects", str(tmp_path / "subjects.csv")]) == 0
     store = open_store(tmp_path / "store")
     assert store.info("BraTS20_Training_001").modalities == ("t1ce", "flair")
@@ -185,9 +185,12 @@ def test_a_table_of_subjects_that_does_not_fit_is_refused(
     [
         (["--store", "x"], "wanted --source DIR"),
         (["--store", "x", "--source", "nowhere"], "found nothing at"),
-        (["--store", "x", "--source", ".", "--label-convention", "oops"], "wanted --label-convention brats-124"),
+        (["--store", "x", "--source", ".", "--task", "oops"], "wanted --task gli-2021"),
         (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
-        (["--store", "x", "--source", ".", "--label-map", "1", "9"], "--label-map: wanted a stored label from 0 to 4"),
+        (
+            ["--store", "x", "--source", ".", "--label-map", "1", "9"],
+            "--label-map: wanted a stored label for",
+        ),
         (
             ["--store", "x", "--source", ".", "--label-map", "300", "1"],
             "wanted values from 0 to 255 in the files, got 300",

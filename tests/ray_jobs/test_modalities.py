@@ -15,16 +15,18 @@ from ray_jobs.evaluation.validation import CaseImage
 from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.pictures.figures import draw_cross_section
-from ray_jobs.predicting.input import FolderInput, StoreInput, open_cohort
+from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
 from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities
 from ray_jobs.predicting.prediction import InferenceConfig, MakePredictor, PredictionPlan
 from ray_jobs.searching.cases_to_score import cases_of
 from ray_jobs.settings.config import TrainConfig
-from ray_jobs.settings.input_check import check_input
+from ray_jobs.settings.input_check import check_input, fit_to_store
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
-from storage import MODALITIES, REGIONS, CohortStore, InputError, assign_splits, find_cases, open_store
-from storage.labels.conventions import BRATS_124
+from storage import MODALITIES, CohortStore, InputError, assign_splits, find_cases, open_store
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 TURNED = ("t1", "t1ce", "t2", "flair")
 TWO = ("t1ce", "flair")  # not in the usual order either
@@ -76,16 +78,16 @@ def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
     cases = {case.case_id: case for case in find_cases(phantom_source, modalities=TWO).cases}
     predicted = []
     for source in (
-        StoreInput(uri=store.uri, convention=BRATS_124),
-        FolderInput(cases=cases, modalities=choose(checkpoint), convention=BRATS_124),
+        StoreInput(uri=store.uri),
+        FolderInput(cases=cases, modalities=choose(checkpoint), task=GLI_2021_TASK),
     ):
         prediction = PredictionPlan(
             checkpoints=(checkpoint,),
             source=source,
             # At the run's own thresholds its foam of regions would take seconds to score and draw.
-            rules=RegionRules(thresholds=(0.8, 0.9, 0.9)),
+            rules=RegionRules(labels=tuple(region.labels for region in GLIOMA_REGIONS), thresholds=(0.8, 0.9, 0.9)),
             inference=InferenceConfig(),
-            convention=BRATS_124,
+            written=None,
             probabilities=True,
             figures=isinstance(source, FolderInput),
         )
@@ -101,6 +103,7 @@ def test_columns_of_a_validation_figure_have_the_stores_names(modalities: tuple[
     image = CaseImage(
         case_id="one",
         modalities=modalities,
+        regions=GLIOMA_REGIONS,
         image_MDHW=torch.rand(len(modalities), *shape).numpy(),
         regions_RDHW=torch.ones(3, *shape, dtype=torch.bool).numpy(),
         probabilities_RDHW=torch.rand(3, *shape).numpy(),
@@ -140,9 +143,9 @@ def test_an_older_checkpoint_is_used_as_before(make_checkpoint: MakeCheckpoint, 
 
 
 def test_a_store_of_other_scans_than_the_networks_is_not_predicted(convert: Callable[..., CohortStore]) -> None:
-    uri = convert(*TURNED).uri
+    uri, told = convert(*TURNED).uri, Told(task=None, label_map=None)
     with pytest.raises(InputError, match=r"wanted the network's scans flair, .* has t1, .*: give the NIfTI folder, or"):
-        open_cohort(uri, modalities=MODALITIES, names={}, told=None, instead=None, workers=1)
+        open_cohort(uri, GLI_2021_TASK, modalities=MODALITIES, names={}, told=told, workers=1)
 
 
 def test_thresholds_are_not_sought_in_a_store_of_other_scans(
@@ -160,15 +163,11 @@ def test_thresholds_are_not_sought_in_a_store_of_other_scans(
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "in that order" in done.stderr, done.stderr
 
 
-def test_a_network_for_another_number_of_scans_is_refused_before_anything_starts(
+def test_a_run_takes_a_network_for_the_scans_and_regions_of_its_store(
     convert: Callable[..., CohortStore], phantom_store: CohortStore, small_config: TrainConfig
 ) -> None:
-    store = convert(*TWO)
-    check_input(dataclasses.replace(with_scans(small_config, 2), store=store.uri))
-    check_input(dataclasses.replace(small_config, store=phantom_store.uri))
-    with pytest.raises(
-        InputError, match=r"2 scans of .* \(t1ce, flair\), got --model.modalities 4: give --model.mod.* 2"
-    ):
-        check_input(dataclasses.replace(small_config, store=store.uri))
-    with pytest.raises(InputError, match=r"4 scans of the synthetic cohort .*: give --model.modalities 4"):
-        check_input(with_scans(small_config, 2))
+    for store, scans in ((convert(*TWO), 2), (phantom_store, 4)):
+        for config in (small_config, with_scans(small_config, 3)):
+            assert fit_to_store(config, store).model == with_scans(small_config, scans).model
+    with pytest.raises(InputError, match=r"wanted --thresholds for the 3 regions of .* \(WT, TC, ET\), got 2"):
+        check_input(dataclasses.replace(small_config, store=phantom_store.uri, thresholds=(0.5, 0.5)))

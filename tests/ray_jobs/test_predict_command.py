@@ -102,7 +102,7 @@ def test_a_mended_case_and_a_changed_one_are_done_again(
     older = make_checkpoint(
         "a", seed=1, modalities=None
     )  # it does not say what it was trained on: any four scans will do
-    arguments += ["--checkpoint", older, "--write-convention", "msd"]
+    arguments += ["--checkpoint", older, "--write-task", "msd"]
     assert run(*arguments)[0] == 3
     before = files_of(output)
     shutil.copy(phantom_source / THREE / f"{THREE}_t1ce.nii.gz", source / THREE)  # mended
@@ -176,7 +176,7 @@ def test_where_no_case_can_be_segmented_that_is_written_too(
 ) -> None:
     shutil.rmtree(source / ONE)
     shutil.rmtree(source / TWO)
-    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), "--label-convention", "brats-124"]
+    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), "--task", "gli-2021"]
     status, printed = run(*arguments, "--checkpoint", make_checkpoint("a", seed=1))
     assert status == 3 and "no case could be segmented" in printed
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())

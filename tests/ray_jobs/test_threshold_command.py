@@ -21,7 +21,10 @@ from ray_jobs.searching.threshold_scan import most_on_cpus
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
-from storage import REGIONS, CohortStore, DecodedCaseCache, InputError, open_store
+from storage import CohortStore, DecodedCaseCache, InputError, open_store
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 MakePlan = Callable[[TrainConfig], TrainPlan]
 CPU = torch.device("cpu")
@@ -131,7 +134,13 @@ def test_what_was_found_is_printed_though_it_cannot_be_written(
     counts = ThresholdCounts(num_regions=len(REGIONS))
     counts.update("one", torch.rand(len(REGIONS), 4, 4, 4), torch.ones(len(REGIONS), 4, 4, 4, dtype=torch.uint8))
     scan = threshold_scan.ThresholdScan(
-        checkpoint="c", store="s", split="all", counts=counts, forward_passes={"one": 1}, bad_cases={}
+        checkpoint="c",
+        store="s",
+        split="all",
+        regions=GLIOMA_REGIONS,
+        counts=counts,
+        forward_passes={"one": 1},
+        bad_cases={},
     )
 
     def scan_and_lose_the_folder(*_: object, **__: object) -> threshold_scan.ThresholdScan:

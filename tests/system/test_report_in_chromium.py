@@ -24,6 +24,7 @@ from ray_jobs.predicting.prediction import RENDER, SECTIONS
 from ray_jobs.predicting.report_page import build_report
 from storage import find_cases, region_masks
 from storage.labels.conventions import BRATS_124, MODALITIES
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
 from storage.store.held_case import hold_source
 
 pytestmark = pytest.mark.system
@@ -126,16 +127,16 @@ def report(phantom_source: Path, tmp_path: Path) -> Path:
     """A report of five cases: four more or less well predicted, one without a label; one more was refused."""
     records, files = [], {}
     for number, case in enumerate(find_cases(phantom_source).cases[:5]):
-        held = hold_source(case, MODALITIES, BRATS_124)
+        held = hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK)
         label_DHW = held.arrays.label_DHW
         assert label_DHW is not None
-        truth_RDHW = region_masks(label_DHW).astype(bool)
+        truth_RDHW = region_masks(label_DHW, GLIOMA_REGIONS).astype(bool)
         predicted_RDHW = np.roll(truth_RDHW, [8, 1, 14, 4, 2][number], axis=2)  # the farther, the worse
         label_RDHW = None if number == 4 else truth_RDHW
         named = [name.format(case_id=case.case_id) for name in (SECTIONS, RENDER)]
         shown = (held.case, held.arrays.image_MDHW, label_RDHW, predicted_RDHW)
         files |= dict(zip(named, (draw_sections(*shown), draw_render(*shown)), strict=True))
-        records.append({**describe_case(held.case, predicted_RDHW, label_RDHW), "files": named})
+        records.append({**describe_case(held.case, GLIOMA_REGIONS, predicted_RDHW, label_RDHW), "files": named})
     page = build_report(
         "five <cases>", records, {"case & six": "case & six: <truncated>"}, {"input": "here"}, read=files.__getitem__
     )

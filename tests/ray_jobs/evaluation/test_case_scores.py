@@ -12,7 +12,10 @@ from rich.console import Console
 
 from models.distances import WORST_DISTANCE_MM, hausdorff95
 from ray_jobs.evaluation.case_scores import COLUMNS, describe_case, dice_of, encode_csv, mean_of_records, print_means
-from storage import REGIONS, CaseInfo, CohortStore
+from storage import CaseInfo, CohortStore
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 SHAPE = (10, 12, 14)
 
@@ -34,7 +37,7 @@ def case(phantom_store: CohortStore) -> CaseInfo:
 
 
 def test_a_case_is_scored_by_hand(case: CaseInfo) -> None:
-    record = describe_case(case, PREDICTED, LABEL)
+    record = describe_case(case, GLIOMA_REGIONS, PREDICTED, LABEL)
     whole, core, enhancing = (record["regions"][region] for region in REGIONS)
     assert whole["iou"] == whole["dice"] == whole["lesion_dice"] == 1 and whole["hd95_mm"] == 0
     assert core["iou"] == pytest.approx(4**3 / 6**3, abs=1e-6)
@@ -48,7 +51,7 @@ def test_a_case_is_scored_by_hand(case: CaseInfo) -> None:
 
 
 def test_a_case_without_a_label_has_volumes_alone(case: CaseInfo) -> None:
-    record = describe_case(case, PREDICTED, None)
+    record = describe_case(case, GLIOMA_REGIONS, PREDICTED, None)
     assert not record["labelled"] and dice_of(record) is None
     assert all(set(record["regions"][region]) == {"volume_ml"} for region in REGIONS)
 
@@ -58,7 +61,7 @@ def records(case: CaseInfo) -> list[dict[str, Any]]:
     """One case scored as above, one perfect, one without a label."""
     cases = [dataclasses.replace(case, case_id=name) for name in ("one", "two", "three")]
     given = [(PREDICTED, LABEL), (LABEL, LABEL), (PREDICTED, None)]
-    return [describe_case(info, *masks) for info, masks in zip(cases, given, strict=True)]
+    return [describe_case(info, GLIOMA_REGIONS, *masks) for info, masks in zip(cases, given, strict=True)]
 
 
 def test_means_are_over_the_cases_that_have_a_score(records: list[dict[str, Any]]) -> None:

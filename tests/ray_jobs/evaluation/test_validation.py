@@ -7,7 +7,9 @@ import torch
 from models import UNET_PRESETS, RegionScores, build_unet, choose_precision
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation, ThresholdCurves
 from ray_jobs.settings.groups import ValidationConfig
-from storage import REGIONS
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 PRECISION = choose_precision(torch.device("cpu"), "float32")
 
@@ -64,10 +66,17 @@ def test_cudnn_tries_its_algorithms_where_shapes_come_back(
 
 
 def test_the_summary_names_each_case_with_its_scores() -> None:
-    curves = ThresholdCurves(thresholds_T=np.zeros(1), iou_TR=np.zeros((1, 3)), dice_TR=np.zeros((1, 3)))
+    curves = ThresholdCurves(
+        regions=REGIONS, thresholds_T=np.zeros(1), iou_TR=np.zeros((1, 3)), dice_TR=np.zeros((1, 3))
+    )
     mean = RegionScores(threshold=(0.5,) * 3, iou=(0.6, 0.5, 0.4), dice=(0.7, 0.6, 0.5), cases=1)
     evaluation = Evaluation(
-        cases=1, scores=mean, thresholds=dict.fromkeys(REGIONS, 0.5), curves=curves, by_case={"case-1": mean}
+        cases=1,
+        regions=GLIOMA_REGIONS,
+        scores=mean,
+        thresholds=dict.fromkeys(REGIONS, 0.5),
+        curves=curves,
+        by_case={"case-1": mean},
     )
     summary = evaluation.summary()
     assert summary["by_case"] == {"case-1": {kind: summary[kind] for kind in ("iou", "dice")}}

@@ -6,7 +6,9 @@ import torch
 from models import ThresholdCounts
 from ray_jobs.evaluation.validation import ThresholdCurves
 from ray_jobs.pictures.figures import as_pixels, draw_threshold_curves
-from storage import REGIONS
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 
 def test_threshold_curves_show_each_region_with_the_threshold_chosen() -> None:
@@ -16,8 +18,8 @@ def test_threshold_curves_show_each_region_with_the_threshold_chosen() -> None:
     counts.update("case", probabilities_RDHW, probabilities_RDHW > torch.tensor([0.2, 0.5, 0.8]).reshape(3, 1, 1, 1))
     best = counts.best_per_region()
     iou_TR, dice_TR = (curve.numpy() for curve in counts.curves())
-    curves = ThresholdCurves(thresholds_T=counts.thresholds.numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
-    figure = draw_threshold_curves(curves, dict(zip(REGIONS, best.threshold, strict=True)))
+    curves = ThresholdCurves(regions=REGIONS, thresholds_T=counts.thresholds.numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
+    figure = draw_threshold_curves(curves, dict(zip(REGIONS, best.threshold, strict=True)), GLIOMA_REGIONS)
 
     assert [axis.get_title() for axis in figure.axes] == [
         f"{region} at {threshold:.3f}" for region, threshold in zip(REGIONS, best.threshold, strict=True)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ray_jobs.pictures.renders import choose_views, draw_render, region_surfaces, side_of, take_picture
-from ray_jobs.pictures.sections import REGION_COLOURS
 from ray_jobs.pictures.surfaces import draw_surface, look, make_surface
+from storage.labels.tasks import GLIOMA_REGIONS
 
 SHAPE = (40, 40, 40)
 
@@ -45,21 +45,23 @@ def test_the_tumours_side_is_where_most_of_it_lies() -> None:
 def test_edema_core_and_enhancing_show_in_their_colours_and_brain_in_grey() -> None:
     enhancing = cube(14, 19)
     camera = look((0, 0, -1), (0, -1, 0), middle=(20, 20, 20), radius_mm=30, size=200)
-    surfaces = region_surfaces(np.stack([cube(10, 30), enhancing | cube(14, 19, x=7), enhancing]), (1, 1, 1))
-    picture = take_picture(None, surfaces, camera)
+    surfaces = region_surfaces(
+        GLIOMA_REGIONS, np.stack([cube(10, 30), enhancing | cube(14, 19, x=7), enhancing]), (1, 1, 1)
+    )
+    picture = take_picture(None, GLIOMA_REGIONS, surfaces, camera)
     assert picture.shape == (100, 100, 3)
-    blue, green, purple = (near(picture, REGION_COLOURS[region]) for region in ("WT", "TC", "ET"))
+    blue, green, purple = (near(picture, region.colour) for region in GLIOMA_REGIONS)
     assert blue > 500 and green > 40 and purple > 40, (blue, green, purple)
     brain = make_surface(cube(4, 36), (1, 1, 1))
     assert brain is not None
-    assert near(take_picture(draw_surface(brain, camera), {}, camera), (1, 1, 1)) > 100
-    assert not take_picture(None, {}, camera).any()
+    assert near(take_picture(draw_surface(brain, camera), GLIOMA_REGIONS, {}, camera), (1, 1, 1)) > 100
+    assert not take_picture(None, GLIOMA_REGIONS, {}, camera).any()
 
 
 def test_what_has_no_voxels_has_no_surface() -> None:
     mask = cube(3, 8)
-    assert set(region_surfaces(np.stack([mask, mask, mask]), (1, 1, 1))) == {"WT", "ET"}
-    assert region_surfaces(np.zeros((3, *SHAPE), bool), (1, 1, 1)) == {}
+    assert set(region_surfaces(GLIOMA_REGIONS, np.stack([mask, mask, mask]), (1, 1, 1))) == {"WT", "ET"}
+    assert region_surfaces(GLIOMA_REGIONS, np.zeros((3, *SHAPE), bool), (1, 1, 1)) == {}
 
 
 @pytest.mark.slow
@@ -68,5 +70,5 @@ def test_a_case_is_drawn_with_its_label_and_without(rows: int, draw_phantom: Cal
     image = Image.open(io.BytesIO(draw_phantom(draw_render, labelled=rows == 2)))
     assert image.size == (990, 330 * rows + 90)
     pixels = np.asarray(image.convert("RGB"), np.float32) / 255
-    seen = {region: near(pixels, colour) for region, colour in REGION_COLOURS.items()}
+    seen = {region.name: near(pixels, region.colour) for region in GLIOMA_REGIONS}
     assert seen["WT"] > 300 and seen["ET"] > 300 and seen["TC"] > 60, seen  # the core within what enhances

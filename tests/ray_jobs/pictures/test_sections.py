@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ray_jobs.pictures.sections import REGION_COLOURS, draw_sections, sections_figure, tumour_to_show
+from ray_jobs.pictures.sections import draw_sections, sections_figure, tumour_to_show
 from storage import MODALITIES
+from storage.labels.tasks import ENHANCING_TUMOUR, GLIOMA_REGIONS
 
 SHAPE = (12, 20, 30)
 IMAGE = np.random.default_rng(0).integers(1, 99, size=(4, *SHAPE))
@@ -23,13 +24,13 @@ def masks(z: int, y: int, x: int) -> NDArray[np.bool_]:
 
 def test_a_column_for_each_scan_and_for_label_and_prediction() -> None:
     balls = masks(3, 14, 24), masks(8, 5, 6)
-    figure = sections_figure("case", IMAGE, *balls, modalities=MODALITIES, spacing_mm=(3.0, 1.0, 1.0))
+    figure = sections_figure("case", GLIOMA_REGIONS, IMAGE, *balls, modalities=MODALITIES, spacing_mm=(3.0, 1.0, 1.0))
     titles = [axis.get_title() for axis in figure.axes[:6]]
     assert titles == ["flair", "t1", "t1ce", "t2", "label", "prediction"]
     scans, labels, predictions = ([axis.images[0].get_array() for axis in figure.axes[at:18:6]] for at in (0, 4, 5))
     assert [picture.shape[:2] for picture in labels] == [(20, 30), (12, 30), (12, 20)]
     middles = [(14, 24), (11 - 3, 24), (11 - 3, 14)]  # z grows upwards, rows downwards
-    purple = np.array(REGION_COLOURS["ET"])
+    purple = np.array(ENHANCING_TUMOUR.colour)
     for scan, label, prediction, middle in zip(scans, labels, predictions, middles, strict=True):
         painted = np.argwhere(np.abs(label - scan).sum(axis=2) > 1e-6)
         assert len(painted) == 21 and tuple(painted.mean(axis=0)) == middle
@@ -42,7 +43,7 @@ def test_a_column_for_each_scan_and_for_label_and_prediction() -> None:
 def test_up_is_up_in_coronal_views() -> None:
     image = np.full((1, *SHAPE), 1.0)
     image[0, -1] = 50.0
-    figure = sections_figure("case", image, None, masks(4, 10, 15), modalities=("flair",))
+    figure = sections_figure("case", GLIOMA_REGIONS, image, None, masks(4, 10, 15), modalities=("flair",))
     assert [axis.get_title() for axis in figure.axes[:2]] == ["flair", "prediction"]
     coronal = figure.axes[2].images[0].get_array()
     assert coronal[0].min() > 0.9 and coronal[1:].max() < 0.1

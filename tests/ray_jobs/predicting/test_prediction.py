@@ -14,18 +14,25 @@ import torch
 
 from models import RegionRules
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.predicting.input import FolderInput, StoreInput, open_cohort
+from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
 from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictedCase, PredictionPlan
 from ray_jobs.settings.config import TrainConfig
-from ray_jobs.settings.label_choice import refuse_incomplete, told_convention
-from storage import REGIONS, CohortStore, Frame, InputError, find_cases
-from storage.labels.conventions import BRATS_124, CONVENTIONS, GLI_2024, MODALITIES
+from ray_jobs.settings.label_choice import refuse_incomplete, told_values
+from storage import CohortStore, Frame, InputError, find_cases
+from storage.labels.conventions import GLI_2024, MODALITIES
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, TASKS
+
+REGIONS = GLI_2021_TASK.region_names
 
 CASE = "BraTS20_Training_002"
 THRESHOLDS = (0.502, 0.501, 0.5)
 
 MakeCheckpoint = Callable[..., str]
 Predict = Callable[..., PredictedCase]
+
+
+def cut_at(thresholds: tuple[float, ...]) -> RegionRules:
+    return RegionRules(labels=tuple(region.labels for region in GLIOMA_REGIONS), thresholds=thresholds)
 
 
 def decode(raw: bytes) -> Any:
@@ -39,10 +46,10 @@ def predict(phantom_store: CohortStore) -> Predict:
     def run(checkpoints: Sequence[str], **changes: Any) -> PredictedCase:
         plan = PredictionPlan(
             checkpoints=tuple(checkpoints),
-            source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
-            rules=RegionRules(thresholds=THRESHOLDS),
+            source=StoreInput(uri=phantom_store.uri),
+            rules=cut_at(THRESHOLDS),
             inference=InferenceConfig(),
-            convention=BRATS_124,
+            written=None,
             probabilities=True,
             figures=False,
         )
@@ -57,9 +64,9 @@ def test_a_store_and_its_folder_give_the_same_bytes(
 ) -> None:
     checkpoints = [make_checkpoint("one", seed=1)]
     cases = {case.case_id: case for case in find_cases(phantom_source).cases}
-    folder = FolderInput(cases=cases, modalities=MODALITIES, convention=BRATS_124)
+    folder = FolderInput(cases=cases, modalities=MODALITIES, task=GLI_2021_TASK)
     # An untrained network's regions are foam, whose surfaces take seconds to draw: a hundredth of it will do.
-    drawn = {"figures": True, "rules": RegionRules(thresholds=(0.511, 0.97, 0.9))}
+    drawn = {"figures": True, "rules": cut_at((0.511, 0.97, 0.9))}
     from_store, from_folder = predict(checkpoints, **drawn), predict(checkpoints, **drawn, source=folder)
     assert set(from_store.files) == {
         *(f"{CASE}_seg.nii.gz", f"{CASE}_prob.nii.gz"),
@@ -72,7 +79,7 @@ def test_a_store_and_its_folder_give_the_same_bytes(
 
 @pytest.mark.slow
 def test_the_segmentation_follows_from_the_probabilities(make_checkpoint: MakeCheckpoint, predict: Predict) -> None:
-    done = predict([make_checkpoint("one", seed=1)], convention=GLI_2024)
+    done = predict([make_checkpoint("one", seed=1)], written=GLI_2024)
     passes = decode(done.files[f"{CASE}_prob.nii.gz"]) >= np.array(THRESHOLDS, np.float32)
     enhancing, core, whole = passes[..., 2], passes[..., 1:].any(-1), passes.any(-1)
     wanted = np.where(enhancing, 3, np.where(core, 1, np.where(whole, 2, 0)))
@@ -95,7 +102,7 @@ def test_networks_of_different_runs_are_averaged_each_with_its_own_view(
         validation=dataclasses.replace(small_config.validation, head_only=False),
     )
     one, two = make_checkpoint("one", seed=1), make_checkpoint("two", seed=2, config=other)
-    nowhere = RegionRules(thresholds=(0.99, 0.99, 0.99))  # nothing to score, which takes longer than to predict it
+    nowhere = cut_at((0.99, 0.99, 0.99))  # nothing to score, which takes longer than to predict it
     apart = [decode(predict([uri], rules=nowhere).files[f"{CASE}_prob.nii.gz"]) for uri in (one, two)]
     together = decode(predict([one, two], rules=nowhere).files[f"{CASE}_prob.nii.gz"])
     np.testing.assert_array_equal(together, ((apart[0] + apart[1]) / 2).astype(np.float32))
@@ -113,10 +120,10 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
     def asymmetry(inference: InferenceConfig) -> float:
         plan = PredictionPlan(
             checkpoints=(network.uri,),
-            source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
-            rules=RegionRules(thresholds=THRESHOLDS),
+            source=StoreInput(uri=phantom_store.uri),
+            rules=cut_at(THRESHOLDS),
             inference=inference,
-            convention=BRATS_124,
+            written=None,
             probabilities=False,
             figures=False,
         )
@@ -134,21 +141,21 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
 
 
 def test_a_convention_without_a_value_for_each_label_cannot_be_written() -> None:
-    incomplete = told_convention(None, {1: 1, 2: 2})
+    incomplete = told_values({1: 1, 2: 2})
     assert incomplete is not None
     with pytest.raises(InputError, match=r"custom-1:1,2:2, which has no value for enhancing \(3\): give one in"):
-        refuse_incomplete(incomplete)
-    for convention in CONVENTIONS.values():
-        refuse_incomplete(convention)
+        refuse_incomplete(incomplete, GLI_2021_TASK)
+    for task in TASKS.values():
+        refuse_incomplete(task.convention, task)
 
 
 def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phantom_store: CohortStore) -> None:
     plan = PredictionPlan(
         checkpoints=(make_checkpoint("one", seed=1),),
-        source=StoreInput(uri=phantom_store.uri, convention=BRATS_124),
-        rules=RegionRules(thresholds=THRESHOLDS),
+        source=StoreInput(uri=phantom_store.uri),
+        rules=cut_at(THRESHOLDS),
         inference=InferenceConfig(),
-        convention=BRATS_124,
+        written=None,
         probabilities=False,
         figures=False,
     )
@@ -157,5 +164,6 @@ def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phan
 
 
 def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path: Path) -> None:
+    told = Told(task=None, label_map=None)
     with pytest.raises(InputError, match=r"a folder of NIfTI cases or a store, found nothing at .*nowhere"):
-        open_cohort(str(tmp_path / "nowhere"), modalities=MODALITIES, names={}, told=None, instead=None, workers=1)
+        open_cohort(str(tmp_path / "nowhere"), GLI_2021_TASK, modalities=MODALITIES, names={}, told=told, workers=1)

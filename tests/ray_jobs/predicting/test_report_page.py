@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from ray_jobs.predicting.report_page import build_report, sort_worst_first
-from storage import REGIONS
+from storage.labels.tasks import GLI_2021_TASK
+
+REGIONS = GLI_2021_TASK.region_names
 
 
 def record(case_id: str, dice: float | None) -> dict[str, Any]:

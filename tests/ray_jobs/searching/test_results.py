@@ -22,7 +22,9 @@ from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.trial_progress import SearchProgress
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.console import open_console
-from storage import REGIONS
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+
+REGIONS = GLI_2021_TASK.region_names
 
 RATE = "optimiser.learning_rate"
 FREE = Pricing(price_per_node_hour=None, workers=1, workers_per_node=1)
@@ -36,7 +38,9 @@ def scores_of(iou: float) -> dict[str, float]:
 
 def save_checkpoint(run: Path, epoch: int, iou: float) -> None:
     steps = np.linspace(0, 1, 11)
-    curves = ThresholdCurves(thresholds_T=steps, iou_TR=np.full((11, 3), iou), dice_TR=np.full((11, 3), iou))
+    curves = ThresholdCurves(
+        regions=REGIONS, thresholds_T=steps, iou_TR=np.full((11, 3), iou), dice_TR=np.full((11, 3), iou)
+    )
     files = {CURVES: json.dumps(curves.to_json()).encode()}
     CheckpointStore(str(run)).save(CheckpointRecord(epoch=epoch, step=0, metrics=scores_of(iou)), files)
 
@@ -91,7 +95,7 @@ def test_a_trial_without_a_checkpoint_is_not_the_best_and_has_no_curves(
     assert rows[1]["checkpoint"] is None and rows[1]["iou"]["mean"] == 0.9
     best = export_best(rows, search)
     assert best is not None and best["values"] == rows[0]["values"]
-    figure = draw_search(rows, [read_curves(row["run"]) for row in rows])
+    figure = draw_search(rows, GLIOMA_REGIONS, [read_curves(row["run"]) for row in rows])
     rates, *curves = figure.axes
     assert len(rates.get_lines()[0].get_xdata()) == 2
     assert all(len(axis.get_lines()) == 2 for axis in curves)  # the curve of one trial and its optimum
@@ -106,7 +110,7 @@ def test_where_no_trial_has_a_checkpoint_there_is_a_picture_and_no_best(
     search = open_search(tmp_path)
     rows = rows_of([make_result("a", 1e-3, [0.9])], tmp_path / "trials")
     assert export_best(rows, search) is None
-    save_search_figure(rows, search)
+    save_search_figure(rows, GLIOMA_REGIONS, search)
     assert (tmp_path / "search" / "search.png").stat().st_size > 5000
     print_trials(rows, search, open_console())
     said = capsys.readouterr()

@@ -8,6 +8,7 @@ from models import Execution
 from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.config import (
     PATCH,
+    decode_config,
     default_run_name,
     describe_start,
     give_by_hand,
@@ -118,6 +119,19 @@ def test_a_patch_that_memory_settles_is_one_run_whatever_it_comes_to() -> None:
 def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> None:
     """The store's digest stands for the scans; a key more would refuse them."""
     assert "modalities" not in run_identity(preset("demo"), "digest")
+
+
+def test_a_labels_head_begun_before_regions_could_exclude_each_other_is_the_same_run() -> None:
+    nested = parse_training(["--loss.voxel", "ce", "--model.head", "labels"])
+    identity = run_identity(nested, "digest")
+    assert "region_labels" not in identity["model"]
+    assert default_run_name(nested, "digest") == "demo-6ca792cd"  # as earlier versions called it
+    assert decode_config(identity).model == nested.model
+    # What is said is part of the run.
+    model = dataclasses.replace(nested.model, regions=4, region_labels=((1, 2), (1,), (2,), (3,)))
+    forest = run_identity(dataclasses.replace(nested, model=model), "digest")
+    assert forest["model"]["region_labels"] == [[1, 2], [1], [2], [3]]
+    assert decode_config(forest).model == model
 
 
 def test_workers_are_offered_only_where_there_is_room_for_them() -> None:

@@ -150,7 +150,7 @@ def test_a_case_of_a_validation_waits_for_nothing(prepared: Callable[..., Run]) 
     volume = Volume(case_id="one", image_MDHW=image_MDHW, regions_RDHW=regions_RDHW)
     run.model.eval()
     with torch.inference_mode(), DeviceWaits() as waits:
-        counts, baseline = ThresholdCounts(3, device=CPU), SingleModalityBaseline(CPU, modalities=4)
+        counts, baseline = ThresholdCounts(3, device=CPU), SingleModalityBaseline(CPU, modalities=4, regions=3)
         counts.update(volume.case_id, run.evaluator.probabilities(image_MDHW), regions_RDHW)
         baseline.update(volume)
     assert waits.found == []

@@ -5,7 +5,9 @@ import io
 from rich.console import Console
 
 from ray_jobs.watching.summary import print_summary
-from storage import REGIONS
+from storage.labels.tasks import GLI_2021_TASK
+
+REGIONS = GLI_2021_TASK.region_names
 
 
 def test_the_summary_says_where_the_time_went_and_what_to_do() -> None:

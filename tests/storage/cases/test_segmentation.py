@@ -15,7 +15,8 @@ import pytest
 from storage import convert_case, create_store, find_cases, region_masks
 from storage.cases.grid import box_slices
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
-from storage.labels.conventions import BRATS_124, CONVENTIONS, MODALITIES, MSD
+from storage.labels.conventions import BRATS_124, MODALITIES, MSD
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, MSD_TASK, TASKS
 from storage.store.held_case import HeldCase, hold_source, hold_stored
 
 # The one field that must differ, and its companion: scans are int16 or float, segmentations uint8.
@@ -95,7 +96,7 @@ def test_the_label_comes_back_as_it_was(
     store = create_store(tmp_path / "store")
     convert_case(case, store)
     store.rebuild_index()
-    from_file, from_store = hold_source(case, MODALITIES, BRATS_124), hold_stored(store, case.case_id)
+    from_file, from_store = hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK), hold_stored(store, case.case_id)
     assert case.label is not None
     truth, scan = nib.load(case.label), nib.load(case.files[MODALITIES[0]])
     written = encode_segmentation(whole_label(from_file), from_file.case, BRATS_124)
@@ -111,7 +112,7 @@ def test_the_label_comes_back_as_it_was(
 
 def test_a_store_without_headers_gives_the_grid_all_the_same(write_case: Callable[..., Path]) -> None:
     (case,) = find_cases(write_case(nib.Nifti1Image, with_codes(nib.Nifti1Header()))).cases
-    held = hold_source(case, MODALITIES, BRATS_124)
+    held = hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK)
     old = dataclasses.replace(held.case, source_header="")
     image = decode(encode_segmentation(whole_label(held), old, BRATS_124))
     assert case.label is not None
@@ -123,9 +124,9 @@ def test_a_store_without_headers_gives_the_grid_all_the_same(write_case: Callabl
 
 def test_values_are_those_of_the_convention_asked_for(phantom_source: Path) -> None:
     case = find_cases(phantom_source).cases[0]
-    held = hold_source(case, MODALITIES, BRATS_124)
+    held = hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK)
     stored = whole_label(held)
-    for convention in CONVENTIONS.values():
+    for convention in (task.convention for task in TASKS.values() if task.holds(GLI_2021_TASK)):
         image = decode(encode_segmentation(stored, held.case, convention))
         back = convention.to_stored(np.asanyarray(image.dataobj))
         assert case.label is not None
@@ -136,8 +137,8 @@ def test_values_are_those_of_the_convention_asked_for(phantom_source: Path) -> N
 
 def test_probabilities_lie_on_the_same_grid(write_case: Callable[..., Path]) -> None:
     (case,) = find_cases(write_case(nib.Nifti1Image, with_codes(nib.Nifti1Header()))).cases
-    held = hold_source(case, MODALITIES, BRATS_124)
-    regions = region_masks(whole_label(held)).astype(np.float32) * np.float32(0.3)
+    held = hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK)
+    regions = region_masks(whole_label(held), GLIOMA_REGIONS).astype(np.float32) * np.float32(0.3)
     image = decode(encode_probabilities(regions, held.case))
     assert image.shape == (9, 11, 7, 3) and image.get_data_dtype() == np.float32
     np.testing.assert_array_equal(image.affine, nib.load(case.files["t1"]).affine)
@@ -162,7 +163,7 @@ def test_a_case_of_a_four_dimensional_file_gets_three_dimensions(tmp_path: Path)
     }
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     (case,) = find_cases(tmp_path).cases
-    held = hold_source(case, MODALITIES, MSD)
+    held = hold_source(case, MODALITIES, MSD, MSD_TASK)
     written = decode(encode_segmentation(whole_label(held), held.case, MSD))
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), label)
     np.testing.assert_array_equal(written.affine, nib.load(case.files["t1"]).affine)

@@ -14,7 +14,8 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from storage import CaseInfo, CaseRefusedError, CohortStore, convert_case, create_store, find_cases, open_store
 from storage.cases.grid import box_slices, scan_to_source
-from storage.labels.conventions import BRATS_123, BRATS_2013, CONVENTIONS
+from storage.labels.conventions import BRATS_123, BRATS_2013, CONVENTIONS, MSD
+from storage.labels.tasks import MSD_TASK
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 ORIENTATIONS = [
@@ -200,15 +201,15 @@ def test_a_decathlon_case_from_one_4d_file(tmp_path: Path, case_writer: type[Any
         ' {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}}'
     )
     search = find_cases(folder)
-    assert search.convention is not None
-    store = create_store(tmp_path / "store", convention=search.convention)
+    assert search.convention is MSD
+    store = create_store(tmp_path / "store", task=MSD_TASK)
     info = convert_case(search.cases[0], store)
     store.rebuild_index()
     image_MDHW, label_DHW = store.read_case("BRATS_001")
     for index in range(4):
         assert (to_source(image_MDHW[index], info) == image[..., index]).all()
     assert label_DHW is not None
-    assert (search.convention.to_source(to_source(label_DHW, info)) == arrays["label"]).all()
+    assert (MSD.to_source(to_source(label_DHW, info)) == arrays["label"]).all()
 
 
 def change_label(value: int) -> Callable[[Any, dict[str, Path]], None]:
@@ -251,7 +252,7 @@ def put_nan(writer: Any, paths: dict[str, Path]) -> None:
         (empty_all, "_flair", "empty brain", "export"),
         (empty_one, "_t2", "every voxel of t2 is 0", "export"),
         (put_nan, "_t1", "NaN", "repair"),
-        (change_label(3), "_seg", r"\[3\] are outside the convention brats-124", "--label-convention"),
+        (change_label(3), "_seg", r"\[3\] are outside the convention brats-124", "--task"),
         (lambda writer, paths: paths["t1"].write_bytes(b""), "_t1", "zero bytes", "again"),
         (lambda writer, paths: paths["label"].unlink(), "_seg", "cannot be read", "again"),
     ],

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from storage import (
-    Case,
     CohortStore,
     CorruptStoreError,
     InputError,
@@ -16,9 +15,8 @@ from storage import (
     find_cases,
     open_store,
 )
-from storage.labels.conventions import BRATS_123, BRATS_2013, GLI_2024
-from storage.scans.case import Naming
-from storage.store.cohort_conversion import choose_convention, convert_or_refuse, finish_conversion, plan_conversion
+from storage.labels.tasks import TASKS
+from storage.store.cohort_conversion import convert_or_refuse, finish_conversion, plan_conversion
 from storage.store.objects import Objects
 from storage.store.verify import verify_case
 
@@ -71,23 +69,6 @@ def test_the_same_voxels_under_two_ids_are_refused(
     assert (refusal.case_id, refusal.finding) == ("A", "the same voxels as case B")
     assert open_store(store.uri).case_ids == ("B", "C")
     assert not (Path(store.uri) / "cases" / "A").exists()
-
-
-def labelled_as(naming: Naming, *values: int) -> dict[str, Any]:
-    case = Case(case_id="BraTS-GLI-00001-000", subject="BraTS-GLI-00001", files={}, naming=naming)
-    return {"new_cases": [case], "values_by_case": {case.case_id: values}, "told": None, "stated": None}
-
-
-def test_new_cases_may_join_a_store_whose_labels_mean_the_same() -> None:
-    assert choose_convention(**labelled_as(Naming.HYPHEN, 1, 2, 3), stored=GLI_2024) is GLI_2024
-    assert choose_convention(**labelled_as(Naming.UNDERSCORE, 1, 2), stored=BRATS_123) is BRATS_123
-    # Ambiguous alone, but the store was made with a flag.
-    assert choose_convention(**labelled_as(Naming.UNDERSCORE, 1, 2, 3, 4), stored=BRATS_2013) is BRATS_2013
-
-
-def test_new_cases_whose_labels_mean_something_else_are_refused() -> None:
-    with pytest.raises(InputError, match="found brats-124, where 4 means something else"):
-        choose_convention(**labelled_as(Naming.UNDERSCORE, 1, 2, 4), stored=GLI_2024)
 
 
 class Killed(BaseException):
@@ -185,7 +166,7 @@ def test_a_damaged_index_is_made_anew(small_store: CohortStore, flip_byte: Calla
     with pytest.raises(CorruptStoreError, match=r"run convert\.py again|not a Zarr v3 group"):
         open_store(small_store.uri)
     with pytest.raises(InputError, match="give the flags it was made with"):
-        create_store(small_store.uri, convention=BRATS_123, repair=True)
+        create_store(small_store.uri, task=TASKS["ped-2024"], repair=True)
     repaired = create_store(small_store.uri, repair=True)
     repaired.rebuild_index()
     assert (repaired.case_ids, repaired.digest) == (small_store.case_ids, small_store.digest)

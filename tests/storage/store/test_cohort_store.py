@@ -12,7 +12,7 @@ import zarr
 from zarr.storage import ObjectStore
 
 from storage import CohortStore, CorruptStoreError, InputError, create_store, open_store
-from storage.labels.conventions import BRATS_123
+from storage.labels.tasks import TASKS
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_store_is_not_made_among_other_files(tmp_path: Path) -> None:
 
 def test_a_store_of_other_settings_is_refused(small_store: CohortStore) -> None:
     with pytest.raises(InputError, match="name another store"):
-        create_store(small_store.uri, convention=BRATS_123)
+        create_store(small_store.uri, task=TASKS["ped-2024"])
     with pytest.raises(InputError, match="name another store"):
         create_store(small_store.uri, modalities=("flair",))
 

@@ -9,6 +9,7 @@ import pytest
 from storage import CohortStore, InputError, convert_case, create_store, find_cases
 from storage.cases.patch import cut_patch
 from storage.labels.conventions import BRATS_123, BRATS_124, MODALITIES
+from storage.labels.tasks import GLI_2021_TASK
 from storage.store.held_case import hold_source, hold_stored
 
 
@@ -23,7 +24,7 @@ def store(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Coh
 
 def test_a_store_and_the_files_hold_the_same(phantom_source: Path, store: CohortStore) -> None:
     for case in find_cases(phantom_source).cases[:2]:
-        stored, read = hold_stored(store, case.case_id), hold_source(case, MODALITIES, BRATS_124)
+        stored, read = hold_stored(store, case.case_id), hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK)
         for one, other in zip(stored.arrays, read.arrays, strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
@@ -47,10 +48,10 @@ def test_another_case_is_refused(phantom_source: Path, store: CohortStore) -> No
 
 def test_a_label_that_does_not_fit_is_left_out(phantom_source: Path, tmp_path: Path) -> None:
     case = find_cases(phantom_source).cases[0]
-    held = hold_source(case, MODALITIES, BRATS_123)  # its label has fours
+    held = hold_source(case, MODALITIES, BRATS_123, GLI_2021_TASK)  # its label has fours
     assert held.case.case_id == case.case_id and held.arrays.label_DHW is None and not held.case.labelled
     assert held.label_refused is not None and f"{case.label}): label values [4]" in held.label_refused
-    assert hold_source(case, MODALITIES, BRATS_124).label_refused is None
+    assert hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK).label_refused is None
 
 
 def test_a_bad_file_is_refused_by_name(phantom_source: Path, tmp_path: Path) -> None:
@@ -59,4 +60,4 @@ def test_a_bad_file_is_refused_by_name(phantom_source: Path, tmp_path: Path) -> 
     bad.write_bytes(case.files["t1"].read_bytes()[:-50])
     broken = dataclasses.replace(case, files={**case.files, "t1": bad})
     with pytest.raises(InputError, match=f"{case.case_id} .*{bad.name}"):
-        hold_source(broken, MODALITIES, BRATS_124)
+        hold_source(broken, MODALITIES, BRATS_124, GLI_2021_TASK)

@@ -1,0 +1,71 @@
+"""What a network was trained on, as its checkpoint says it: the scans and the task. Beside its configuration."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ray_jobs.checkpoints.checkpoint import Checkpoint
+from ray_jobs.checkpoints.run_folder import CONFIG
+from storage import CohortStore, InputError, Task
+from storage.labels.conventions import convention_named
+from storage.labels.tasks import find_task, task_of_old_store
+
+OF_THE_STORE = ("modalities", "regions", "task")
+
+
+def describe_task(store: CohortStore) -> dict[str, Any]:
+    """Return what a checkpoint says of the store it was trained on, as JSON."""
+    task = store.task
+    return {
+        "modalities": list(store.settings.modalities),
+        "regions": list(task.region_names),
+        "task": {
+            "name": task.name,
+            "region_labels": task.region_labels,
+            "label_convention": store.settings.convention.name,
+            "skull_stripped": task.skull_stripped,
+        },
+    }
+
+
+def read_task(checkpoint: Checkpoint) -> Task:
+    """Return the task of a checkpoint; one made before they were written down has no name and the glioma's regions.
+
+    Raises InputError where it is none that this version understands.
+    """
+    return decode_task(json.loads(checkpoint.read(CONFIG)), checkpoint.uri)
+
+
+def decode_task(values: Mapping[str, Any], where: str) -> Task:
+    """The inverse of `describe_task`; raises InputError."""
+    described = values.get("task")
+    if described is None:
+        old = task_of_old_store(convention_named("brats-124"))
+        if values.get("regions") != list(old.region_names):
+            raise InputError(f"wanted the regions {list(old.region_names)} in {where}, found {values.get('regions')}")
+        return old
+    convention = convention_named(described["label_convention"])
+    if not described["name"]:
+        return task_of_old_store(convention)
+    return find_task(
+        described["name"],
+        convention=convention,
+        regions={name: described["region_labels"][name] for name in values["regions"]},
+        scans=tuple(values["modalities"]),
+        skull_stripped=described["skull_stripped"],
+    )
+
+
+def refuse_other_task(checkpoint: Checkpoint, task: Task, place: str) -> None:
+    """Raise InputError where the regions of `task`, which is that of `place`, are not those of the network."""
+    own = read_task(checkpoint)
+    if own.regions != task.regions:
+        raise InputError(
+            f"{checkpoint.uri} was trained on {describe(own)}; {place} is {describe(task)}: "
+            "a network predicts its own task only, give one that was trained on this"
+        )
+
+
+def describe(task: Task) -> str:
+    """A task in a sentence: its name and regions."""
+    return f"{task.name or 'an unnamed task'} ({', '.join(task.region_names)})"

@@ -1,0 +1,265 @@
+"""Which task each case of a cohort belongs to, from its name and the labels of all; refused where two readings fit.
+
+The table of tasks says which names a task has and which values; cases whose names allow the same tasks are looked at
+together, and a task stays if their values are all among its own. One that stays is it. Of two (PED and MET of 2023 and
+of 2024, where no value tells) none is guessed: the user's --task decides, or the store that the cases are to join.
+
+Names that no task has are told by their endings: `_t1ce` is of 2018 to 2021; `-t1c` may be any later task.
+
+One odd file does not stop a cohort: where nothing fits, a task stays of which nine cases have the highest value for
+each case that has a value of another task, and none has both; the odd ones are then refused by name when they are read.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from storage.errors import Refusal, UnknownLabelsError
+from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention
+from storage.labels.tasks import (
+    GLI_2021_TASK,
+    GLI_2023_TASK,
+    GLI_2024_TASK,
+    MSD_TASK,
+    TASKS,
+    Task,
+    custom_task,
+    tasks_named,
+)
+from storage.scans.case import Case, Naming
+from storage.scans.nifti import NiftiError, as_labels, read_volume
+
+# So many cases with the usual value for each with the odd one: the odd ones are at most a tenth of both.
+_USUAL_FOR_EACH_ODD = 9
+_MAP_FLAG = "--label-map (source value, stored label, …: 1 1 2 2 4 3)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledCohort:
+    """The task that holds all cases, the cases with what their own values mean, and those whose name contradicts."""
+
+    task: Task
+    convention: LabelConvention
+    cases: tuple[Case, ...]
+    refused: tuple[Refusal, ...] = ()
+
+
+def read_label_values(case: Case) -> tuple[int, ...] | None:
+    """The distinct non-zero values of a case's segmentation; None when there is none or it cannot be read.
+
+    Unreadable files are no evidence here: the conversion refuses their case and says why.
+    """
+    if case.label is None:
+        return None
+    try:
+        labels = as_labels(read_volume(case.label).array)
+    except NiftiError:
+        return None
+    counts = np.bincount(labels.ravel(order="K"), minlength=1)
+    return tuple(int(value) for value in np.flatnonzero(counts) if value != 0)
+
+
+def need_values(cases: Sequence[Case], *, label_map: LabelConvention | None) -> list[Case]:
+    """The cases whose labels must be looked at for `settle_tasks`: all with one, unless their meaning is told."""
+    if label_map is not None:
+        return []
+    return [case for case in cases if case.label is not None and case.convention is None]
+
+
+def settle_tasks(
+    cases: Sequence[Case],
+    values_by_case: Mapping[str, Sequence[int] | None],
+    *,
+    told: Task | None = None,
+    label_map: LabelConvention | None = None,
+    joins: Task | None = None,
+    joins_values: LabelConvention | None = None,
+    decides: Sequence[Task] = (),
+) -> SettledCohort:
+    """Give each case its task and the meaning of its values.
+
+    `told` is the user's --task and `label_map` what they say of values. `joins` is the task of the store that the cases
+    are to join and `joins_values` what it was told of values; `decides` are the tasks of its cases (of a network: its
+    own), which settle what else has two readings.
+    Raises UnknownLabelsError where two readings stay, and where no one task holds all cases.
+    """
+    groups: dict[tuple[str, ...], list[Case]] = defaultdict(list)
+    for case in cases:
+        stated = case.convention.name if case.convention is not None else ""
+        groups[stated, *(task.name for task in _readings(case))].append(case)
+    settled: list[Case] = []
+    refused: list[Refusal] = []
+    tasks: Counter[str] = Counter()
+    by_name: dict[str, Task] = {}
+    for group in groups.values():
+        readings = _readings(group[0])
+        if told is not None and readings and not any(_same_meaning(told, task) for task in readings):
+            if label_map is None and not _by_endings(group[0]):
+                refused += [_contradicted(case, told, readings) for case in group]
+                continue
+            readings = (told,)
+        values = {case.case_id: tuple(values_by_case.get(case.case_id) or ()) for case in group}
+        before = (joins, joins_values) if joins is not None and joins_values is not None else None
+        task, convention = _settle_group(readings, group, values, told, label_map, decides, before)
+        settled += [replace(case, task=task.name, convention=case.convention or convention) for case in group]
+        tasks[task.name] += len(group)
+        by_name[task.name] = task
+    if not settled:
+        raise UnknownLabelsError(f"no case can be of --task {told.name if told else ''}: {refused[0]}", "name another")
+    holder = joins or _holder([by_name[name] for name, _ in tasks.most_common()], told)
+    for name, task in by_name.items():
+        if holder is None or not holder.holds(task):
+            raise _apart(joins, tasks, name)
+    assert holder is not None
+    order = {case.case_id: index for index, case in enumerate(cases)}
+    return SettledCohort(
+        task=holder,
+        convention=label_map or holder.convention,
+        cases=tuple(sorted(settled, key=lambda case: order[case.case_id])),
+        refused=tuple(refused),
+    )
+
+
+def _readings(case: Case) -> tuple[Task, ...]:
+    """The tasks that the case's name allows, else the endings of its files; none where neither says anything."""
+    named = tasks_named(case.case_id)
+    if case.naming is Naming.MSD:
+        return (MSD_TASK,)
+    if named:
+        return named
+    if case.naming is Naming.UNDERSCORE:
+        return (GLI_2021_TASK,)
+    if case.naming is Naming.HYPHEN:
+        return tuple(task for task in TASKS.values() if any("BraTS-" in pattern for pattern in task.ids))
+    return ()
+
+
+def _by_endings(case: Case) -> bool:
+    return case.naming is not Naming.MSD and not tasks_named(case.case_id)
+
+
+def _settle_group(
+    readings: tuple[Task, ...],
+    group: Sequence[Case],
+    values: Mapping[str, Sequence[int]],
+    told: Task | None,
+    label_map: LabelConvention | None,
+    decides: Sequence[Task],
+    before: tuple[Task, LabelConvention] | None,
+) -> tuple[Task, LabelConvention]:
+    """The task of cases whose names allow the same ones, and what their values mean."""
+    mapped = label_map or group[0].convention
+    if mapped is not None:
+        meant = frozenset(mapped.stored_by_source.values()) - {0}
+        fits = [task for task in readings if meant <= task.labels]
+        if told is not None and meant <= told.labels:
+            return told, mapped
+        return (fits[0] if len(fits) == 1 else custom_task(mapped)), mapped
+    if not readings and told is None:
+        if before is not None:
+            return before  # the store was made with the user's word for it
+        own = next(iter(decides), None)
+        if own is None or any(values.values()):
+            raise UnknownLabelsError(
+                f"wanted to know what the labels of {group[0].case_id} mean, its name and files are of no BraTS task",
+                f"say which with --task ({', '.join(TASKS)}) or {_MAP_FLAG}",
+            )
+        return own, own.convention
+    fits = _fitting(readings, values)
+    if told is not None:
+        return told, told.convention
+    for task in decides:
+        if len(fits) > 1 and task in fits:
+            return task, task.convention
+    if decides and not any(values.values()):  # without a label nothing can be misread: what fits the network will do
+        fits = [task for task in fits if task.regions == decides[0].regions] or fits
+    if fits and all(_same_meaning(fits[0], task) for task in fits):
+        return fits[0], fits[0].convention
+    if not fits and before is not None and set().union(*values.values()) <= set(before[1].stored_by_source):
+        return before
+    raise _unsettled(fits or list(readings), values, fit=bool(fits))
+
+
+def _fitting(readings: Sequence[Task], values: Mapping[str, Sequence[int]]) -> list[Task]:
+    """The tasks among whose values all lie, or, where there is none, all but those of a few odd cases."""
+    known = {value for task in TASKS.values() for value in task.convention.stored_by_source}
+    found = {case_id: set(own) & known for case_id, own in values.items()}  # of what no task has nothing can be told
+    fits = [task for task in readings if all(_is_among(own, task) for own in found.values())]
+    if not fits and tuple(readings) == (GLI_2023_TASK,):
+        # Exams after treatment begin at number 100; a cavity beside an enhancing tumour says the same.
+        union = set().union(*found.values())
+        return [GLI_2024_TASK] if {3, 4} <= union else []
+    return fits or [task for task in readings if _all_but_few(task, found)]
+
+
+def _is_among(values: set[int], task: Task) -> bool:
+    return values <= set(task.convention.stored_by_source)
+
+
+def _all_but_few(task: Task, found: Mapping[str, set[int]]) -> bool:
+    highest = max(task.convention.stored_by_source)
+    odd = [case_id for case_id, own in found.items() if not _is_among(own, task)]
+    usual = [case_id for case_id, own in found.items() if highest in own]
+    return not set(odd) & set(usual) and len(odd) * _USUAL_FOR_EACH_ODD <= len(usual)
+
+
+def _same_meaning(one: Task, other: Task) -> bool:
+    return one.convention == other.convention and one.regions == other.regions
+
+
+def _holder(tasks: Sequence[Task], told: Task | None) -> Task | None:
+    """The task in which all of `tasks` can be kept, the commonest one where several could."""
+    choices = [*([told] if told is not None else []), *tasks]
+    return next((task for task in choices if all(task.holds(other) for other in tasks)), None)
+
+
+def _apart(joins: Task | None, tasks: Mapping[str, int], name: str) -> UnknownLabelsError:
+    if joins is not None:
+        kept = f"{joins.name or 'of an older version'}, with regions {', '.join(joins.region_names)}"
+        return UnknownLabelsError(
+            f"wanted cases of the store's task ({kept}), found {name}, whose labels mean something else",
+            "name another store for them",
+        )
+    listed = ", ".join(f"{task} ({count} {'case' if count == 1 else 'cases'})" for task, count in tasks.items())
+    return UnknownLabelsError(
+        f"wanted cases of one task, or of tasks whose labels mean the same, found {listed}",
+        "convert each into a store of its own, with its folder as --source",
+    )
+
+
+def _contradicted(case: Case, told: Task, readings: Sequence[Task]) -> Refusal:
+    named = " or ".join(task.name for task in readings)
+    return Refusal(
+        case_id=case.case_id,
+        file=str(case.label or next(iter(case.files.values()), "")),
+        finding=f"its name says {named}, --task says {told.name}",
+        remedy=f"convert it apart; if its values were rewritten, say what they mean with {_MAP_FLAG}",
+    )
+
+
+def _unsettled(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *, fit: bool) -> UnknownLabelsError:
+    by_value: dict[int, list[str]] = defaultdict(list)
+    for case_id, own in sorted(values.items()):
+        for value in own:
+            by_value[value].append(case_id)
+    seen = "; ".join(
+        f"{value} in {len(case_ids)} {'case' if len(case_ids) == 1 else 'cases'}, such as {case_ids[0]}"
+        for value, case_ids in sorted(by_value.items())
+    )
+    example = next(iter(values))
+    described = " or ".join(f"{task.name} ({describe_values(task.convention)})" for task in tasks)
+    if fit:
+        finding = f"cases such as {example} can be read in {len(tasks)} ways: {described}; values: {seen or 'none'}"
+        return UnknownLabelsError(finding, f"say which with --task {' or '.join(task.name for task in tasks)}")
+    return UnknownLabelsError(
+        f"cannot tell what the labels mean: by their names the cases are {described}, with values {seen}",
+        f"say what the values mean with {_MAP_FLAG}, or which task it is with --task",
+    )
+
+
+def describe_values(convention: LabelConvention) -> str:
+    """What each value means, as a user reads it: `1 edema, 2 enhancing`."""
+    meant = {value: STORED_LABEL_NAMES[stored] for value, stored in convention.stored_by_source.items() if stored}
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in sorted(meant.items()))
