@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +11,15 @@ import ray
 from rich.console import Console
 
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
+from ray_jobs.on_ray.settled_search import find_existing, make_store, settle_search, without_other_scans
 from ray_jobs.settings.console import tracked
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.cases.info import CaseInfo
-from storage.errors import CorruptStoreError
 from storage.labels.conventions import MODALITIES, LabelConvention
-from storage.labels.tasks import TASKS, Task
+from storage.labels.tasks import Task
 from storage.scans.case import Case, CaseSearch
 from storage.scans.listing import ScanFile
-from storage.scans.task_detection import need_values, read_label_values, settle_tasks
+from storage.scans.task_detection import read_label_values
 from storage.store.cohort_conversion import (
     REPORT_KEY,
     ConversionPlan,
@@ -29,21 +28,11 @@ from storage.store.cohort_conversion import (
     finish_conversion,
     plan_conversion,
 )
-from storage.store.cohort_store import create_store, find_store
 from storage.store.in_use import only_writer
 from storage.store.verify import verify_case
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settled:
-    """A search whose cases have their task, the task of the store for them, and what its values mean."""
-
-    search: CaseSearch
-    task: Task
-    convention: LabelConvention
 
 
 def convert_cohort(
@@ -69,7 +58,7 @@ def convert_cohort(
     started = time.monotonic()
     console = console or Console(stderr=True)
     source = source.resolve()
-    existing = _find_existing(store_uri, modalities, console)
+    existing = find_existing(store_uri, modalities, console)
     if existing is not None:
         modalities = existing.settings.modalities
     search = find_cases(source, modalities=modalities or MODALITIES, names=names, subjects=subjects)
@@ -78,9 +67,11 @@ def convert_cohort(
         raise InputError(f"wanted complete cases below {source}, found none{first}")
     _refuse_unknown_ids(subjects or {}, search, source)
     workers = _Workers(console, start_workers, source)
-    settled = _settle(search, existing, task, label_map, workers)
-    store = existing or _make_store(settled, store_uri, modalities)
-    search = _without_other_scans(settled.search, store)
+    settled = settle_search(
+        search, existing, task, label_map, lambda cases: workers.map(read_label_values, cases, "looking at labels")
+    )
+    store = existing or make_store(settled, store_uri, modalities)
+    search = without_other_scans(settled.search, store)
 
     def look() -> tuple[dict[str, CaseInfo], ConversionPlan]:
         committed = store.committed_cases()
@@ -149,98 +140,6 @@ def _refuse_unknown_ids(subjects: Mapping[str, str], search: CaseSearch, source:
             f"--subjects: wanted ids of cases below {source}, such as {search.cases[0].case_id}; "
             f"no case is {', '.join(unknown[:3])}{more}: correct the ids, or leave these lines out"
         )
-
-
-def _without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:
-    """The search with those cases refused that do not have the store's scans, as exams of another task may not."""
-    wanted = store.settings.modalities
-    other = [case for case in search.cases if not set(wanted) <= set(case.files)]
-    refused = [
-        Refusal(
-            case_id=case.case_id,
-            file=str(next(iter(case.files.values()))),
-            finding=f"wanted the store's scans {', '.join(wanted)}, the case has {', '.join(case.files)}",
-            remedy="convert it into a store of its own, or name the scans that all have with --modalities",
-        )
-        for case in other
-    ]
-    gone = {case.case_id for case in other}
-    cases = tuple(case for case in search.cases if case.case_id not in gone)
-    return replace(search, cases=cases, refused=(*search.refused, *refused))
-
-
-def _find_existing(store_uri: str, modalities: Sequence[str] | None, console: Console) -> CohortStore | None:
-    """The store that the cases are to join, if there is one; raises InputError where it has other scans."""
-    try:
-        existing = find_store(store_uri)
-    except CorruptStoreError:
-        console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
-        return None
-    if existing is not None and modalities is not None and existing.settings.modalities != tuple(modalities):
-        raise InputError(
-            f"wanted a store of {', '.join(modalities)}, {existing.uri} has {', '.join(existing.settings.modalities)}; "
-            "name another store, or leave out --modalities"
-        )
-    return existing
-
-
-def _settle(
-    search: CaseSearch,
-    existing: CohortStore | None,
-    told: Task | None,
-    label_map: LabelConvention | None,
-    workers: "_Workers",
-) -> "_Settled":
-    """The cases with what their labels mean, and the task that holds them.
-
-    Of cases that are stored already the meaning is known; they are asked about only where the user says something.
-    """
-    committed = existing.committed_cases() if existing is not None else {}
-    new = plan_conversion(search.cases, committed).todo
-    todo = new if told is None and label_map is None else search.cases
-    if not todo and existing is not None:
-        return _Settled(search=search, task=existing.task, convention=existing.settings.convention)
-    to_read = need_values(new, label_map=label_map)
-    found = workers.map(read_label_values, to_read, "looking at labels")
-    settled = settle_tasks(
-        todo,
-        {case.case_id: values for case, values in zip(to_read, found, strict=True)},
-        told=told,
-        label_map=label_map,
-        joins=existing.task if existing is not None else None,
-        joins_values=existing.settings.convention if existing is not None else None,
-        decides=[TASKS[name] for name in dict.fromkeys(info.task for info in committed.values()) if name in TASKS],
-    )
-    _refuse_other_meaning(settled.cases, committed, str(existing.uri) if existing is not None else "")
-    meant = {case.case_id: case for case in settled.cases}
-    refused = {refusal.case_id for refusal in settled.refused}
-    cases = tuple(meant.get(case.case_id, case) for case in search.cases if case.case_id not in refused)
-    return _Settled(
-        search=replace(search, cases=cases, refused=(*search.refused, *settled.refused)),
-        task=settled.task,
-        convention=settled.convention,
-    )
-
-
-def _refuse_other_meaning(cases: Sequence[Case], committed: Mapping[str, CaseInfo], store_uri: str) -> None:
-    """What is stored keeps its meaning: with another, runs on the store would go on with other labels."""
-    for case in cases:
-        info = committed.get(case.case_id)
-        if info is not None and case.convention is not None and case.convention.name != info.label_convention:
-            raise InputError(
-                f"wanted {case.case_id} with labels {info.label_convention}, as it is in {store_uri}, "
-                f"and was told {case.convention.name}; name another store"
-            )
-
-
-def _make_store(settled: "_Settled", store_uri: str, modalities: Sequence[str] | None) -> CohortStore:
-    return create_store(
-        store_uri,
-        task=settled.task,
-        modalities=modalities or settled.task.scans,
-        convention=settled.convention,
-        repair=True,
-    )
 
 
 def _convert(plan: ConversionPlan, store: CohortStore, workers: "_Workers") -> list[CaseInfo | Refusal]:
