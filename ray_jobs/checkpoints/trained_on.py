@@ -9,8 +9,9 @@ from ray_jobs.checkpoints.run_folder import CONFIG
 from storage import CohortStore, InputError, Task
 from storage.labels.conventions import convention_named
 from storage.labels.tasks import find_task, task_of_old_store
+from storage.store.plausibility import Spacing, typical_spacing
 
-OF_THE_STORE = ("modalities", "regions", "task")
+OF_THE_STORE = ("modalities", "regions", "task", "spacing")
 
 
 def describe_task(store: CohortStore) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def describe_task(store: CohortStore) -> dict[str, Any]:
             "label_convention": store.settings.convention.name,
             "skull_stripped": task.skull_stripped,
         },
+        "spacing": typical_spacing(store.infos()),
     }
 
 
@@ -34,6 +36,12 @@ def read_task(checkpoint: Checkpoint) -> Task:
     Raises InputError where it is none that this version understands.
     """
     return decode_task(json.loads(checkpoint.read(CONFIG)), checkpoint.uri)
+
+
+def read_spacing(checkpoint: Checkpoint) -> Spacing | None:
+    """Return the usual voxel of the training's cases, z y x in mm; None where an older version wrote none down."""
+    spacing: list[float] | None = json.loads(checkpoint.read(CONFIG)).get("spacing")
+    return None if spacing is None else (spacing[0], spacing[1], spacing[2])
 
 
 def decode_task(values: Mapping[str, Any], where: str) -> Task:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from models import RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
+from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.evaluation.case_scores import encode_csv, mean_of_records, print_means
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
@@ -60,6 +61,7 @@ def predict(
         written=None if written is None else written.convention,
         probabilities=config.probabilities,
         figures=config.figures,
+        spacing=read_spacing(checkpoints[0]),
     )
     identity = describe_prediction(plan, checkpoints, cohort, modalities)
     folder.claim(identity)
@@ -144,6 +146,18 @@ def name_case(case_id: str, reason: str) -> str:
     return reason if reason.startswith(case_id) else f"{case_id}: {reason}"
 
 
+def gather_notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what was odd about cases, each once, with how many it is true of."""
+    cases_of: dict[str, list[str]] = {}
+    for record in records:
+        for notice in record.get("notices", ()):
+            cases_of.setdefault(notice, []).append(record["case_id"])
+    return [
+        f"{ids[0] if len(ids) == 1 else f'{len(ids)} cases such as {ids[0]}'}: {notice}"
+        for notice, ids in cases_of.items()
+    ]
+
+
 def _conclude(
     folder: PredictionFolder,
     records: list[dict[str, Any]],
@@ -151,7 +165,16 @@ def _conclude(
     identity: Mapping[str, Any],
     console: Console,
 ) -> int:
-    metrics = {"settings": identity, "refused": refused, "mean": mean_of_records(records), "cases": records}
+    notices = gather_notices(records)
+    for notice in notices:
+        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+    metrics = {
+        "settings": identity,
+        "refused": refused,
+        "notices": notices,
+        "mean": mean_of_records(records),
+        "cases": records,
+    }
     folder.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
     folder.write(TABLE, encode_csv(records))
     folder.write(REPORT, build_report(folder.uri.rsplit("/", 1)[-1], records, refused, identity, read=folder.read))

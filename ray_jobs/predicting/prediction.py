@@ -24,6 +24,7 @@ from storage import HeldCase, InputError, region_masks
 from storage.cases.grid import box_slices
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
+from storage.store.plausibility import Spacing, case_notices
 
 SEGMENTATION, PROBABILITIES = "{case_id}_seg.nii.gz", "{case_id}_prob.nii.gz"
 SECTIONS, RENDER = "figures/{case_id}_sections.png", "figures/{case_id}_3d.png"
@@ -41,6 +42,8 @@ class PredictionPlan:
     """In whose values segmentations are written; None: each case's own."""
     probabilities: bool
     figures: bool
+    spacing: Spacing | None = None
+    """Of the voxels that the networks were trained on, where they say it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,8 @@ class CasePredictor:
         clock.lap("writing")
         label_RDHW = whole_scan_label(held)
         record = describe_case(held.case, held.task.regions, predicted_RDHW, label_RDHW)
+        if notices := case_notices(held.case, held.task, plan.spacing):
+            record["notices"] = notices
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
         clock.lap("scoring")

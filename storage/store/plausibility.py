@@ -1,0 +1,112 @@
+"""What is odd about a cohort and no error: said in one line each, by conversion, training and prediction.
+
+Nothing is guessed or changed for it. Records say all that is needed; no voxel is read.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from storage.cases.info import CaseInfo
+from storage.labels.conventions import STORED_LABEL_NAMES
+from storage.labels.tasks import Region, Task
+
+# Sides of voxels that differ by more: nnU-Net resamples, and what is learnt at one size does not hold at the other.
+FAR_SPACING = 1.5
+
+Spacing = tuple[float, float, float]
+
+
+def cohort_notices(infos: Sequence[CaseInfo], task: Task) -> list[str]:
+    """What is odd about these cases of one store, a line each."""
+    return [*_about_labels(infos, task), *_about_background(infos, task), *_about_spacing(infos)]
+
+
+def case_notices(info: CaseInfo, task: Task, trained_on: Spacing | None) -> list[str]:
+    """What is odd about one case for a network of this task, trained on voxels of this size (None: nobody knows)."""
+    found = [_NO_BACKGROUND] if task.skull_stripped and not _has_background(info) else []
+    if trained_on is not None and _times(info.spacing, trained_on) > FAR_SPACING:
+        found.append(f"voxels are of {_mm(info.spacing)}, the network was trained on {_mm(trained_on)}: resample them")
+    return found
+
+
+def typical_spacing(infos: Iterable[CaseInfo]) -> Spacing | None:
+    """The median side of voxels along z, y and x in millimetres; None of no case."""
+    sides = [info.spacing for info in infos]
+    if not sides:
+        return None
+    z, y, x = np.median(np.array(sides), axis=0).tolist()
+    return z, y, x
+
+
+_NO_BACKGROUND = (
+    "no voxel is background: the scans are not skull-stripped, or what lies outside the brain is not 0; "
+    "intensities are measured over the whole volume"
+)
+
+
+def _about_labels(infos: Sequence[CaseInfo], task: Task) -> list[str]:
+    labelled = [info for info in infos if info.labelled]
+    if not labelled:
+        return []
+    voxels = {region: sum(info.region_voxels.get(region, 0) for info in labelled) for region in task.region_names}
+    never = [region for region, count in voxels.items() if not count]
+    cases = f"in the whole cohort ({len(labelled)} labelled {'case' if len(labelled) == 1 else 'cases'})"
+    occurring = _labels_that_occur(voxels, task.regions)
+    found = []
+    if len(occurring) == 1 and len(task.labels) > 1 and len(never) < len(voxels):
+        only = STORED_LABEL_NAMES[occurring.pop()].replace("_", " ")
+        found.append(
+            f"{only} is the only label {cases}: if these are masks of the whole tumour, a network learns it as {only}; "
+            "say what the values mean with --label-map"
+        )
+    if never:
+        found.append(
+            f"{', '.join(never)} never {'occurs' if len(never) == 1 else 'occur'} {cases}: a network that predicts "
+            "nothing there is scored 1.000 for it, which says nothing of it and raises the mean"
+        )
+    return found
+
+
+def _labels_that_occur(voxels: Mapping[str, int], regions: Sequence[Region]) -> set[int]:
+    """The labels that have voxels, as far as the regions' voxels tell: what a region has beyond those within it."""
+    found: set[int] = set()
+    for region in regions:
+        within = [other for other in regions if set(other.labels) < set(region.labels)]
+        own = set(region.labels) - {label for other in within for label in other.labels}
+        outermost = [other for other in within if not any(set(other.labels) < set(each.labels) for each in within)]
+        if own and voxels[region.name] > sum(voxels[other.name] for other in outermost):
+            found |= own
+    return found
+
+
+def _about_background(infos: Sequence[CaseInfo], task: Task) -> list[str]:
+    without = [info.case_id for info in infos if not _has_background(info)] if task.skull_stripped else []
+    return [f"{_some(without)}: {_NO_BACKGROUND}"] if without else []
+
+
+def _about_spacing(infos: Sequence[CaseInfo]) -> list[str]:
+    typical = typical_spacing(infos)
+    far = [info for info in infos if typical is not None and _times(info.spacing, typical) > FAR_SPACING]
+    if typical is None or not far:
+        return []
+    listed = _some([info.case_id for info in far])
+    return [f"{listed}: voxels of {_mm(far[0].spacing)}, most of the cohort's are of {_mm(typical)}; resample them"]
+
+
+def _has_background(info: CaseInfo) -> bool:
+    return info.brain_voxels < math.prod(info.original_shape)
+
+
+def _times(one: Spacing, other: Spacing) -> float:
+    """By how many times the sides differ along the axis where they do most."""
+    return max(max(a / b, b / a) for a, b in zip(one, other, strict=True))
+
+
+def _some(case_ids: Sequence[str]) -> str:
+    return case_ids[0] if len(case_ids) == 1 else f"{len(case_ids)} cases such as {case_ids[0]}"
+
+
+def _mm(spacing: Spacing) -> str:
+    return " x ".join(f"{side:.3g}" for side in spacing) + " mm"
