@@ -13,6 +13,9 @@ from unittest.mock import patch
 import pytest
 import tyro
 
+from storage import TASKS
+from storage.scans.task_detection import describe_values
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "cluster").glob("*.md")])
 
@@ -147,3 +150,21 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) > 50
+
+
+def test_the_table_of_tasks_is_that_of_the_code() -> None:
+    page = (ROOT / "docs" / "store-format.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    shown = {row[0].strip("`"): (row[1], row[3], row[4]) for row in rows if len(row) == 5}
+    for task in TASKS.values():
+        assert shown.pop(task.name) == (task.title, describe_values(task.convention), ", ".join(task.region_names))
+    assert not shown
+
+
+def test_help_names_every_task() -> None:
+    source = (ROOT / "ray_jobs" / "settings" / "convert_config.py").read_text(encoding="utf-8")
+    text = source.partition("    task: str | None = None")[2].partition("label_map:")[0]
+    listed = {name for name in re.split(r"[\s,:.]+", text) if name in TASKS}
+    assert listed == set(TASKS)

@@ -11,8 +11,6 @@ from storage.labels.conventions import convention_named
 from storage.labels.tasks import find_task, task_of_old_store
 from storage.store.plausibility import Spacing, typical_spacing
 
-OF_THE_STORE = ("modalities", "regions", "task", "spacing")
-
 
 def describe_task(store: CohortStore) -> dict[str, Any]:
     """Return what a checkpoint says of the store it was trained on, as JSON."""
