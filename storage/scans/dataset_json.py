@@ -1,6 +1,7 @@
 """A folder with a dataset.json beside imagesTr, labelsTr and imagesTs, as the Decathlon and nnU-Net have it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,20 @@ def with_description(listing: Listing) -> Folder:
         if (around / labels).is_dir():
             folders[labels] = list_folder(around / labels).top
     return Folder(path=top.path.parent, files=files, folders=folders)
+
+
+def check_dataset_folder(folder: Path) -> None:
+    """Raise InputError where nnU-Net would not find the folder, or where something else lies in it.
+
+    What is left of an export that was stopped does not: it is written anew.
+    """
+    if not re.fullmatch(r"Dataset\d{3}_\w+", folder.name):
+        raise InputError(
+            "--to-nnunet: wanted a folder called as nnU-Net looks for it, such as "
+            f"{folder.parent / 'Dataset101_BraTS'}, got {folder}; give it such a name"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--to-nnunet: wanted a new or empty folder, found a file at {folder}; name another")
+    foreign = sorted(path.name for path in folder.glob("*") if path.name not in (*IMAGES, *LABELS_OF.values()))
+    if foreign:
+        raise InputError(f"--to-nnunet: wanted a new or empty folder, found {foreign[0]} in {folder}; name another")

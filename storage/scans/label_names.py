@@ -81,6 +81,10 @@ def convention_by_names(description: Mapping[str, Any], case_ids: Iterable[str])
         raise UnclearLabelsError(
             f"{_written(unsure)} is a non-enhancing tumour in BraTS-PED 2024 and a core in that of 2023"
         )
+    labels = set(tissue_of.values())
+    if not any(labels <= task.labels for task in TASKS.values()):
+        together = ", ".join(STORED_LABEL_NAMES[label] for label in sorted(labels))
+        raise UnclearLabelsError(f"no task has these together: {together}")
     return custom_convention(tissue_of)
 
 
