@@ -94,7 +94,10 @@ def _adopt_lone_label(groups: dict[str, _Group], folder: Place) -> None:
 
 
 def _join(groups: Sequence[_Group]) -> list[_Group]:
-    """Groups of one id as one, where no scan is there twice."""
+    """Groups of one id as one, where no scan is there twice.
+
+    Of folders that are called alike only a segmentation joins the scans: a folder called 001 may be another's, too.
+    """
     by_id: dict[str, list[_Group]] = defaultdict(list)
     for group in groups:
         by_id[group.case_id].append(group)
@@ -106,7 +109,10 @@ def _join_one(groups: list[_Group]) -> list[_Group]:
     for role, files in chain.from_iterable(group.files.items() for group in groups):
         whole.files[role] += files
     doubled = {role for role in whole.files if len(whole.best(role)) > 1}
-    labelled = any(group.modalities and "label" in group.files for group in groups)
+    scanned = [group for group in groups if group.modalities]
+    labelled = any("label" in group.files for group in scanned)
+    if len(scanned) > 1 and any(file.by_folder for group in groups for files in group.files.values() for file in files):
+        return groups
     # Two segmentations, and neither beside the scans: one refusal of the case says more than one of each.
     return [whole] if not doubled or (doubled == {"label"} and not labelled) else groups
 

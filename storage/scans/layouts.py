@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from storage.labels.tasks import tasks_named
 from storage.scans.case import Naming
 from storage.scans.listing import Folder, Place, ScanFile
-from storage.scans.naming import ParsedName, is_nifti_name, nifti_stem, parse_folder, parse_name, parse_told
+from storage.scans.naming import ParsedName, is_nifti_name, nifti_stem, owner_of, parse_folder, parse_name, parse_told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class NamedFile:
     role: str
     naming: Naming | None = None
     second: bool = False
+    by_folder: bool = False
+    """Whether the folder's name is the case's, which may be another case's elsewhere: 001, say."""
 
 
 @dataclass(kw_only=True)
@@ -109,6 +111,7 @@ def _named(file: ScanFile, folder: Place, parsed: ParsedName) -> NamedFile:
         role=parsed.role or "",
         naming=parsed.naming,
         second=parsed.second,
+        by_folder=parsed.case_id is None,
     )
 
 
@@ -117,7 +120,8 @@ def _settle(
 ) -> list[tuple[_InScanFolder, ParsedName]]:
     """Each file in a scan's folder with its case: the file's own name where one folder holds several cases.
 
-    Where each holds one, it is the name that is a case's elsewhere or by its pattern, else the folder's above.
+    Where each holds one, it is the name if that is a case's by its pattern, else the folder's above. A name that is a
+    case's elsewhere, or begins with it, is always that case.
     """
     by_folder: dict[int, list[_InScanFolder]] = defaultdict(list)
     for item in items:
@@ -128,10 +132,9 @@ def _settle(
         several = len(set(roles)) < len(roles)
         of_top = here[0].above is top and len({item.stem for item in here}) == 1
         for item in here:
-            by_file = item.stem is not None and (
-                several or of_top or item.stem in known or bool(tasks_named(item.stem))
-            )
-            case_id = item.stem if by_file else item.above.path.name
+            by_file = item.stem is not None and (several or of_top or bool(tasks_named(item.stem)))
+            owner = owner_of(item.stem, known) if item.stem is not None else None
+            case_id = owner or (item.stem if by_file else item.above.path.name)
             said = item.said
             settled.append((item, ParsedName(case_id=case_id, role=said.role, naming=said.naming, second=said.second)))
     return settled

@@ -59,6 +59,9 @@ def find_raw_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSear
     refused: list[Refusal] = []
     for part, images in parts.items():
         labels = {nifti_stem(name): label for name, label in scans_in(folder, LABELS_OF[part]).items()}
+        refused += [
+            _refuse_without_images(case_id, label) for case_id, label in labels.items() if case_id not in images
+        ]
         for case_id, by_channel in images.items():
             missing = [modality for modality in wanted if channels[modality] not in by_channel]
             first = next(iter(by_channel.values()))
@@ -104,6 +107,11 @@ def _images(folder: Folder, part: str) -> dict[str, dict[int, ScanFile]]:
         if match := _CHANNEL_FILE.fullmatch(nifti_stem(name)):
             images[match[1]][int(match[2])] = file
     return images
+
+
+def _refuse_without_images(case_id: str, label: ScanFile) -> Refusal:
+    finding = f"{label.parent.name}/{label.name} has no images {case_id}_0000, …"
+    return Refusal(case_id=case_id, file=str(label), finding=finding, remedy="add them, or take the label away")
 
 
 def _refuse_channels(folder: Folder, file: ScanFile, listed: Mapping[int, str], wanted: Sequence[str]) -> Refusal:

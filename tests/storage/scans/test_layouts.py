@@ -127,6 +127,10 @@ def test_two_namings_in_one_case_of_no_task_stay_a_contradiction(tmp_path: Path)
         (("t1/{}_t1.nii", "flair/{}_flair.nii", "t1ce/{}_t1ce.nii", "t2/{}_t2.nii", "seg/{}_seg.nii"), ("P1", "P2")),
         (("in/t1/{}.nii", "in/flair/{}.nii", "in/t1ce/{}.nii", "in/t2/{}.nii", "labelsTr/{}.nii"), ("P1", "P2")),
         (
+            ("in/{0}_t1.nii", "in/{0}_flair.nii", "in/{0}_t1ce.nii", "in/{0}_t2.nii", "masks/{0}_mask.nii"),
+            ("P1", "P1_later", "P2"),
+        ),
+        (
             ("in/{0}/{0}_t1.nii", "in/{0}/{0}_flair.nii", "in/{0}/{0}_t1ce.nii", "in/{0}/{0}_t2.nii", "masks/{0}.nii"),
             ("P1",),
         ),
@@ -192,6 +196,14 @@ def test_what_could_be_joined_in_two_ways_is_not(tmp_path: Path) -> None:
     first, second = found.refused
     assert "two files for one thing" in first.finding and str(tmp_path / "two" / "A_seg.nii.gz") in first.finding
     assert (second.case_id, second.file) == ("B", str(tmp_path / "old")) and "missing modalities" in second.finding
+
+
+def test_scans_in_folders_that_are_called_alike_are_not_of_one_case_but_a_segmentation_is(tmp_path: Path) -> None:
+    touch(tmp_path / "one" / "001", "t1.nii.gz", "t1ce.nii.gz")
+    touch(tmp_path / "two" / "001", "t2.nii.gz", "flair.nii.gz")
+    touch(tmp_path / "one" / "002", *(f"{name}.nii.gz" for name in MODALITIES))
+    touch(tmp_path / "truth" / "002", "seg.nii.gz")
+    assert ids_of(find_cases(tmp_path), refused=2) == ["002"]
 
 
 def test_a_second_segmentation_elsewhere_is_refused_and_its_case_stays(tmp_path: Path) -> None:

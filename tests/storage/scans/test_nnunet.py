@@ -113,12 +113,13 @@ def test_images_without_a_dataset_json_are_refused_and_named_on_the_command_line
 def test_a_lost_channel_and_a_lost_label_are_named(tmp_path: Path) -> None:
     folder = raw(tmp_path, V1)
     (folder / "imagesTr" / "B_000_0002.nii.gz").unlink()
-    (folder / "labelsTr" / "B_001.nii.gz").unlink()
+    (folder / "labelsTr" / "B_001.nii.gz").rename(folder / "labelsTr" / "B_002.nii.gz")
     found = find_cases(tmp_path)
     assert [case.case_id for case in found.cases] == ["B_900"]
     assert [refusal.finding for refusal in found.refused] == [
         "missing B_000_0002 (t2)",
         "imagesTr/B_001_0000.nii.gz has no labelsTr/B_001.nii.gz",
+        "labelsTr/B_002.nii.gz has no images B_002_0000, …",
     ]
 
 
