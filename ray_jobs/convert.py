@@ -12,14 +12,19 @@ import tyro
 from ray_jobs.settings.convert_config import ConvertConfig
 from ray_jobs.settings.exit_status import run_command
 from storage import InputError
+from storage.scans.dataset_json import check_dataset_folder
 from storage.scans.listing import check_folder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
-    if config.source is None and not config.verify and config.mirror is None:
-        raise InputError("wanted --source DIR (or --verify or --mirror with a store that is there), got none")
+    if config.source is None and not config.verify and config.mirror is None and config.to_nnunet is None:
+        raise InputError(
+            "wanted --source DIR (or --verify, --to-nnunet or --mirror with a store that is there), got none"
+        )
+    if config.to_nnunet is not None:
+        check_dataset_folder(config.to_nnunet)
     if config.source is not None:
         check_folder(config.source)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.

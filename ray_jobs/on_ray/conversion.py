@@ -15,7 +15,7 @@ from ray_jobs.on_ray.settled_search import find_existing, make_store, settle_sea
 from ray_jobs.settings.console import tracked
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.cases.info import CaseInfo
-from storage.labels.conventions import MODALITIES, LabelConvention
+from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import Task
 from storage.scans.case import Case, CaseSearch
 from storage.scans.listing import ScanFile
@@ -61,7 +61,7 @@ def convert_cohort(
     existing = find_existing(store_uri, modalities, console)
     if existing is not None:
         modalities = existing.settings.modalities
-    search = find_cases(source, modalities=modalities or MODALITIES, names=names, subjects=subjects)
+    search = find_cases(source, modalities=modalities, names=names, subjects=subjects)
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")

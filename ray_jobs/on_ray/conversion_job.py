@@ -1,4 +1,4 @@
-"""The convert command from its checked settings to its table: convert, verify, mirror."""
+"""The convert command from its checked settings to its table: convert, verify, export, mirror."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,11 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ray_jobs.on_ray.conversion import convert_cohort, verify_cohort
+from ray_jobs.on_ray.nnunet_export import export_cohort
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
 from ray_jobs.settings.label_choice import told_task, told_values
-from storage import MODALITIES, find_cases, open_store
+from storage import find_cases, open_store
 from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import ConversionReport
 from storage.store.mirror import mirror_store
@@ -33,6 +34,10 @@ def convert(config: ConvertConfig) -> int:
             status = _convert(config, config.source, console, start_workers)
         if config.verify:
             status = _verify(config, console, start_workers) or status
+        if config.to_nnunet is not None:
+            store = open_store(config.store)
+            export_cohort(store, config.to_nnunet, console=console, start_workers=start_workers)
+            console.print(f"{config.to_nnunet} has all {len(store.case_ids)} cases for nnU-Net", soft_wrap=True)
     if config.mirror is not None:
         with console.status("copying") as shown:
             store = open_store(config.store)
@@ -61,9 +66,8 @@ def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[],
     store = open_store(config.store)
     files: dict[str, dict[str, ScanFile]] = {}
     if config.source is not None:
-        for case in find_cases(
-            config.source, modalities=config.modalities or MODALITIES, names=config.names or None
-        ).cases:
+        modalities = store.settings.modalities
+        for case in find_cases(config.source, modalities=modalities, names=config.names or None).cases:
             files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})
     problems = verify_cohort(store, files=files, console=console, start_workers=start_workers)
     for problem in problems:

@@ -14,11 +14,13 @@ class ConvertConfig:
     store: str
     """Folder or s3:// URL of the store; it is made if it is not there."""
     source: Path | None = None
-    """Folder with the cases, at any depth. Without it only --verify is done."""
+    """Folder with the cases, at any depth. Without it only --verify, --to-nnunet and --mirror are done."""
     verify: bool = False
     """Read everything in the store again and compare it with its checksums (and with the source files)."""
     mirror: str | None = None
     """Copy the store to this folder or s3:// URL, at the end; cases that are there already are left alone."""
+    to_nnunet: Path | None = None
+    """Write the store's cases into this new folder in nnU-Net's raw format; called Dataset101_NAME, any number."""
     modalities: tuple[str, ...] | None = None
     """The scans each case must have, in the store's order; fewer for cohorts with fewer. Default: the task's."""
     names: dict[str, str] = field(default_factory=dict)

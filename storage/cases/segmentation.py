@@ -1,4 +1,4 @@
-"""Predictions as NIfTI files on the source's own grid: its shape, axis order, affine and header.
+"""Predictions and stored scans as NIfTI files on the source's own grid: its shape, axis order, affine and header.
 
 Shapes: R region, D H W voxels z y x in LPS of the whole scan, X Y Z voxels in the source's own axis order.
 """
@@ -26,6 +26,11 @@ def encode_segmentation(label_DHW: NDArray[np.uint8], case: CaseInfo, convention
     Raises ValueError where the convention has no value for a label.
     """
     return _encode(scan_to_source(convention.to_source(label_DHW), case), case)
+
+
+def encode_scan(scan_DHW: NDArray[Any], case: CaseInfo) -> bytes:
+    """A whole scan as .nii.gz in its own dtype."""
+    return _encode(scan_to_source(scan_DHW, case), case)
 
 
 def encode_probabilities(probabilities_RDHW: NDArray[np.float32], case: CaseInfo) -> bytes:

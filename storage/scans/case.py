@@ -15,6 +15,7 @@ class Naming(Enum):
     UNDERSCORE = "BraTS 2018-2021: _flair _t1 _t1ce _t2 _seg"
     HYPHEN = "BraTS 2023 and later: -t1n -t1c -t2w -t2f -seg"
     MSD = "Medical Segmentation Decathlon: 4-D images and dataset.json"
+    NNUNET = "nnU-Net's raw format: _0000 … and dataset.json"
     TOLD = "names given on the command line"
 
 
@@ -50,3 +51,5 @@ class CaseSearch:
     cases: tuple[Case, ...]
     refused: tuple[Refusal, ...]
     convention: LabelConvention | None = None
+    notices: tuple[str, ...] = ()
+    """What a user should know about the cohort, a line each."""

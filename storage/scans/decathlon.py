@@ -3,92 +3,85 @@
 Source: Antonelli et al. 2022, "The Medical Segmentation Decathlon"; Task01_BrainTumour as it is downloaded.
 """
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.errors import InputError, Refusal
-from storage.labels.conventions import MSD
+from storage.labels.conventions import MODALITIES, MSD
+from storage.labels.tasks import person_of
 from storage.scans.case import Case, CaseSearch, Naming
+from storage.scans.dataset_json import DATASET_FILE, IMAGES, LABELS_OF, read_description, scans_in
 from storage.scans.listing import Folder, ScanFile
-from storage.scans.naming import is_nifti_name, nifti_stem
+from storage.scans.naming import modality_named, nifti_stem
 
-DATASET_FILE = "dataset.json"
-_MODALITY_BY_NAME = {
-    "flair": "flair", "t1w": "t1", "t1": "t1", "t1gd": "t1ce", "t1ce": "t1ce", "t2w": "t2", "t2": "t2",
-}  # fmt: skip
 # What dataset.json says of each label, by a word that is in every spelling seen (tumor, tumour, enhancing-tumour).
 _LABEL_WORDS = {"0": "background", "1": "edema", "2": "non-enhancing", "3": "enhancing"}
+# The task's own order, for images that were taken without their dataset.json. Nothing else calls its cases so.
+_VOLUMES = {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
+_CASE_ID = re.compile(r"BRATS_\d{3}")
 
 
 def is_msd_folder(folder: Folder) -> bool:
-    """Whether this is a task's own folder: dataset.json beside imagesTr."""
-    return DATASET_FILE in folder.files and "imagesTr" in folder.folders
+    """Whether this is a task's own folder: images beside dataset.json, or called as the brain task calls its cases."""
+    images = [name for part in IMAGES for name in scans_in(folder, part)]
+    if DATASET_FILE in folder.files:
+        return any(part in folder.folders for part in IMAGES)
+    return bool(images) and all(_CASE_ID.fullmatch(nifti_stem(name)) for name in images)
 
 
-def find_msd_cases(folder: Folder, modalities: Sequence[str]) -> CaseSearch:
-    """Cases of imagesTr (with labelsTr) and imagesTs (unlabelled).
+def find_msd_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSearch:
+    """Cases of imagesTr (with labelsTr) and imagesTs (unlabelled); all four modalities where none are named.
 
     Raises InputError when dataset.json does not list the wanted modalities or means other labels than the brain task.
     """
-    file = folder.files[DATASET_FILE]
-    description = _read_description(file)
-    volumes = _volume_indices(description, file, modalities)
-    _check_labels(description, file)
+    file = folder.files.get(DATASET_FILE)
+    volumes = _VOLUMES
+    notes: tuple[str, ...] = (f"no {DATASET_FILE}: volumes taken to be FLAIR, T1w, T1gd, T2w, as in Task01",)
+    if file is not None:
+        description = read_description(file)
+        volumes, notes = _volume_indices(description, file, modalities or MODALITIES), ()
+        _check_labels(description, file)
     cases: list[Case] = []
     refused: list[Refusal] = []
-    for image_folder, label_folder in (("imagesTr", "labelsTr"), ("imagesTs", None)):
-        images, labels = (_files_of(folder, name) for name in (image_folder, label_folder))
-        for path in images.values():
-            if not is_nifti_name(path.name):
-                continue
-            label = labels.get(path.name)
-            case_id = nifti_stem(path.name)
-            if label_folder is not None and label is None:
-                finding = f"{image_folder}/{path.name} has no {label_folder}/{path.name}"
-                remedy = "add the label, or move the image to imagesTs"
-                refused.append(Refusal(case_id=case_id, file=str(path), finding=finding, remedy=remedy))
+    for part in IMAGES:
+        labels = scans_in(folder, LABELS_OF[part]) if part == "imagesTr" else {}
+        for name, path in scans_in(folder, part).items():
+            case_id = nifti_stem(name)
+            if part == "imagesTr" and name not in labels:
+                refused.append(refuse_without_label(case_id, path, name))
                 continue
             cases.append(
                 Case(
                     case_id=case_id,
-                    subject=case_id,
-                    files=dict.fromkeys(modalities, path),
-                    label=label,
+                    subject=person_of(case_id),
+                    files=dict.fromkeys(modalities or MODALITIES, path),
+                    label=labels.get(name),
                     naming=Naming.MSD,
-                    volumes=volumes,
+                    volumes={modality: volumes[modality] for modality in modalities or MODALITIES},
+                    notes=notes,
                 )
             )
     return CaseSearch(cases=tuple(cases), refused=tuple(refused), convention=MSD)
 
 
-def _files_of(folder: Folder, name: str | None) -> Mapping[str, ScanFile]:
-    return folder.folders[name].files if name is not None and name in folder.folders else {}
-
-
-def _read_description(path: ScanFile) -> Mapping[str, Any]:
-    try:
-        description = json.loads(path.read_bytes().decode())
-    except (OSError, ValueError) as error:
-        raise InputError(f"wanted the decathlon's {DATASET_FILE}, {path} cannot be read: {error}") from None
-    if not isinstance(description, dict):
-        raise InputError(f"wanted an object in {path}, found {type(description).__name__}; download the task again")
-    return description
+def refuse_without_label(case_id: str, image: ScanFile, label: str) -> Refusal:
+    """An image among those for training that has no label is left out: it may have been lost."""
+    finding = f"imagesTr/{image.name} has no labelsTr/{label}"
+    return Refusal(
+        case_id=case_id, file=str(image), finding=finding, remedy="add the label, or move the image to imagesTs"
+    )
 
 
 def _volume_indices(description: Mapping[str, Any], file: ScanFile, modalities: Sequence[str]) -> dict[str, int]:
     listed = description.get("modality") or {}
-    volumes = {
-        _MODALITY_BY_NAME[str(name).lower()]: int(index)
-        for index, name in listed.items()
-        if str(name).lower() in _MODALITY_BY_NAME
-    }
+    volumes = {modality: int(index) for index, name in listed.items() if (modality := modality_named(str(name)))}
     missing = [modality for modality in modalities if modality not in volumes]
     if missing:
         raise InputError(
             f"wanted modalities {', '.join(modalities)}, {file} lists {listed}; name the ones it has with --modalities"
         )
-    return {modality: volumes[modality] for modality in modalities}
+    return volumes
 
 
 def _check_labels(description: Mapping[str, Any], file: ScanFile) -> None:

@@ -127,6 +127,8 @@ def _readings(case: Case) -> tuple[Task, ...]:
     named = tasks_named(case.case_id)
     if case.naming is Naming.MSD:
         return (MSD_TASK,)
+    if case.naming is Naming.NNUNET and case.convention is None and case.label is not None:
+        return ()  # whatever its name: who writes this format counts the labels anew
     if named:
         return named
     if case.naming is Naming.UNDERSCORE:

@@ -144,6 +144,61 @@ def test_verify_finds_damage(
     assert main(["--source", str(source), "--store", str(store), "--verify"]) == 0
 
 
+def write_scans(folder: Path, *files: str, label_values: tuple[int, ...]) -> None:
+    """Write small scans of one case, the last of them its label, which differ from file to file."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(sum(map(ord, str(folder.name))))
+    for name in files:
+        voxels = random.integers(1, 900, (12, 10, 8)).astype(np.int16)
+        voxels[:2] = 0
+        if name == files[-1]:
+            voxels[...] = 0
+            for index, value in enumerate(label_values):
+                voxels[3 + 2 * index : 5 + 2 * index, 3:6, 2:5] = value
+        nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1.0, 2.0, 1.0])), folder / name)
+
+
+@pytest.mark.parametrize(
+    ("ids", "endings", "label_values", "task", "told"),
+    [
+        ("UPENN-GBM-0000{}_11", ("_FLAIR", "_T1", "_T1GD", "_T2", "_segm"), (1, 2, 4), "upenn-gbm", []),
+        ("BraTS-PED-0000{}-000", ("-t2f", "-t1n", "-t1c", "-t2w", "-seg"), (1, 2, 3, 4), "ped-2024", []),
+        ("BraTS-MEN-RT-000{}-1", ("_t1c", "_gtv"), (1,), "men-rt", []),
+        ("BraTS-MET-0000{}-000", ("-t2f", "-t1n", "-t1c", "-t2w", "-seg"), (1, 2, 3), "met-2023", ["met-2023"]),
+    ],
+)
+def test_a_store_goes_to_nnunet_and_comes_back_the_same(
+    without_ray: None,
+    tmp_path: Path,
+    ids: str,
+    endings: tuple[str, ...],
+    label_values: tuple[int, ...],
+    task: str,
+    told: list[str],
+) -> None:
+    for number in (1, 2):
+        case_id = ids.format(number)
+        write_scans(
+            tmp_path / "in" / case_id, *(f"{case_id}{each}.nii.gz" for each in endings), label_values=label_values
+        )
+    first, again, folder = tmp_path / "first", tmp_path / "again", tmp_path / "Dataset101_BraTS"
+    flags = ["--task", *told] if told else []
+    assert main(["--source", str(tmp_path / "in"), "--store", str(first), *flags]) == 0
+    assert main(["--store", str(first), "--to-nnunet", str(folder)]) == 0
+    assert main(["--source", str(folder), "--store", str(again), *flags]) == 0
+    one, other = open_store(first), open_store(again)
+    assert one.task.name == other.task.name == task and one.settings.modalities == other.settings.modalities
+    assert one.case_ids == other.case_ids and len(one.case_ids) == 2
+    for case_id in one.case_ids:
+        assert one.info(case_id).subject == other.info(case_id).subject
+        assert one.info(case_id).affine == other.info(case_id).affine
+        for before, after in zip(one.read_case(case_id), other.read_case(case_id), strict=True):
+            assert before is not None and after is not None
+            np.testing.assert_array_equal(before, after)
+    with pytest.raises(InputError, match=r"wanted a new or empty folder, found dataset\.json"):
+        main(["--store", str(first), "--to-nnunet", str(folder)])
+
+
 def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tmp_path: Path) -> None:
     for path in [*source.glob("*/*_flair.nii*"), *source.glob("*/*_seg.nii*")]:
         path.rename(path.with_name(path.name.replace("_flair", "_FLR").replace("_seg", "_truth")))

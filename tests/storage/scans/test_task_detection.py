@@ -1,6 +1,7 @@
 """A case's task is told from names and labels together, or the cohort is refused with the readings and the flag."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,14 @@ def test_the_values_of_a_file(tmp_path: Path, case_writer: type[Any]) -> None:
     assert isinstance(case.label, Path)
     case.label.write_bytes(b"")
     assert read_label_values(case) is None
+
+
+def test_labels_of_nnunets_that_no_name_tells_are_asked_for_whatever_the_case_is_called(tmp_path: Path) -> None:
+    (case,) = cohort(Naming.NNUNET, "BraTS-GLI-00000-000")
+    labelled = replace(case, label=tmp_path / "labelsTr")
+    with pytest.raises(InputError, match="--task"):
+        settle_tasks([labelled], {case.case_id: (1, 2, 3)})
+    assert settle_tasks([labelled], {case.case_id: (1, 2, 3)}, told=TASKS["gli-2023"]).task is TASKS["gli-2023"]
+    told = replace(labelled, convention=custom_convention({1: 2, 2: 1, 3: 3}))
+    assert settle_tasks([told], {}).cases[0].convention == told.convention
+    assert settle_tasks([case], {}).task is TASKS["gli-2023"]
