@@ -1,6 +1,7 @@
 """What a run or a search decides before any worker starts: workers, store, splits."""
 
 import dataclasses
+import itertools
 from typing import Any, Self
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.run_input import find_or_make_store
 from storage import InputError, Region, split_cohort
-from storage.store.plausibility import cohort_notices
+from storage.store.plausibility import cohort_notices, part_notices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,11 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
     store = find_or_make_store(config, console)
     config = fit_to_store(config, store)
-    for notice in cohort_notices(store.infos(), store.task):
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     splits = split_cohort(store, config.splits)
+    infos, task = store.infos(), store.task
+    in_parts = (part_notices(infos, task, part, getattr(splits, part)) for part in ("validation", "test"))
+    for notice in (*cohort_notices(infos, task), *itertools.chain(*in_parts)):
+        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
     return Decided(

@@ -23,6 +23,20 @@ def cohort_notices(infos: Sequence[CaseInfo], task: Task) -> list[str]:
     return [*_about_labels(infos, task), *_about_background(infos, task), *_about_spacing(infos)]
 
 
+def part_notices(infos: Sequence[CaseInfo], task: Task, part: str, case_ids: Sequence[str]) -> list[str]:
+    """What is odd about the cases of one part, that is not odd about all of them."""
+    there = never_occurring(infos, task)
+    own = never_occurring([info for info in infos if info.case_id in case_ids], task)
+    missing = [name for name in own if name not in there]
+    return [_say_never(missing, f"in the {part} cases")] if missing and case_ids else []
+
+
+def never_occurring(infos: Sequence[CaseInfo], task: Task) -> list[str]:
+    """The regions that have no voxel in any labelled case."""
+    voxels = _region_voxels(infos, task)
+    return [region for region, count in voxels.items() if not count]
+
+
 def case_notices(info: CaseInfo, task: Task, trained_on: Spacing | None) -> list[str]:
     """What is odd about one case for a network of this task, trained on voxels of this size (None: nobody knows)."""
     found = [_NO_BACKGROUND] if task.skull_stripped and not _has_background(info) else []
@@ -50,8 +64,7 @@ def _about_labels(infos: Sequence[CaseInfo], task: Task) -> list[str]:
     labelled = [info for info in infos if info.labelled]
     if not labelled:
         return []
-    voxels = {region: sum(info.region_voxels.get(region, 0) for info in labelled) for region in task.region_names}
-    never = [region for region, count in voxels.items() if not count]
+    voxels, never = _region_voxels(infos, task), never_occurring(infos, task)
     cases = f"in the whole cohort ({len(labelled)} labelled {'case' if len(labelled) == 1 else 'cases'})"
     occurring = _labels_that_occur(voxels, task.regions)
     found = []
@@ -62,11 +75,20 @@ def _about_labels(infos: Sequence[CaseInfo], task: Task) -> list[str]:
             "say what the values mean with --label-map"
         )
     if never:
-        found.append(
-            f"{', '.join(never)} never {'occurs' if len(never) == 1 else 'occur'} {cases}: a network that predicts "
-            "nothing there is scored 1.000 for it, which says nothing of it and raises the mean"
-        )
+        found.append(_say_never(never, cases))
     return found
+
+
+def _say_never(regions: Sequence[str], where: str) -> str:
+    return (
+        f"{', '.join(regions)} never {'occurs' if len(regions) == 1 else 'occur'} {where}: a network that predicts "
+        "none is scored 1.000 for it, which says nothing of it and raises the mean"
+    )
+
+
+def _region_voxels(infos: Sequence[CaseInfo], task: Task) -> dict[str, int]:
+    labelled = [info for info in infos if info.labelled]
+    return {region: sum(info.region_voxels.get(region, 0) for info in labelled) for region in task.region_names}
 
 
 def _labels_that_occur(voxels: Mapping[str, int], regions: Sequence[Region]) -> set[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from storage import TASKS, CaseInfo, CohortStore
-from storage.store.plausibility import case_notices, cohort_notices, typical_spacing
+from storage.store.plausibility import case_notices, cohort_notices, part_notices, typical_spacing
 
 
 def with_voxels(small_store: CohortStore, *cases: Mapping[str, int]) -> list[CaseInfo]:
@@ -40,6 +40,19 @@ def test_labels_that_never_occur_are_named(
 ) -> None:
     (notice,) = cohort_notices(with_voxels(small_store, voxels), TASKS[task])
     assert notice.startswith(f"{never} in the whole cohort (1 labelled case)")
+
+
+def test_a_part_without_a_region_that_the_cohort_has_is_named(small_store: CohortStore) -> None:
+    some, none = {"WT": 9, "TC": 7, "ET": 3}, {"WT": 9, "TC": 7, "ET": 0}
+    infos = [
+        dataclasses.replace(info, case_id=name)
+        for name, info in zip("ab", with_voxels(small_store, some, none), strict=True)
+    ]
+    (notice,) = part_notices(infos, TASKS["gli-2021"], "validation", ["b"])
+    assert notice.startswith("ET never occurs in the validation cases") and "1.000" in notice
+    assert part_notices(infos, TASKS["gli-2021"], "validation", ["a", "b"]) == []
+    assert part_notices(infos, TASKS["gli-2021"], "test", []) == []
+    assert part_notices(infos[1:], TASKS["gli-2021"], "validation", ["b"]) == []  # the cohort's notice says it
 
 
 def test_a_volume_without_background_is_noticed_where_there_should_be_some(small_store: CohortStore) -> None:
