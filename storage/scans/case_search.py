@@ -105,8 +105,9 @@ def _ids_alike(cases: Sequence[Case]) -> tuple[str, ...]:
     if not pairs:
         return ()
     return (
-        f"{len(pairs)} case ids go on where another ends, such as {pairs[0]}, and count as two persons, who may be in "
-        "training and in test: where they are one, say so with --subjects",
+        f"{len(pairs)} case {'id goes' if len(pairs) == 1 else 'ids go'} on where another ends, such as {pairs[0]}, "
+        "and they count as two persons, one perhaps in training and one in test: where they are one, say so with "
+        "--subjects",
     )
 
 

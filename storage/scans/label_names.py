@@ -35,13 +35,13 @@ _SPELLINGS = (
 )
 _TISSUES: dict[int, str] = {
     NECROTIC_CORE: r"necro\w*|ncr|net|netc|nonenh",
-    EDEMA: r"edema\w*|ed|snfh|hyperintens\w*|invaded",
+    EDEMA: r"\w*edema\w*|ed|snfh|hyperintens\w*|invaded",
     ENHANCING: r"enhanc\w*|et|active",
-    RESECTION_CAVITY: r"cavity|resection|rc",
+    RESECTION_CAVITY: r"cavity|resection\w*|rc",
     CYSTIC_COMPONENT: r"cyst\w*|cc",
     GROSS_TUMOUR_VOLUME: r"gtv|gross",
 }
-_REGIONS = {"WT": r"wt|whole|complete", "TC": r"tc|core"}
+_REGIONS = {"WT": r"wt|whole\w*|complete\w*", "TC": r"tc|core|tumorcore"}
 _TAKEN_AWAY = r"without|excluding|except|minus|not|no"
 
 

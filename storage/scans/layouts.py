@@ -64,7 +64,7 @@ def read_layout(folders: Sequence[tuple[Folder, Folder | None]], names: Mapping[
             continue
         for file in files:
             own = parse_name(file.name) if names is None else parse_told(file.name, names)
-            said = _said_by_folder(folder, above, own, alone=len(files) == 1, told=names)
+            said = _said_by_folder(file, folder, above, own, alone=len(files) == 1, told=names)
             if said is not None and above is not None:
                 if said.case_id is not None or is_nifti_name(folder.path.name):
                     layout.named.append(_named(file, above.path, said))
@@ -84,7 +84,13 @@ def read_layout(folders: Sequence[tuple[Folder, Folder | None]], names: Mapping[
 
 
 def _said_by_folder(
-    folder: Folder, above: Folder | None, own: ParsedName | None, *, alone: bool, told: Mapping[str, str] | None
+    file: ScanFile,
+    folder: Folder,
+    above: Folder | None,
+    own: ParsedName | None,
+    *,
+    alone: bool,
+    told: Mapping[str, str] | None,
 ) -> ParsedName | None:
     """What the folder's name says of a file in it, where that counts more than the file's own name."""
     said = parse_folder(folder.path.name)
@@ -96,6 +102,8 @@ def _said_by_folder(
         return said
     if own is not None and own.role != said.role:
         return None
+    if said.role == "label" and own is None and "mask" in file.name.lower():
+        return None  # of a brain, as likely as not
     if said.case_id is None:
         return said
     if not alone or (own is not None and own.case_id is not None and tasks_named(own.case_id)):

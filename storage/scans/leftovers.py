@@ -94,6 +94,8 @@ def _remedy(
     if labels:
         return f"name each segmentation after its case, such as {bare.case_id}_seg.nii.gz"
     rests = {_rest(file.name, owner_of(file.name, cases)) for file in ignored}
+    if rests == {""}:
+        return "if these are the segmentations, call their folder labels"
     rest = rests.pop() if len(rests) == 1 else None
     endings = {role: _rest(file.name, bare.case_id) for role, file in bare.files.items()}
     if rest and all(endings.values()):

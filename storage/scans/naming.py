@@ -35,14 +35,15 @@ _STEM = re.compile(
 )
 # Folders that hold the segmentations of many cases.
 _LABEL_FOLDERS = {
-    *("label", "labels", "labelstr", "labelsts", "mask", "masks", "segmentations", "segs"),
-    *("gt", "ground_truth", "groundtruth"),
+    *("label", "labels", "labelstr", "labelsts", "segmentations", "segs", "gt", "ground_truth", "groundtruth"),
 }
 # What else people call a scan, in a dataset.json or as a folder: in lower case, letters and numbers alone.
 _MODALITY_BY_WORD = {
     **dict.fromkeys(("flair", "t2f", "t2flair", "flairt2"), "flair"),
-    **dict.fromkeys(("t1", "t1w", "t1n", "t1native", "t1pre"), "t1"),
+    **dict.fromkeys(("t1", "t1w", "t1n", "t1native", "t1pre", "t1precontrast", "precontrastt1"), "t1"),
     **dict.fromkeys(("t1ce", "t1gd", "t1c", "t1wce", "t1wgd", "t1gad", "t1post", "t1contrast"), "t1ce"),
+    **dict.fromkeys(("t1postcontrast", "t1wpostcontrast", "postcontrastt1", "postcontrastt1w"), "t1ce"),
+    **dict.fromkeys(("t1contrastenhanced", "contrastenhancedt1", "cet1", "t1gadolinium"), "t1ce"),
     **dict.fromkeys(("t2", "t2w"), "t2"),
 }
 _SEPARATORS = "-_."
@@ -107,7 +108,7 @@ def parse_told(name: str, endings: Mapping[str, str]) -> ParsedName | None:
 
 def modality_named(word: str) -> str | None:
     """The modality that people call `word` (T1w, T1-Gd, T2 FLAIR); None where it is none of BraTS'."""
-    return _MODALITY_BY_WORD.get(re.sub(r"[^a-z0-9]", "", word.lower()))
+    return _MODALITY_BY_WORD.get(re.sub(r"\bmri?\b|weighted|[^a-z0-9]", "", word.lower().replace("_", " ")))
 
 
 def owner_of(name: str, case_ids: Collection[str]) -> str | None:

@@ -83,6 +83,8 @@ CHILDREN = ("BraTS-PED-00001-000",)
             {0: 0, 1: 1, 2: 2, 3: 1, 4: 3},
         ),
         ({"background": 0, "gross tumor volume": 1}, GTV.stored_by_source),
+        ({"background": 0, "WholeTumor": [1, 2, 3], "TumorCore": [2, 3], "EnhancingTumor": 3}, EDEMA_FIRST),
+        ({"background": 0, "peritumoral_edema": 1, "nonenhancing_tumor": 2, "enhancing_core": 3}, EDEMA_FIRST),
     ],
 )
 def test_tissues_and_regions_by_their_names(labels: dict[str, Any], meant: dict[int, int]) -> None:

@@ -120,18 +120,18 @@ def test_two_namings_in_one_case_of_no_task_stay_a_contradiction(tmp_path: Path)
         (("t1/{}.nii.gz", "flair/{}.nii.gz", "t1ce/{}.nii.gz", "t2/{}.nii.gz", "seg/{}.nii.gz"), ("P1", "P2")),
         (("t1/{}.nii.gz", "flair/{}.nii.gz", "t1ce/{}.nii.gz", "t2/{}.nii.gz", "labels/{}.nii.gz"), ("P1",)),
         (("{}/T1/x.nii", "{}/FLAIR/x.nii", "{}/T1Gd/x.nii", "{}/T2/x.nii", "{}/seg/x.nii"), ("P1", "P2")),
-        (("{}/t1/a.nii", "{}/flair/b.nii", "{}/t1ce/c.nii", "{}/t2/d.nii", "{}/mask/e.nii"), ("P1",)),
+        (("{}/t1/a.nii", "{}/flair/b.nii", "{}/t1ce/c.nii", "{}/t2/d.nii", "{}/label/e.nii"), ("P1",)),
         (("{}/T1w/x.nii", "{}/T2-FLAIR/x.nii", "{}/T1-Gd/x.nii", "{}/T2/x.nii", "{}/seg/x.nii"), ("P1", "P2")),
         (("{}/t1n/t1n.nii", "{}/t2f/t2f.nii", "{}/t1c/t1c.nii", "{}/t2w/t2w.nii", "{}/seg/seg.nii"), ("P1", "P2")),
         (("{}/t1/b_t1.nii", "{}/flair/b_flair.nii", "{}/t1ce/b_t1ce.nii", "{}/t2/b_t2.nii", "{}/seg/b.nii"), ("P1",)),
         (("t1/{}_t1.nii", "flair/{}_flair.nii", "t1ce/{}_t1ce.nii", "t2/{}_t2.nii", "seg/{}_seg.nii"), ("P1", "P2")),
         (("in/t1/{}.nii", "in/flair/{}.nii", "in/t1ce/{}.nii", "in/t2/{}.nii", "labelsTr/{}.nii"), ("P1", "P2")),
         (
-            ("in/{0}_t1.nii", "in/{0}_flair.nii", "in/{0}_t1ce.nii", "in/{0}_t2.nii", "masks/{0}_mask.nii"),
+            ("in/{0}_t1.nii", "in/{0}_flair.nii", "in/{0}_t1ce.nii", "in/{0}_t2.nii", "labels/{0}_manual.nii"),
             ("P1", "P1_later", "P2"),
         ),
         (
-            ("in/{0}/{0}_t1.nii", "in/{0}/{0}_flair.nii", "in/{0}/{0}_t1ce.nii", "in/{0}/{0}_t2.nii", "masks/{0}.nii"),
+            ("in/{0}/{0}_t1.nii", "in/{0}/{0}_flair.nii", "in/{0}/{0}_t1ce.nii", "in/{0}/{0}_t2.nii", "gt/{0}.nii"),
             ("P1",),
         ),
     ],
@@ -160,6 +160,20 @@ def test_segmentations_by_another_name_are_joined_by_the_flag_that_is_named(tmp_
     (refusal,) = found.refused
     assert refusal.file == str(tmp_path / "truth") and "such as A in" in refusal.finding and "--task" in refusal.remedy
     assert ids_of(find_cases(tmp_path, names=follow(refusal.remedy))) == ["A", "B"]
+
+
+def test_masks_may_be_of_the_brain_and_become_segmentations_where_their_folder_says_so(tmp_path: Path) -> None:
+    for case_id in ("A", "B"):
+        touch(tmp_path / "scans", *(f"{case_id}_{name}.nii.gz" for name in MODALITIES))
+        touch(tmp_path / "masks", f"{case_id}.nii.gz")
+        touch(tmp_path / "labels", f"{case_id}_brainmask.nii.gz")
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [None, None]
+    (refusal,) = (each for each in found.refused if each.file == str(tmp_path / "masks"))
+    assert refusal.remedy == "if these are the segmentations, call their folder labels"
+    (tmp_path / "masks").rename(tmp_path / "more").rename(tmp_path / "segmentations")
+    found = find_cases(tmp_path)
+    assert [case.label and case.label.name for case in found.cases] == ["A.nii.gz", "B.nii.gz"]
 
 
 def test_segmentations_of_other_ids_are_not_guessed_and_the_way_out_is_their_name(tmp_path: Path) -> None:
@@ -242,5 +256,5 @@ def test_ids_that_go_on_where_another_ends_are_a_notice(tmp_path: Path) -> None:
     for case_id in ("P7", "P7_later", "P70", "BraTS-GLI-00005-100", "BraTS-GLI-00005-101"):
         touch(tmp_path / case_id, *(f"{case_id}_{name}.nii.gz" for name in MODALITIES))
     (notice,) = find_cases(tmp_path).notices
-    assert notice.startswith("1 case ids go on") and "such as P7 and P7_later," in notice and "--subjects" in notice
+    assert notice.startswith("1 case id goes on") and "such as P7 and P7_later," in notice and "--subjects" in notice
     assert find_cases(tmp_path, subjects={"P7_later": "P7"}).notices == ()

@@ -70,6 +70,21 @@ def test_images_that_are_named_alone_are_read_by_the_dataset_json_beside_them(tm
     ]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("t2f", "t1n", "t1c", "t2w"),
+        ("T2-FLAIR", "T1-weighted", "contrast-enhanced T1", "T2-weighted"),
+        ("MRI_FLAIR", "mr T1", "T1 post contrast", "T2w"),
+        ("FLAIR", "pre-contrast T1", "T1-Gd", "T2"),
+    ],
+)
+def test_channels_in_other_words(tmp_path: Path, names: tuple[str, ...]) -> None:
+    raw(tmp_path, {**V1, "modality": {str(index): name for index, name in enumerate(names)}})
+    case = find_cases(tmp_path).cases[0]
+    assert [path.name for path in case.files.values()] == [f"B_000_{channel:04d}.nii.gz" for channel in range(4)]
+
+
 def test_a_dataset_has_the_scans_that_it_lists(tmp_path: Path) -> None:
     raw(tmp_path, {**V1, "modality": {"0": "T1-Gd", "1": "T2-FLAIR"}}, channels=2)
     assert [tuple(case.files) for case in find_cases(tmp_path).cases] == [("flair", "t1ce")] * 3
