@@ -102,6 +102,8 @@ class CasePredictor:
         record = describe_case(held.case, held.task.regions, predicted_RDHW, label_RDHW)
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
+        if held.case.notes:
+            record["notes"] = list(held.case.notes)
         clock.lap("scoring")
         if plan.figures:
             inside = (slice(None), *box_slices(held.case.bbox))

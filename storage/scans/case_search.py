@@ -3,8 +3,6 @@
 File contents are not opened here, only names, `name_mapping.csv` (grades) and MSD's `dataset.json`.
 """
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,10 +13,9 @@ from storage.errors import InputError, Refusal
 from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.scans.case import Case, CaseSearch, Naming
 from storage.scans.decathlon import find_msd_cases, is_msd_folder
-from storage.scans.listing import Folder, Listing, Place, ScanFile, list_folder
+from storage.scans.listing import Listing, Place, ScanFile, list_folder
+from storage.scans.name_mapping import GRADES, read_grades
 from storage.scans.naming import LABEL_SUFFIXES, ParsedName, is_nifti_name, nifti_stem, parse_name, subject_of
-
-_GRADE_FOLDERS = ("HGG", "LGG")
 
 
 @dataclass(kw_only=True)
@@ -41,13 +38,14 @@ def find_cases(
     modalities: Sequence[str] = MODALITIES,
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
+    trust_grid: bool = False,
 ) -> CaseSearch:
     """Every case below the folder `source`, at any depth, or among the files listed.
 
     `modalities` are those a case must have. `names` replaces the BraTS file names: it maps each modality, and "label",
     to the end of its file's name (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
-    `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `source` is no folder or
-    holds no NIfTI file, and for modalities that no file can be.
+    `subjects` maps case ids to subjects where the id does not say it. `trust_grid` is the cases'. Raises InputError
+    when `source` is no folder or holds no NIfTI file, and for modalities that no file can be.
     """
     listing = source if isinstance(source, Listing) else list_folder(source)
     _check_modalities(modalities, names)
@@ -55,7 +53,7 @@ def find_cases(
     refused: list[Refusal] = list(listing.refused)
     cases: list[Case] = []
     convention: LabelConvention | None = None
-    grades = _read_grades(top)
+    grades, notices = read_grades(top)
     any_file = False
     described: set[int] = set()  # folders that lie in a decathlon's
     for folder in top.walk():
@@ -75,13 +73,19 @@ def find_cases(
     cases, twice = _refuse_repeated(cases)
     told = subjects or {}
     cases = [
-        replace(case, grade=case.grade or grades.get(case.case_id), subject=told.get(case.case_id, case.subject))
+        replace(
+            case,
+            grade=case.grade or grades.get(case.case_id),
+            subject=told.get(case.case_id, case.subject),
+            trust_grid=trust_grid,
+        )
         for case in cases
     ]
     return CaseSearch(
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         refused=tuple(sorted([*refused, *twice], key=lambda refusal: (refusal.case_id, refusal.file))),
         convention=convention,
+        notices=notices,
     )
 
 
@@ -179,7 +183,7 @@ def _complete(group: _Group, modalities: Sequence[str], notes: tuple[str, ...]) 
             finding=f"the files follow two naming conventions: {both}",
             remedy="rename them to one, or say which file is which with --names",
         )
-    grade = next((part for part in reversed(group.folder.parts) if part in _GRADE_FOLDERS), None)
+    grade = next((part for part in reversed(group.folder.parts) if part in GRADES), None)
     labels = group.roles.get("label")
     return Case(
         case_id=group.case_id,
@@ -209,17 +213,3 @@ def _refuse_repeated(cases: Sequence[Case]) -> tuple[list[Case], list[Refusal]]:
         if len(group) > 1
     ]
     return kept, refused
-
-
-def _read_grades(top: Folder) -> dict[str, str]:
-    """Grades from every name_mapping*.csv at most three folders deep: case id to HGG or LGG."""
-    grades: dict[str, str] = {}
-    for folder in top.walk(depth=2):
-        for name, file in folder.files.items():
-            if name.startswith("name_mapping") and name.endswith(".csv"):
-                lines = io.StringIO(file.read_bytes().decode("utf-8-sig"), newline="")
-                for row in csv.DictReader(lines):
-                    grade = (row.get("Grade") or "").strip().upper()
-                    if grade in _GRADE_FOLDERS:
-                        grades |= {name: grade for name in row.values() if name and name.upper() != grade}
-    return grades
