@@ -23,7 +23,7 @@ from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
 
 # What the first screen of --help leaves out: how unusual names and labels are told, and where it runs.
-SELDOM = ("--modalities", "--names", "--task", "--label-map", "--write-task", "--workers", "--gpu")
+SELDOM = ("--modalities", "--names", "--task", "--label-map", "--trust-grid", "--write-task", "--workers", "--gpu")
 
 
 def main(arguments: Sequence[str]) -> int:

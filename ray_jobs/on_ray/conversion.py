@@ -15,6 +15,7 @@ from ray_jobs.on_ray.settled_search import find_existing, make_store, settle_sea
 from ray_jobs.settings.console import tracked
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.cases.info import CaseInfo
+from storage.cases.notes import summarise_notes
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import Task
 from storage.scans.case import Case, CaseSearch
@@ -29,6 +30,7 @@ from storage.store.cohort_conversion import (
     plan_conversion,
 )
 from storage.store.in_use import only_writer
+from storage.store.plausibility import cohort_notices
 from storage.store.verify import verify_case
 
 Item = TypeVar("Item")
@@ -44,6 +46,7 @@ def convert_cohort(
     label_map: LabelConvention | None = None,
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
+    trust_grid: bool = False,
     console: Console | None = None,
     start_workers: Callable[[], None] = lambda: None,
 ) -> ConversionReport:
@@ -51,9 +54,8 @@ def convert_cohort(
 
     Only what is missing or changed is converted, one task of one CPU a case where Ray is initialised; `start_workers`
     may initialise it and is called only when there is something to do. `task` and `label_map` are what the user says of
-    the labels; `names` and `subjects` are as in `storage`. Raises InputError when no case is complete, when the labels'
-    meaning cannot be told, when the store belongs to other settings, or when it cannot be written; what was finished
-    stays.
+    the labels; `names`, `subjects`, `trust_grid` are as in `storage`. Raises InputError when no case is complete, the
+    labels' meaning cannot be told, the store belongs to other settings or cannot be written; what was finished stays.
     """
     started = time.monotonic()
     console = console or Console(stderr=True)
@@ -61,7 +63,7 @@ def convert_cohort(
     existing = find_existing(store_uri, modalities, console)
     if existing is not None:
         modalities = existing.settings.modalities
-    search = find_cases(source, modalities=modalities, names=names, subjects=subjects)
+    search = find_cases(source, modalities=modalities, names=names, subjects=subjects, trust_grid=trust_grid)
     if not search.cases:
         first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
         raise InputError(f"wanted complete cases below {source}, found none{first}")
@@ -113,6 +115,11 @@ def _bring_in(
         skipped=tuple(case_id for case_id in plan.skipped if case_id not in gone),
         unlabelled=tuple(info.case_id for info in store.infos() if not info.labelled and info.case_id in here),
         refused=(*search.refused, *refused, *repeated),
+        notices=(
+            *search.notices,
+            *summarise_notes({info.case_id: info.notes for info in outcomes if isinstance(info, CaseInfo)}),
+            *cohort_notices(store.infos(), store.task),
+        ),
         seconds=time.monotonic() - started,
     )
 

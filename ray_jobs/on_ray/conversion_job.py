@@ -55,6 +55,7 @@ def _convert(config: ConvertConfig, source: Path, console: Console, start_worker
         label_map=told_values(config.label_map),
         names=config.names or None,
         subjects=read_subjects(config.subjects),
+        trust_grid=config.trust_grid,
         console=console,
         start_workers=start_workers,
     )
@@ -77,9 +78,11 @@ def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[],
 
 
 def show(report: ConversionReport, console: Console) -> None:
-    """Print what a conversion did as a table, and each refusal on a line of its own."""
+    """Print what a conversion did as a table, and each refusal and notice on a line of its own."""
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+    for notice in report.notices:
+        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
     table = figures_table(f"{report.store_uri} ({report.task})", "cases", "count")
     for name, items in (
         ("converted", report.converted),

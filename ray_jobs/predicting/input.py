@@ -74,6 +74,7 @@ def open_cohort(
     names: Mapping[str, str],
     told: Told,
     workers: int,
+    trust_grid: bool = False,
 ) -> Cohort:
     """Look at the store or folder at `place`, to be predicted by networks of `task`; Ray must run.
 
@@ -87,7 +88,7 @@ def open_cohort(
     if Objects(place).get(ROOT_KEY) is not None:
         return _open_store(place, task, modalities)
     refuse_hidden_source(folder)
-    search = find_cases(folder, modalities=modalities, names=names or None)
+    search = find_cases(folder, modalities=modalities, names=names or None, trust_grid=trust_grid)
     if not search.cases:
         raise InputError(
             f"wanted complete cases below {folder}, found none; the first of {len(search.refused)} refusals: "
@@ -149,7 +150,8 @@ def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:
 
 def _describe_files(case: Case) -> dict[str, Any]:
     paths = {**case.files, **({"label": case.label} if case.label is not None else {})}
-    return {role: _describe_file(path) for role, path in paths.items()}
+    described: dict[str, Any] = {role: _describe_file(path) for role, path in paths.items()}
+    return described | ({"trust_grid": True} if case.trust_grid else {})  # what was refused or not scored may be now
 
 
 def _describe_file(path: ScanFile) -> list[Any]:

@@ -24,6 +24,7 @@ from ray_jobs.settings.console import tracked
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
 from ray_jobs.watching.provenance import git_commit
 from storage import Task
+from storage.cases.notes import summarise_notes
 
 REFUSED = 3
 METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
@@ -44,7 +45,15 @@ def predict(
         refuse_hidden_folder(checkpoint.uri, "checkpoint")
     written = told_task(config.write_task, flag="--write-task")
     labels = Told(task=told_task(config.task), label_map=told_values(config.label_map))
-    cohort = open_cohort(config.input, task, modalities=modalities, names=config.names, told=labels, workers=workers)
+    cohort = open_cohort(
+        config.input,
+        task,
+        modalities=modalities,
+        names=config.names,
+        told=labels,
+        workers=workers,
+        trust_grid=config.trust_grid,
+    )
     for convention in [written.convention] if written is not None else cohort.conventions:
         refuse_incomplete(convention, task)
     rules = RegionRules(
@@ -108,6 +117,8 @@ def predict_cases(
                 about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
                 records[case_id] = folder.finish(predicted.files, about)
     done = [records[case_id] for case_id in cohort.sources if case_id in records]
+    for notice in summarise_notes({record["case_id"]: record.get("notes", ()) for record in done}):
+        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
     return _conclude(folder, done, refused, identity, console)
 
 

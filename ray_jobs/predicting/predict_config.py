@@ -56,6 +56,8 @@ class PredictConfig:
     """Which task the cases of a folder are of, where names and label values leave two; see convert.py."""
     label_map: dict[int, int] = dataclasses.field(default_factory=dict)
     """Other labels: each source value and its stored one; see convert.py."""
+    trust_grid: bool = False
+    """Take files of equal shape to lie alike where headers put them elsewhere; see convert.py."""
     write_task: str | None = None
     """Write the segmentations in the values of this task. Default: in those of each case's own."""
     workers: int | None = None

@@ -107,6 +107,8 @@ class CasePredictor:
             record["notices"] = notices
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
+        if held.case.notes:
+            record["notes"] = list(held.case.notes)
         clock.lap("scoring")
         if plan.figures:
             inside = (slice(None), *box_slices(held.case.bbox))

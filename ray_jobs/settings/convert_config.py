@@ -33,6 +33,8 @@ class ConvertConfig:
     enhancing, 7 gross tumour volume), as 1 1 2 2 4 3."""
     subjects: Path | None = None
     """CSV with columns case_id and subject, where ids do not tell which exams are of one person; every id a case."""
+    trust_grid: bool = False
+    """Take files of equal shape to lie alike where headers put them elsewhere: an identity affine, a shifted origin."""
 
 
 def read_subjects(path: Path | None) -> dict[str, str] | None:

@@ -30,6 +30,8 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
         ) from None
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+    for notice in report.notices:
+        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
     return open_store(uri)
 
 

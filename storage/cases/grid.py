@@ -35,6 +35,34 @@ def lps_affine(shape_XYZ: tuple[int, ...], affine: NDArray[np.float64]) -> NDArr
     return result + 0.0  # -0.0 becomes 0.0, so that equal grids read equal
 
 
+def turn_onto(
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    onto_shape: tuple[int, ...],
+    onto_affine: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """How to permute and flip a file's axes so that its voxels are in the order of another's.
+
+    Returns nibabel's transform for `apply_orientation`, and by how many millimetres each corner is off then; None where
+    no turn makes the shapes equal.
+    """
+    turn = io_orientation(np.linalg.inv(onto_affine) @ affine)
+    turned = np.empty(3, dtype=int)
+    turned[turn[:, 0].astype(int)] = shape
+    if tuple(turned) != tuple(onto_shape):
+        return None
+    return turn, corner_distances(onto_shape, affine @ inv_ornt_aff(turn, shape), onto_affine)
+
+
+def corner_distances(
+    shape: tuple[int, ...], one: NDArray[np.float64], other: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How far apart two affines put each corner of a grid, in millimetres."""
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(side - 1 for side in shape), 1]
+    distances: NDArray[np.float64] = np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1)
+    return distances
+
+
 def scan_to_source(full_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
     """An array of the whole scan, `info.original_shape` in LPS, in the source's axis order: array_XYZ, a view."""
     if full_DHW.shape != info.original_shape:

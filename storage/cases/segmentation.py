@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from storage.cases.grid import scan_to_source
 from storage.cases.info import CaseInfo
 from storage.labels.conventions import LabelConvention
-from storage.scans.nifti import parse_header
+from storage.scans.nifti_header import parse_header
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _COMPRESSION = 6

@@ -39,6 +39,8 @@ class Case:
     """The name of its task in storage/labels/tasks.py, once it is known."""
     convention: LabelConvention | None = None
     """What the values of its label mean, where its folder says it or once it is known."""
+    trust_grid: bool = False
+    """Whether voxels of equal shape lie alike where the headers say otherwise: the user's word for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,6 @@
 File contents are not opened here, only names, `name_mapping.csv` (grades) and a `dataset.json`.
 """
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +16,9 @@ from storage.scans.decathlon import find_msd_cases, is_msd_folder
 from storage.scans.joining import join_cases
 from storage.scans.layouts import read_layout
 from storage.scans.listing import Folder, Listing, list_folder
+from storage.scans.name_mapping import read_grades
 from storage.scans.naming import beginnings, is_nifti_name
 from storage.scans.nnunet import find_raw_cases, is_raw_folder
-
-_GRADE_FOLDERS = ("HGG", "LGG")
 
 
 def find_cases(
@@ -30,14 +27,15 @@ def find_cases(
     modalities: Sequence[str] | None = None,
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
+    trust_grid: bool = False,
 ) -> CaseSearch:
     """Every case below the folder `source`, at any depth, or among the files listed.
 
     `modalities` are those a case must have; without them those of the task that its id names, else all four. `names`
     replaces the BraTS file names: it maps each modality, and "label", to the end of its file's name
     (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
-    `subjects` maps case ids to subjects where the id does not say it. Raises InputError when `source` is no folder or
-    holds no NIfTI file, and for modalities that no file can be.
+    `subjects` maps case ids to subjects where the id does not say it. `trust_grid` is the cases'. Raises InputError
+    when `source` is no folder or holds no NIfTI file, and for modalities that no file can be.
     """
     listing = source if isinstance(source, Listing) else list_folder(source)
     if modalities is None and names is not None:
@@ -72,9 +70,16 @@ def find_cases(
         f"{place} was written by predict.py: its segmentations are nobody's labels" for place in layout.predicted
     ]
     cases, twice = _refuse_repeated([*cases, *complete])
-    grades, told = _read_grades(top), subjects or {}
+    grades, unread = read_grades(top)
+    notices += unread
+    told = subjects or {}
     cases = [
-        replace(case, grade=case.grade or grades.get(case.case_id), subject=told.get(case.case_id, case.subject))
+        replace(
+            case,
+            grade=case.grade or grades.get(case.case_id),
+            subject=told.get(case.case_id, case.subject),
+            trust_grid=trust_grid,
+        )
         for case in cases
     ]
     return CaseSearch(
@@ -142,17 +147,3 @@ def _refuse_repeated(cases: Sequence[Case]) -> tuple[list[Case], list[Refusal]]:
         if len(group) > 1
     ]
     return kept, refused
-
-
-def _read_grades(top: Folder) -> dict[str, str]:
-    """Grades from every name_mapping*.csv at most three folders deep: case id to HGG or LGG."""
-    grades: dict[str, str] = {}
-    for folder in top.walk(depth=2):
-        for name, file in folder.files.items():
-            if name.startswith("name_mapping") and name.endswith(".csv"):
-                lines = io.StringIO(file.read_bytes().decode("utf-8-sig"), newline="")
-                for row in csv.DictReader(lines):
-                    grade = (row.get("Grade") or "").strip().upper()
-                    if grade in _GRADE_FOLDERS:
-                        grades |= {name: grade for name in row.values() if name and name.upper() != grade}
-    return grades

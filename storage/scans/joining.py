@@ -17,9 +17,8 @@ from storage.scans.case import Case, Naming
 from storage.scans.layouts import Layout, NamedFile
 from storage.scans.leftovers import refuse_leftovers
 from storage.scans.listing import Place, ScanFile
+from storage.scans.name_mapping import GRADES
 from storage.scans.naming import owner_of
-
-_GRADE_FOLDERS = ("HGG", "LGG")
 
 
 @dataclass(kw_only=True)
@@ -166,7 +165,7 @@ def _complete(
         subject=person_of(group.case_id),
         files={modality: best[modality][0].file for modality in modalities},
         label=best["label"][0].file if "label" in best else None,
-        grade=next((part for part in reversed(group.folder.parts) if part in _GRADE_FOLDERS), None),
+        grade=next((part for part in reversed(group.folder.parts) if part in GRADES), None),
         naming=max(namings, key=namings.count) if namings else Naming.UNDERSCORE,
         notes=(*seconds, *notes),
     )

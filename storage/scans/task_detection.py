@@ -29,7 +29,8 @@ from storage.labels.tasks import (
     tasks_named,
 )
 from storage.scans.case import Case, Naming
-from storage.scans.nifti import NiftiError, as_labels, read_volume
+from storage.scans.nifti import read_segmentation
+from storage.scans.nifti_header import NiftiError
 
 # So many cases with the usual value for each with the odd one: the odd ones are at most a tenth of both.
 _USUAL_FOR_EACH_ODD = 9
@@ -54,7 +55,7 @@ def read_label_values(case: Case) -> tuple[int, ...] | None:
     if case.label is None:
         return None
     try:
-        labels = as_labels(read_volume(case.label).array)
+        labels = read_segmentation(case.label).array
     except NiftiError:
         return None
     counts = np.bincount(labels.ravel(order="K"), minlength=1)

@@ -12,77 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.cases.foreground import sample_foreground
-from storage.cases.grid import bounding_box, box_slices, lps_affine, orientation_of, to_lps
-from storage.cases.info import ArrayRecord, Box, CaseArrays, CaseInfo, SourceFile, as_affine
-from storage.cases.normalisation import brain_mask, measure_intensities
-from storage.errors import CaseRefusedError, Refusal
+from storage.cases.grid import bounding_box, box_slices, lps_affine, orientation_of
+from storage.cases.info import ArrayRecord, Box, CaseArrays, CaseInfo, as_affine
+from storage.cases.normalisation import IntensityStatistics, brain_mask, measure_intensities
+from storage.cases.source_case import SourceCase
 from storage.labels.conventions import LabelConvention
 from storage.scans.case import Case
-from storage.scans.listing import ScanFile
-from storage.scans.nifti import NiftiError, SourceVolume, as_labels, read_volume
 from storage.store.cohort_store import CohortStore, case_key
 from storage.store.index import ROOT_KEY, decode_case, encode_case
 from storage.store.layout import encode_array
 
-# Millimetres. Headers of one case differ in the last bits of a float32; grids that differ do so by far more.
-_AFFINE_TOLERANCE = 1e-3
-
-
-class _SourceCase:
-    """A case's files, read and found to lie on one grid, the first scan's; raises CaseRefusedError."""
-
-    shape_XYZ: tuple[int, ...]
-    affine: NDArray[np.float64]
-    header: bytes
-
-    def __init__(self, case: Case, modalities: tuple[str, ...]) -> None:
-        self.case = case
-        self.modalities = modalities
-        self.sources: dict[str, SourceFile] = {}
-        self._files: dict[ScanFile, SourceVolume] = {}
-        self.scans_DHW = [self._read(name, case.files[name], case.volumes.get(name)) for name in modalities]
-        self.label_DHW = None if case.label is None else self._read("label", case.label, None)
-        self._files.clear()
-
-    @property
-    def first_path(self) -> ScanFile:
-        return self.case.files[self.modalities[0]]
-
-    def refused(self, path: ScanFile, finding: str, remedy: str) -> CaseRefusedError:
-        refusal = Refusal(case_id=self.case.case_id, file=str(path), finding=finding, remedy=remedy)
-        return CaseRefusedError(refusal)
-
-    def _read(self, role: str, path: ScanFile, volume: int | None) -> NDArray[Any]:
-        """The voxels of a modality or of the label, DHW; `volume` is the index in a file of several."""
-        try:
-            if path not in self._files:
-                self._files[path] = read_volume(path, dimensions=3 if volume is None else 4)
-            read = self._files[path]
-            self.sources[role] = SourceFile(
-                name=path.name, sha256=read.sha256, size=read.size, mtime_ns=read.mtime_ns, volume=volume
-            )
-            array_XYZ = read.array
-            if volume is not None:
-                if volume >= array_XYZ.shape[3]:
-                    finding = f"{array_XYZ.shape[3]} volumes, wanted one for {role} at index {volume}"
-                    raise NiftiError(finding, "download the file again")
-                array_XYZ = array_XYZ[..., volume]
-            if role == self.modalities[0]:
-                self.shape_XYZ, self.affine, self.header = array_XYZ.shape, read.affine, read.header
-            self._check_grid(array_XYZ.shape, read.affine)
-            return to_lps(as_labels(array_XYZ) if role == "label" else array_XYZ, read.affine)
-        except NiftiError as error:
-            raise self.refused(path, error.finding, error.remedy) from None
-
-    def _check_grid(self, shape_XYZ: tuple[int, ...], affine: NDArray[np.float64]) -> None:
-        remedy = f"resample it to the grid of {self.first_path.name}, or take the file of this exam"
-        if shape_XYZ != self.shape_XYZ:
-            raise NiftiError(f"shape {shape_XYZ}, {self.first_path.name} has {self.shape_XYZ}", remedy)
-        difference = float(np.abs(affine - self.affine).max())
-        if difference > _AFFINE_TOLERANCE:
-            raise NiftiError(
-                f"its affine differs from that of {self.first_path.name} by up to {difference:g} mm", remedy
-            )
+# What goes through single precision, and one divided by it too.
+_SMALLEST, _LARGEST = 1e-35, 1e35
 
 
 def convert_case(case: Case, store: CohortStore) -> CaseInfo:
@@ -117,38 +58,43 @@ def read_source_case(
 ) -> tuple[CaseArrays, CaseInfo]:
     """Read, check, turn and crop one case: the arrays that a store would hold, and the record without those of arrays.
 
-    Where it is not skull-stripped, statistics are over every voxel of the box: 0 is an intensity like any other there.
+    Without `skull_stripped` scans stay as they are, and all of the box counts as brain.
     Raises CaseRefusedError with file, finding and remedy.
     """
-    source = _SourceCase(case, modalities)
+    source = SourceCase(case, modalities, skull_stripped=skull_stripped)
     box = _box_of(source)
     image_MDHW = _stack([scan[box_slices(box)] for scan in source.scans_DHW])
     label_DHW = _stored_labels(source, box, convention)
-    return CaseArrays(image_MDHW, label_DHW), _describe(
-        source, convention, box, image_MDHW, skull_stripped=skull_stripped
-    )
+    brain_DHW = brain_mask(image_MDHW) if skull_stripped else np.ones(image_MDHW.shape[1:], dtype=bool)
+    return CaseArrays(image_MDHW, label_DHW), _describe(source, convention, box, image_MDHW, brain_DHW)
 
 
-def _stored_labels(source: _SourceCase, box: Box, convention: LabelConvention) -> NDArray[np.uint8] | None:
+def _stored_labels(source: SourceCase, box: Box, convention: LabelConvention) -> NDArray[np.uint8] | None:
     path = source.case.label
     if source.label_DHW is None or path is None:
         return None
     try:
         return convention.to_stored(np.ascontiguousarray(source.label_DHW[box_slices(box)]))
     except ValueError as error:
-        remedy = "correct the file, or convert the cohort with --task or --label-map if all is meant so"
+        known = {value: stored for value, stored in convention.stored_by_source.items() if value}
+        unknown = dict.fromkeys(set(np.unique(source.label_DHW).tolist()) - set(convention.stored_by_source), 0)
+        pairs = " ".join(f"{value} {stored}" for value, stored in sorted({**known, **unknown}.items()))
+        remedy = (
+            "correct the file, or convert the cohort with --task or --label-map if all is meant so "
+            f"(--label-map {pairs} where it means background)"
+        )
         raise source.refused(path, str(error), remedy) from None
 
 
-def _box_of(source: _SourceCase) -> Box:
+def _box_of(source: SourceCase) -> Box:
     """The box of every voxel that any modality or the label has non-zero. A scan without any is refused."""
     masks = {modality: scan != 0 for modality, scan in zip(source.modalities, source.scans_DHW, strict=True)}
     blank = [modality for modality, mask in masks.items() if not mask.any()]
     if len(blank) == len(masks):
-        finding = "an empty brain: every voxel of every modality is 0"
+        finding = "an empty brain: every voxel of every modality is 0, or what its background is"
         raise source.refused(source.first_path, finding, "download or export the scans again")
     if blank:
-        finding = f"wanted a scan, every voxel of {blank[0]} is 0"
+        finding = f"wanted a scan, every voxel of {blank[0]} is 0, or what its background is"
         remedy = "download or export it again, or, where the cohort does without, leave it out of --modalities"
         raise source.refused(source.case.files[blank[0]], finding, remedy)
     mask_DHW = functools.reduce(np.logical_or, masks.values())
@@ -163,14 +109,31 @@ def _stack(scans_DHW: list[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([scan.astype(dtype, copy=False) for scan in scans_DHW])
 
 
+def _measure(source: SourceCase, image_MDHW: NDArray[Any], brain_DHW: NDArray[np.bool_]) -> IntensityStatistics:
+    """Statistics over the brain; a scan of one value is noted, one beyond single precision refused."""
+    for modality, scan_DHW in zip(source.modalities, image_MDHW, strict=True):
+        largest = max(abs(float(scan_DHW.max())), abs(float(scan_DHW.min())))
+        if not _SMALLEST <= largest <= _LARGEST:
+            finding = f"its largest number is {largest:.3g}, beyond what a network computes with"
+            raise source.refused(source.case.files[modality], finding, "scale the scan, to thousands, say")
+    measured = measure_intensities(image_MDHW, brain_DHW)
+    for modality, low, high in zip(source.modalities, measured.minimum, measured.maximum, strict=True):
+        if low == high:
+            source.note("one value all over the brain, of which a network learns nothing", f"{modality} {low:g}")
+    return measured
+
+
 def _describe(
-    source: _SourceCase, convention: LabelConvention, box: Box, image_MDHW: NDArray[Any], *, skull_stripped: bool
+    source: SourceCase,
+    convention: LabelConvention,
+    box: Box,
+    image_MDHW: NDArray[Any],
+    brain_DHW: NDArray[np.bool_],
 ) -> CaseInfo:
     case = source.case
     affine = lps_affine(source.shape_XYZ, source.affine)
     depth, height, width = source.scans_DHW[0].shape
-    brain_DHW = brain_mask(image_MDHW) if skull_stripped else np.ones(image_MDHW.shape[1:], dtype=np.bool_)
-    measured = measure_intensities(image_MDHW, brain_DHW)
+    measured = _measure(source, image_MDHW, brain_DHW)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     return CaseInfo(
         case_id=case.case_id,
@@ -196,5 +159,5 @@ def _describe(
         region_voxels={},
         sources=source.sources,
         arrays={},
-        notes=case.notes,
+        notes=(*case.notes, *source.notes),
     )

@@ -30,7 +30,10 @@ class ConversionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-    """What a conversion did. `changed` are those of `converted` that were stored from other bytes before."""
+    """What a conversion did. `changed` are those of `converted` that were stored from other bytes before.
+
+    `notices` say what was mended in files or left out of side files, which refuses no case.
+    """
 
     store_uri: str
     task: str
@@ -39,6 +42,7 @@ class ConversionReport:
     skipped: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    notices: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def to_json(self) -> bytes:

@@ -99,6 +99,45 @@ def test_bad_cases_are_refused_and_the_rest_converted(
     assert open_store(tmp_path / "store").case_ids == ("BraTS20_Training_003",)
 
 
+def test_what_was_mended_is_said_and_reported(
+    without_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One small case: a background of -1024, a label with an identity affine, a table of grades in another encoding."""
+    name = "BraTS20_Training_001"
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[1, 3] = -239
+    scan = np.full((12, 10, 8), -1024, np.int16)
+    scan[2:9, 2:8, 2:6] = np.random.default_rng(0).integers(1, 900, (7, 6, 4))
+    (tmp_path / "source" / name).mkdir(parents=True)
+    for role in ("flair", "t1", "t1ce", "t2"):
+        nib.save(nib.Nifti1Image(scan, affine), tmp_path / "source" / name / f"{name}_{role}.nii")
+    label = np.where(scan > 600, 4, 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / "source" / name / f"{name}_seg.nii")
+    table = f"Grade,BraTS_2020_subject_ID,Comment\nLGG,{name},Zürich\n"
+    (tmp_path / "source" / "name_mapping.csv").write_text(table, encoding="cp1252")
+    arguments = ["--source", str(tmp_path / "source"), "--store", str(tmp_path / "store")]
+    assert main(arguments) == REFUSED
+    assert "--trust-grid" in capsys.readouterr().out
+    assert main([*arguments, "--trust-grid"]) == 0
+    notices = report_of(tmp_path / "store")["notices"]
+    shown = capsys.readouterr().out
+    assert isinstance(notices, list)
+    assert len(notices) == 3
+    for notice, words in zip(
+        notices,
+        (
+            "read as Windows-1252",
+            f"(--trust-grid): 1 case, {name} (label)",
+            f"background stored as 0: 1 case, {name} (flair -1024, t1 -1024, t1ce -1024, t2 -1024)",
+        ),
+        strict=True,
+    ):
+        assert words in notice
+        assert f"noted {notice}" in shown
+    (info,) = open_store(tmp_path / "store").infos()
+    assert (info.grade, info.brain_voxels, info.region_voxels["ET"]) == ("LGG", 168, np.count_nonzero(label))
+
+
 def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_path: Path) -> None:
     one_file(source, 3, "seg").unlink()
     assert main(["--source", str(source), "--store", str(tmp_path / "store")]) == 0

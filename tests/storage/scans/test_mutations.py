@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from storage.scans.nifti import NiftiError, read_volume
+from storage.scans.nifti import read_volume
+from storage.scans.nifti_header import NiftiError
 
 MUTANTS = 600
 

@@ -11,7 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from storage.scans.nifti import NiftiError, as_labels, narrowest, read_volume
+from storage.scans.nifti import read_segmentation, read_volume
+from storage.scans.nifti_header import NiftiError
+from storage.scans.voxel_values import as_labels, narrowest
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 RANDOM = np.random.default_rng(0)
@@ -98,7 +100,7 @@ def test_whole_numbers_of_64_bits_stay_exact() -> None:
 
 
 def test_labels_may_be_whole_to_a_scale_slopes_precision() -> None:
-    assert as_labels(np.array([0.0, 0.99999997, 4.0])).tolist() == [0, 1, 4]
+    assert as_labels(np.array([0.0, 0.99999997, 4.0]))[0].tolist() == [0, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,69 @@ def test_wrong_dimensions(tmp_path: Path) -> None:
     with pytest.raises(NiftiError, match=r"4 dimensions \(5, 4, 3, 2\), wanted 3"):
         read_volume(path)
     assert read_volume(path, dimensions=4).array.shape == (5, 4, 3, 2)
+
+
+@pytest.mark.parametrize("tail", [(1,), (1, 1)])
+def test_a_fourth_axis_of_one_volume_is_none(tmp_path: Path, tail: tuple[int, ...]) -> None:
+    array = RANDOM.integers(0, 3, (5, 4, 3)).astype(np.uint8)
+    path = save(tmp_path / "a.nii.gz", array.reshape(*array.shape, *tail))
+    assert (read_volume(path).array == array).all()
+    assert (read_segmentation(path).array == array).all()
+    assert read_volume(path, dimensions=4).array.shape == (5, 4, 3, 1)
+    with pytest.raises(NiftiError, match=r"5 dimensions \(5, 4, 3, 1, 2\), wanted 3"):
+        read_volume(save(tmp_path / "b.nii", np.stack([array[..., None]] * 2, axis=-1)))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_that_begin_at_0_follow_the_header(tmp_path: Path, kind: Any) -> None:
+    array = RANDOM.integers(0, 99, (5, 4, 3)).astype(np.int16)
+    path = save(tmp_path / "a.nii", array, kind)
+    raw = bytearray(path.read_bytes())
+    place = slice(108, 112) if kind is nib.Nifti1Image else slice(168, 176)
+    raw[place] = bytes(place.stop - place.start)
+    path.write_bytes(gzip.compress(bytes(raw)))
+    assert (read_volume(path).array == array).all()
+    path.write_bytes(bytes(raw) + b"more")  # then nothing says which bytes are the voxels
+    with pytest.raises(NiftiError, match="begin at byte 0"):
+        read_volume(path)
+
+
+def test_labels_are_rounded_to_half_a_step_of_their_own_file(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.array([0.0, 1, 2, 4] * 6).reshape(4, 3, 2), AFFINE)
+    image.set_data_dtype(np.uint8)  # what a program does that saves floats under a label's header
+    nib.save(image, tmp_path / "a.nii")
+    assert np.abs(np.asanyarray(nib.load(tmp_path / "a.nii").dataobj) - 2).min() > 1e-3
+    read = read_segmentation(tmp_path / "a.nii")
+    assert read.array.ravel().tolist() == [0, 1, 2, 4] * 6
+    assert read.array.dtype == np.uint8
+    assert [note.kind for note in read.notes] == ["labels rounded to whole numbers"]
+
+
+def test_what_a_header_does_not_say_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = nib.Nifti1Image(np.ones((5, 4, 3), np.int16), None)
+    raw = bytearray(image.to_bytes())
+    raw[80:92] = bytes(12)
+    (tmp_path / "a.nii").write_bytes(raw)
+    read = read_volume(tmp_path / "a.nii")
+    assert (read.affine == [[-1, 0, 0, 2], [0, 1, 0, -1.5], [0, 0, 1, -1], [0, 0, 0, 1]]).all()
+    assert not read.place.coded
+    assert not read.place.said
+    assert [note.kind for note in read.notes] == [
+        "voxels 0 mm wide by their header, read as 1 mm",
+        "no orientation in the header, read as LAS",
+    ]
+    assert caplog.records == []  # nibabel would print it, without the file's name
+
+
+def test_the_form_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones((5, 4, 3), np.int16), AFFINE)
+    image.set_qform(AFFINE, code=1)
+    raw = bytearray(image.to_bytes())
+    raw[280:328] = bytes(48)  # an sform with a code and nothing in it
+    (tmp_path / "a.nii").write_bytes(raw)
+    read = read_volume(tmp_path / "a.nii")
+    assert (read.affine == AFFINE).all()
+    assert [note.kind for note in read.notes] == ["sform that is no affine, the qform is taken"]
 
 
 def test_no_permission() -> None:

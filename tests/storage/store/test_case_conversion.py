@@ -14,7 +14,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from storage import CaseInfo, CaseRefusedError, CohortStore, convert_case, create_store, find_cases, open_store
 from storage.cases.grid import box_slices, scan_to_source
-from storage.labels.conventions import BRATS_123, BRATS_2013, CONVENTIONS, MSD
+from storage.labels.conventions import BRATS_123, BRATS_2013, CONVENTIONS, MSD, LabelConvention
 from storage.labels.tasks import MSD_TASK
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -244,6 +244,20 @@ def put_nan(writer: Any, paths: dict[str, Path]) -> None:
     writer.save(paths["t1"], np.full(writer.shape_XYZ, np.nan, dtype=np.float32))
 
 
+def scale(factor: float) -> Callable[[Any, dict[str, Path]], None]:
+    def change(writer: Any, paths: dict[str, Path]) -> None:
+        writer.save(paths["flair"], np.asanyarray(nib.load(paths["flair"]).dataobj) * factor)
+
+    return change
+
+
+def fill(role: str, value: int) -> Callable[[Any, dict[str, Path]], None]:
+    def change(writer: Any, paths: dict[str, Path]) -> None:
+        writer.save(paths[role], np.full(writer.shape_XYZ, value, dtype=np.int16))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "file", "finding", "remedy"),
     [
@@ -253,6 +267,10 @@ def put_nan(writer: Any, paths: dict[str, Path]) -> None:
         (empty_one, "_t2", "every voxel of t2 is 0", "export"),
         (put_nan, "_t1", "NaN", "repair"),
         (change_label(3), "_seg", r"\[3\] are outside the convention brats-124", "--task"),
+        (change_label(255), "_seg", r"\[255\] are outside", "--label-map 1 1 2 2 4 3 255 0 where it means background"),
+        (scale(1e300), "_flair", "its largest number is .*e\\+30", "scale the scan"),
+        (scale(1e-300), "_flair", "its largest number is .*e-29", "scale the scan"),
+        (fill("t2", 7), "_t2", "every voxel of t2 is 0, or what its background is", "leave it out of --modalities"),
         (lambda writer, paths: paths["t1"].write_bytes(b""), "_t1", "zero bytes", "again"),
         (lambda writer, paths: paths["label"].unlink(), "_seg", "cannot be read", "again"),
     ],
@@ -270,6 +288,50 @@ def test_a_bad_case_is_refused_by_file_finding_and_remedy_and_leaves_nothing(
     assert caught.value.refusal.file.endswith(f"A{file}.nii.gz")
     assert remedy in caught.value.refusal.remedy
     assert sorted(path.name for path in (tmp_path / "store" / "cases").iterdir()) == ["zarr.json"]
+
+
+def test_a_value_that_is_told_to_be_background_is(tmp_path: Path, case_writer: type[Any]) -> None:
+    writer = case_writer()
+    paths = writer.write(tmp_path / "in", "A")
+    change_label(255)(writer, paths)
+    (case,) = find_cases(tmp_path / "in").cases
+    told = LabelConvention(name="told", stored_by_source={0: 0, 1: 1, 2: 2, 4: 3, 255: 0})
+    info = convert_case(case, create_store(tmp_path / "store", convention=told))
+    assert info.labelled
+    assert set(info.region_voxels.values()) == {0}
+
+
+def test_scans_that_were_normalised_before_are_stored_with_their_brain(
+    tmp_path: Path, case_writer: type[Any], convert_folder: Callable[..., CohortStore]
+) -> None:
+    writer = case_writer()
+    paths = writer.write(tmp_path / "in", "A")
+    plain = convert_folder(tmp_path / "in", store=tmp_path / "plain").info("A")
+    for index, role in enumerate(MODALITIES):
+        scan = np.asanyarray(nib.load(paths[role]).dataobj)
+        scaled = (scan - plain.mean[index]) / plain.std[index]
+        writer.save(paths[role], np.where(scan == 0, -1024, scan) if role == "t2" else scaled.astype(np.float32))
+    info = convert_folder(tmp_path / "in").info("A")
+    assert (info.bbox, info.brain_voxels, info.region_voxels) == (plain.bbox, plain.brain_voxels, plain.region_voxels)
+    assert info.mean[:3] == pytest.approx((0, 0, 0), abs=1e-5)
+    assert info.std[:3] == pytest.approx((1, 1, 1), abs=1e-5)
+    assert (info.mean[3], info.std[3]) == (plain.mean[3], plain.std[3])
+    (note,) = info.notes
+    assert note.startswith("background stored as 0: flair -")
+    assert note.endswith(", t2 -1024")
+
+
+def test_a_scan_of_one_value_is_noted(
+    tmp_path: Path, case_writer: type[Any], convert_folder: Callable[..., CohortStore]
+) -> None:
+    writer = case_writer()
+    paths = writer.write(tmp_path / "in", "A")
+    brain = np.asanyarray(nib.load(paths["flair"]).dataobj) > 0
+    writer.save(paths["t1ce"], np.where(brain, 100, 0).astype(np.int16))
+    for role in ("t1", "t2"):
+        writer.save(paths[role], np.where(brain, 1, 0).astype(np.int16) * np.arange(1, 19, dtype=np.int16))
+    info = convert_folder(tmp_path / "in").info("A")
+    assert info.notes == ("one value all over the brain, of which a network learns nothing: t1ce 100",)
 
 
 def test_any_zarr_reader_finds_its_way(small_store: CohortStore) -> None:
@@ -338,12 +400,25 @@ def test_the_oddity_of_2013_converts_when_told(tmp_path: Path, oddities: Path) -
     image_MDHW = store.read_case(case.case_id).image_MDHW
     assert image_MDHW.dtype == np.float32
     for index, modality in enumerate(info.modalities):
-        assert (to_source(image_MDHW[index], info) == np.asanyarray(nib.load(case.files[modality]).dataobj)).all()
+        source = np.asanyarray(nib.load(case.files[modality]).dataobj)
+        background = source == source[0, 0, 0]  # normalised before it was published
+        assert source[0, 0, 0] != 0 and background.mean() > 0.5
+        assert (to_source(image_MDHW[index], info) == np.where(background, 0, source)).all()
+    assert info.brain_voxels < 0.5 * np.prod(info.original_shape)
+    assert any(note.startswith("background stored as 0: flair -") for note in info.notes)
 
 
-def test_the_oddity_with_a_permuted_mask_is_refused_when_told(tmp_path: Path, oddities: Path) -> None:
+def test_the_oddity_with_a_permuted_mask_lies_where_its_header_says(tmp_path: Path, oddities: Path) -> None:
     names = {"t1ce": "CT1", "label": "ct1_seg_mask"}
     (case,) = find_cases(oddities / "transposed_mask_week056", modalities=("t1ce",), names=names).cases
-    store = create_store(tmp_path / "store", modalities=("t1ce",))
-    with pytest.raises(CaseRefusedError, match=r"shape \(256, 24, 256\), CT1.nii has \(256, 256, 24\)"):
-        convert_case(case, store)
+    store = create_store(tmp_path / "store", modalities=("t1ce",), convention=BRATS_2013)
+    info = convert_case(case, store)
+    store.rebuild_index()
+    image_MDHW, label_DHW = store.read_case(case.case_id)
+    mask = nib.load(case.label)
+    turned = mask.as_reoriented(ornt_transform(nib.io_orientation(mask.affine), axcodes2ornt("LPS")))
+    full_DHW = np.asanyarray(turned.dataobj).T[box_slices(info.bbox)]
+    assert label_DHW is not None
+    assert full_DHW.any()
+    assert ((full_DHW != 0) == (label_DHW != 0)).all()
+    assert image_MDHW[0][full_DHW == 1].mean() > 400  # what the mask calls enhancing is bright after contrast
