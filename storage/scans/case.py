@@ -45,13 +45,9 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSearch:
-    """What `find_cases` found: complete cases in order of their id, and everything that is not one, with the reason.
-
-    `convention` is set where the folder itself states it (an MSD dataset.json) and None where labels must be looked at.
-    """
+    """What `find_cases` found: complete cases in order of their id, and everything that is not one, with the reason."""
 
     cases: tuple[Case, ...]
     refused: tuple[Refusal, ...]
-    convention: LabelConvention | None = None
     notices: tuple[str, ...] = ()
     """What a user should know about the cohort, a line each."""

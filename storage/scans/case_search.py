@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from storage.errors import InputError, Refusal
-from storage.labels.conventions import MODALITIES, LabelConvention
+from storage.labels.conventions import MODALITIES
 from storage.scans.case import Case, CaseSearch
 from storage.scans.dataset_json import with_description
 from storage.scans.decathlon import find_msd_cases, is_msd_folder
@@ -45,7 +45,6 @@ def find_cases(
     refused: list[Refusal] = list(listing.refused)
     cases: list[Case] = []
     notices: list[str] = []
-    convention: LabelConvention | None = None
     plain: list[tuple[Folder, Folder | None]] = []
     described: set[int] = set()  # folders that lie in a decathlon's, or in nnU-Net's
     for folder, above in _walk(top):
@@ -53,7 +52,6 @@ def find_cases(
             found = find_raw_cases(folder, modalities)
         elif is_msd_folder(folder) and not is_raw_folder(folder):
             found = find_msd_cases(folder, modalities)
-            convention = found.convention
         else:
             if id(folder) not in described:
                 plain.append((folder, above))
@@ -71,22 +69,20 @@ def find_cases(
     ]
     cases, twice = _refuse_repeated([*cases, *complete])
     grades, unread = read_grades(top)
-    notices += unread
-    told = subjects or {}
-    cases = [
-        replace(
-            case,
-            grade=case.grade or grades.get(case.case_id),
-            subject=told.get(case.case_id, case.subject),
-            trust_grid=trust_grid,
-        )
-        for case in cases
-    ]
+    cases = [_with_what_is_told(case, grades, subjects or {}, trust_grid=trust_grid) for case in cases]
     return CaseSearch(
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         refused=tuple(sorted([*refused, *others, *twice], key=lambda refusal: (refusal.case_id, refusal.file))),
-        convention=convention,
-        notices=(*notices, *_ids_alike(cases)),
+        notices=(*notices, *unread, *_ids_alike(cases)),
+    )
+
+
+def _with_what_is_told(case: Case, grades: Mapping[str, str], subjects: Mapping[str, str], *, trust_grid: bool) -> Case:
+    return replace(
+        case,
+        grade=case.grade or grades.get(case.case_id),
+        subject=subjects.get(case.case_id, case.subject),
+        trust_grid=trust_grid,
     )
 
 

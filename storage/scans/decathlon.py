@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.errors import InputError, Refusal
-from storage.labels.conventions import MODALITIES, MSD
+from storage.labels.conventions import MODALITIES
 from storage.labels.tasks import person_of
 from storage.scans.case import Case, CaseSearch, Naming
 from storage.scans.dataset_json import DATASET_FILE, IMAGES, LABELS_OF, read_description, scans_in
@@ -62,7 +62,7 @@ def find_msd_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSear
                     notes=notes,
                 )
             )
-    return CaseSearch(cases=tuple(cases), refused=tuple(refused), convention=MSD)
+    return CaseSearch(cases=tuple(cases), refused=tuple(refused))
 
 
 def refuse_without_label(case_id: str, image: ScanFile, label: str) -> Refusal:

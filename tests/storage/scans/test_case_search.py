@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from storage import InputError, find_cases
-from storage.labels.conventions import MSD
 from storage.scans.case import Naming
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -93,7 +92,7 @@ def test_the_decathlon_by_its_dataset_json(tmp_path: Path) -> None:
     folder = msd_folder(tmp_path)
     found = find_cases(tmp_path)
     assert [case.case_id for case in found.cases] == ["BRATS_001", "BRATS_485"]
-    assert found.convention is MSD
+    assert {case.naming for case in found.cases} == {Naming.MSD}
     assert found.cases[0].volumes == {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
     assert found.cases[0].label == folder / "labelsTr" / "BRATS_001.nii.gz"
     assert found.cases[1].label is None

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from storage import InputError, find_cases
-from storage.labels.conventions import MSD
 from storage.scans.case import Naming
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -163,7 +162,8 @@ def test_the_decathlons_test_images_alone(tmp_path: Path, below: str, *, describ
         labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
         (task / "dataset.json").write_text(json.dumps({"modality": order, "labels": labels}))
     found = find_cases(task / below)
-    assert [case.case_id for case in found.cases] == ["BRATS_485", "BRATS_486"] and found.convention is MSD
+    assert [case.case_id for case in found.cases] == ["BRATS_485", "BRATS_486"]
+    assert {case.naming for case in found.cases} == {Naming.MSD}
     assert found.cases[0].naming is Naming.MSD
     flair, t2 = (3, 0) if described else (0, 3)
     assert found.cases[0].volumes == {"flair": flair, "t1": 1, "t1ce": 2, "t2": t2}

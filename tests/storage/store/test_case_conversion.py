@@ -201,7 +201,6 @@ def test_a_decathlon_case_from_one_4d_file(tmp_path: Path, case_writer: type[Any
         ' {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}}'
     )
     search = find_cases(folder)
-    assert search.convention is MSD
     store = create_store(tmp_path / "store", task=MSD_TASK)
     info = convert_case(search.cases[0], store)
     store.rebuild_index()
