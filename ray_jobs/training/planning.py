@@ -1,7 +1,6 @@
 """What a run or a search decides before any worker starts: workers, store, splits."""
 
 import dataclasses
-import itertools
 from typing import Any, Self
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from ray_jobs.settings.folders import cache_folder
 from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.run_input import find_or_make_store
-from storage import InputError, Region, split_cohort
+from storage import CohortStore, InputError, Region, Splits, split_cohort
 from storage.store.plausibility import cohort_notices, part_notices
 
 
@@ -52,9 +51,7 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     store = find_or_make_store(config, console)
     config = fit_to_store(config, store)
     splits = split_cohort(store, config.splits)
-    infos, task = store.infos(), store.task
-    in_parts = (part_notices(infos, task, part, getattr(splits, part)) for part in ("validation", "test"))
-    for notice in (*cohort_notices(infos, task), *itertools.chain(*in_parts)):
+    for notice in find_notices(store, splits):
         console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
@@ -66,6 +63,13 @@ def decide(config: TrainConfig, console: Console) -> Decided:
         least_workers=least,
         use_gpu=use_gpu,
     )
+
+
+def find_notices(store: CohortStore, splits: Splits) -> list[str]:
+    """Return what is odd about the cases, and about the parts that scores are taken of, a line each."""
+    infos, task = store.infos(), store.task
+    validation = part_notices(infos, task, "validation", splits.validation)
+    return [*cohort_notices(infos, task), *validation, *part_notices(infos, task, "test", splits.test)]
 
 
 def check_world_sizes(config: TrainConfig, least: int, most: int, *, room: int | None = None) -> None:
