@@ -82,7 +82,7 @@ def show(report: ConversionReport, console: Console) -> None:
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
     for notice in report.notices:
-        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     table = figures_table(f"{report.store_uri} ({report.task})", "cases", "count")
     for name, items in (
         ("converted", report.converted),

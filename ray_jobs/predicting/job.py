@@ -117,8 +117,6 @@ def predict_cases(
                 about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
                 records[case_id] = folder.finish(predicted.files, about)
     done = [records[case_id] for case_id in cohort.sources if case_id in records]
-    for notice in summarise_notes({record["case_id"]: record.get("notes", ()) for record in done}):
-        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
     return _conclude(folder, done, refused, identity, console)
 
 
@@ -176,7 +174,8 @@ def _conclude(
     identity: Mapping[str, Any],
     console: Console,
 ) -> int:
-    notices = gather_notices(records)
+    notes = {record["case_id"]: record.get("notes", ()) for record in records}
+    notices = [*gather_notices(records), *summarise_notes(notes)]
     for notice in notices:
         console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     metrics = {

@@ -105,6 +105,8 @@ class CasePredictor:
         record = describe_case(held.case, held.task.regions, predicted_RDHW, label_RDHW)
         if notices := case_notices(held.case, held.task, plan.spacing):
             record["notices"] = notices
+        if held.case.notes:
+            record["notes"] = list(held.case.notes)
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
         if held.case.notes:

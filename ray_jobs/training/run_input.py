@@ -31,7 +31,7 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
     for refusal in report.refused:
         console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
     for notice in report.notices:
-        console.print(f"noted {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     return open_store(uri)
 
 

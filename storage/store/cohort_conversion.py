@@ -32,7 +32,7 @@ class ConversionPlan:
 class ConversionReport:
     """What a conversion did. `changed` are those of `converted` that were stored from other bytes before.
 
-    `notices` say what was mended in files or left out of side files, which refuses no case.
+    `notices` are a line each: what was mended in files, left out of side files, or is odd about the cohort.
     """
 
     store_uri: str

@@ -133,7 +133,7 @@ def test_what_was_mended_is_said_and_reported(
         strict=True,
     ):
         assert words in notice
-        assert f"noted {notice}" in shown
+        assert f"notice: {notice}" in shown
     (info,) = open_store(tmp_path / "store").infos()
     assert (info.grade, info.brain_voxels, info.region_voxels["ET"]) == ("LGG", 168, np.count_nonzero(label == 4))
 

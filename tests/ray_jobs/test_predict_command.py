@@ -58,6 +58,9 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     command: Command, run: Run, make_checkpoint: MakeCheckpoint, source: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
+    label = nib.load(source / ONE / f"{ONE}_seg.nii.gz")
+    affine = label.affine + np.array([[0, 0, 0, 0.05], *[[0.0] * 4] * 3])
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj), affine), source / ONE / f"{ONE}_seg.nii.gz")
     checkpoints = [make_checkpoint("a", seed=1), make_checkpoint("b", seed=2, thresholds=(0.5, 0.499, 0.498))]
     arguments = ["--input", str(source), "--output", str(output), "--checkpoint", *checkpoints]
     done = command("predict.py", *arguments)  # as a user would; all else here in this process
@@ -72,6 +75,10 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     }
     metrics = json.loads((output / "metrics.json").read_text())
     assert [case["case_id"] for case in metrics["cases"]] == [ONE, TWO] and list(metrics["refused"]) == [THREE]
+    mended = "grids a little apart, taken as one"
+    assert metrics["cases"][0]["notes"] == [f"{mended}: label by 0.05 mm"] and "notes" not in metrics["cases"][1]
+    assert f"{mended}: 1 case, {ONE} (label by 0.05 mm)" in metrics["notices"]
+    assert f"notice: {mended}" in done.stdout
     assert metrics["settings"]["thresholds"] == pytest.approx({"WT": 0.501, "TC": 0.5, "ET": 0.499})
     assert len(metrics["settings"]["checkpoints"]) == 2
     # The scores are those of the file against the label as it lies there.
