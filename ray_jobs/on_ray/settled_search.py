@@ -65,7 +65,7 @@ def settle_search(
         label_map=label_map,
         joins=existing.task if existing is not None else None,
         joins_values=existing.settings.convention if existing is not None else None,
-        decides=[TASKS[name] for name in dict.fromkeys(info.task for info in committed.values()) if name in TASKS],
+        decides=_tasks_of_labels(existing, committed) if existing is not None else (),
     )
     _refuse_other_meaning(settled.cases, committed, str(existing.uri) if existing is not None else "")
     meant = {case.case_id: case for case in settled.cases}
@@ -104,6 +104,15 @@ def without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:
     gone = {case.case_id for case in other}
     cases = tuple(case for case in search.cases if case.case_id not in gone)
     return replace(search, cases=cases, refused=(*search.refused, *refused))
+
+
+def _tasks_of_labels(store: CohortStore, committed: Mapping[str, CaseInfo]) -> list[Task]:
+    """The store's task, and those that its labels are known to be of.
+
+    A case without a voxel of a label has the task that fitted best, which is no evidence of what others' values mean.
+    """
+    labelled = [info.task for info in committed.values() if any(info.region_voxels.values())]
+    return [TASKS[name] for name in dict.fromkeys([store.task.name, *labelled]) if name in TASKS]
 
 
 def _refuse_other_meaning(cases: Sequence[Case], committed: Mapping[str, CaseInfo], store_uri: str) -> None:

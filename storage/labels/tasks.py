@@ -8,6 +8,7 @@ Antonelli et al. 2022 (Decathlon), Bakas et al. 2022 (UPENN-GBM), Calabrese et a
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from storage.labels.conventions import (
     BRATS_123,
@@ -119,7 +120,7 @@ def _glioma(name: str, title: str, *ids: str, convention: LabelConvention = BRAT
 
 
 # Exams before treatment end in a number below 100, exams after it in one from 100 on.
-_BEFORE, _AFTER = r"-0*\d{1,2}", r"-[1-9]\d{2,}"
+_BEFORE, _AFTER = r"-0*\d{1,2}", r"-0*[1-9]\d{2,}"
 _PED_IDS, _MET_IDS = r"(?P<person>BraTS-PEDs?-\w+)-\d+", r"(?P<person>BraTS-METS?-\w+)-\d+"
 
 GLI_2021_TASK = _glioma(
@@ -206,6 +207,7 @@ def seen_of_regions(regions: Sequence[Region]) -> dict[str, str]:
     return {name: ", ".join(labels) for name, labels in left.items() if labels}
 
 
+@lru_cache(maxsize=4096)
 def tasks_named(case_id: str) -> tuple[Task, ...]:
     """The tasks of which `case_id` may be a case, by its name alone."""
     return tuple(task for task in TASKS.values() if task.person_of(case_id) is not None)

@@ -26,13 +26,14 @@ _CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 
 
 def is_raw_folder(folder: Folder) -> bool:
-    """Whether this is a dataset's folder: dataset.json, and images with the numbers of their channels."""
+    """Whether this is a dataset's folder: dataset.json, and images with the numbers of their channels.
+
+    A decathlon's BRATS_0484 ends in no channel: none is the first, or its label is called like it.
+    """
     images = [name for part in IMAGES for name in scans_in(folder, part)]
-    return (
-        DATASET_FILE in folder.files
-        and bool(images)
-        and all(_CHANNEL_FILE.fullmatch(nifti_stem(name)) for name in images)
-    )
+    numbers = [match[2] for name in images if (match := _CHANNEL_FILE.fullmatch(nifti_stem(name)))]
+    decathlon = scans_in(folder, "imagesTr").keys() & scans_in(folder, "labelsTr").keys()
+    return DATASET_FILE in folder.files and len(numbers) == len(images) and "0000" in numbers and not decathlon
 
 
 def find_raw_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSearch:

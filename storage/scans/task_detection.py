@@ -3,8 +3,11 @@
 The table of tasks says which names a task has and which values; cases whose names allow the same tasks are looked at
 together, and a task stays if their values are all among its own. One that stays is it. Of two (PED and MET of 2023 and
 of 2024, where no value tells) none is guessed: the user's --task decides, or the store that the cases are to join.
+A --task whose values are not those found is refused for all cases: those that by chance have no other value would be
+read with the wrong meaning.
 
-Names that no task has are told by their endings: `_t1ce` is of 2018 to 2021; `-t1c` may be any later task.
+Names that no task has are told by their endings: `_t1ce` is of 2018 to 2021; `-t1c` may be any later task. The
+Decathlon's names say it for its 4-D files alone: with a file for each scan they leave both readings.
 
 One odd file does not stop a cohort: where nothing fits, a task stays of which nine cases have the highest value for
 each case that has a value of another task, and none has both; the odd ones are then refused by name when they are read.
@@ -125,22 +128,27 @@ def settle_tasks(
 
 def _readings(case: Case) -> tuple[Task, ...]:
     """The tasks that the case's name allows, else the endings of its files; none where neither says anything."""
-    named = tasks_named(case.case_id)
     if case.naming is Naming.MSD:
         return (MSD_TASK,)
     if case.naming is Naming.NNUNET and case.convention is None and case.label is not None:
         return ()  # whatever its name: who writes this format counts the labels anew
-    if named:
+    named = tasks_named(case.case_id)
+    if not _by_endings(case):
         return named
     if case.naming is Naming.UNDERSCORE:
-        return (GLI_2021_TASK,)
+        return (*named, GLI_2021_TASK)
     if case.naming is Naming.HYPHEN:
-        return tuple(task for task in TASKS.values() if any("BraTS-" in pattern for pattern in task.ids))
+        later = (task for task in TASKS.values() if any("BraTS-" in pattern for pattern in task.ids))
+        return (*named, *(task for task in later if case.files.keys() <= set(task.scans)))
     return ()
 
 
 def _by_endings(case: Case) -> bool:
-    return case.naming is not Naming.MSD and not tasks_named(case.case_id)
+    """Whether the case's own name does not say its task.
+
+    The Decathlon's BRATS_001 is one 4-D file; with a file for each scan it is cut from that, or another's renamed.
+    """
+    return case.naming is not Naming.MSD and tasks_named(case.case_id) in ((), (MSD_TASK,))
 
 
 def _settle_group(
@@ -170,9 +178,11 @@ def _settle_group(
                 f"say which with --task ({', '.join(TASKS)}) or {_MAP_FLAG}",
             )
         return own, own.convention
-    fits = _fitting(readings, values)
     if told is not None:
+        if told not in _fitting(readings if told in readings else (*readings, told), values):
+            raise _contradicted_by_values(told, readings, values)
         return told, told.convention
+    fits = _fitting(readings, values)
     for task in decides:
         if len(fits) > 1 and task in fits:
             return task, task.convention
@@ -190,10 +200,8 @@ def _fitting(readings: Sequence[Task], values: Mapping[str, Sequence[int]]) -> l
     known = {value for task in TASKS.values() for value in task.convention.stored_by_source}
     found = {case_id: set(own) & known for case_id, own in values.items()}  # of what no task has nothing can be told
     fits = [task for task in readings if all(_is_among(own, task) for own in found.values())]
-    if not fits and tuple(readings) == (GLI_2023_TASK,):
-        # Exams after treatment begin at number 100; a cavity beside an enhancing tumour says the same.
-        union = set().union(*found.values())
-        return [GLI_2024_TASK] if {3, 4} <= union else []
+    if not fits and tuple(readings) == (GLI_2023_TASK,) and any({3, 4} <= own for own in found.values()):
+        return [GLI_2024_TASK]  # exams after treatment begin at number 100; a cavity beside enhancing says the same
     return fits or [task for task in readings if _all_but_few(task, found)]
 
 
@@ -242,23 +250,42 @@ def _contradicted(case: Case, told: Task, readings: Sequence[Task]) -> Refusal:
     )
 
 
-def _unsettled(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *, fit: bool) -> UnknownLabelsError:
-    by_value: dict[int, list[str]] = defaultdict(list)
-    for case_id, own in sorted(values.items()):
-        for value in own:
-            by_value[value].append(case_id)
-    seen = "; ".join(
-        f"{value} in {len(case_ids)} {'case' if len(case_ids) == 1 else 'cases'}, such as {case_ids[0]}"
-        for value, case_ids in sorted(by_value.items())
+def _contradicted_by_values(
+    told: Task, readings: Sequence[Task], values: Mapping[str, Sequence[int]]
+) -> UnknownLabelsError:
+    others = " or ".join(task.name for task in _fitting(readings, values) if task != told)
+    other = f"another task with --task ({others}), or " if others else ""
+    return UnknownLabelsError(
+        f"--task says {told.name} ({describe_values(told.convention)}), found the values {_seen(values)}",
+        f"name {other}what the values mean with {_MAP_FLAG}",
     )
+
+
+def _unsettled(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *, fit: bool) -> UnknownLabelsError:
+    seen = _seen(values)
     example = next(iter(values))
     described = " or ".join(f"{task.name} ({describe_values(task.convention)})" for task in tasks)
     if fit:
-        finding = f"cases such as {example} can be read in {len(tasks)} ways: {described}; values: {seen or 'none'}"
+        finding = f"cases such as {example} can be read in {len(tasks)} ways: {described}; values: {seen}"
         return UnknownLabelsError(finding, f"say which with --task {' or '.join(task.name for task in tasks)}")
     return UnknownLabelsError(
         f"cannot tell what the labels mean: by their names the cases are {described}, with values {seen}",
         f"say what the values mean with {_MAP_FLAG}, or which task it is with --task",
+    )
+
+
+def _seen(values: Mapping[str, Sequence[int]]) -> str:
+    """Each value with how many cases have it and one of them."""
+    by_value: dict[int, list[str]] = defaultdict(list)
+    for case_id, own in sorted(values.items()):
+        for value in own:
+            by_value[value].append(case_id)
+    return (
+        "; ".join(
+            f"{value} in {len(case_ids)} {'case' if len(case_ids) == 1 else 'cases'}, such as {case_ids[0]}"
+            for value, case_ids in sorted(by_value.items())
+        )
+        or "none"
     )
 
 

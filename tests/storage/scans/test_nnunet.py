@@ -170,6 +170,19 @@ def test_the_decathlons_test_images_alone(tmp_path: Path, below: str, *, describ
     assert bool(found.cases[0].notes) is not described
 
 
+@pytest.mark.parametrize("part", ["imagesTr", "imagesTs"])
+def test_a_decathlons_number_of_four_digits_is_no_channel(tmp_path: Path, part: str) -> None:
+    names = ("BRATS_0484.nii.gz", "BRATS_0001.nii.gz")
+    touch(tmp_path / part, *names)
+    touch(tmp_path / "labelsTr", *(names if part == "imagesTr" else ()))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({**V1, "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}})
+    )
+    found = find_cases(tmp_path)
+    assert [case.case_id for case in found.cases] == ["BRATS_0001", "BRATS_0484"] and found.refused == ()
+    assert all(case.naming is Naming.MSD for case in found.cases)
+
+
 def test_other_images_without_a_dataset_json_are_read_once_it_is_there(tmp_path: Path) -> None:
     touch(tmp_path / "imagesTs", "case1.nii.gz")
     (refusal,) = find_cases(tmp_path).refused

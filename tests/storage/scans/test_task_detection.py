@@ -36,12 +36,15 @@ def settle(values: Mapping[str, Sequence[int] | None], naming: Naming = Naming.H
         (Naming.HYPHEN, "BraTS-GLI-00000-000", (1, 2, 3, 4), "gli-2024"),
         (Naming.HYPHEN, "BraTS-GLI-00000-100", (4,), "gli-2024"),
         (Naming.HYPHEN, "BraTS-GLI-123-101", None, "gli-2024"),
+        (Naming.HYPHEN, "BraTS-GLI-123-0101", (1, 2), "gli-2024"),
         (Naming.HYPHEN, "BraTS-MET-00000-000", (1, 3, 4), "met-2024"),
         (Naming.HYPHEN, "BraTS-PED-00000-000", (4,), "ped-2024"),
         (Naming.HYPHEN, "BraTS-SSA-00000-000", (1, 3), "ssa"),
         (Naming.HYPHEN, "BraTS-GoAT-00000", (1, 3), "goat"),
         (Naming.UNDERSCORE, "BraTS-MEN-RT-0001-1", (1,), "men-rt"),
         (Naming.MSD, "BRATS_001", (1, 2, 3), "msd"),
+        (Naming.UNDERSCORE, "BRATS_001", (1, 2, 3), "msd"),
+        (Naming.UNDERSCORE, "brats_001", (1, 2, 4), "gli-2021"),
     ],
 )
 def test_what_can_be_told(naming: Naming, case_id: str, values: Sequence[int] | None, expected: str) -> None:
@@ -60,6 +63,9 @@ def test_what_can_be_told(naming: Naming, case_id: str, values: Sequence[int] | 
         (Naming.HYPHEN, "BraTS-PED-00000-000", None, "--task ped-2023 or ped-2024"),
         (Naming.HYPHEN, "BraTS-MET-00000-000", (1, 2, 3), "--task met-2023 or met-2024"),
         (Naming.HYPHEN, "case7", (1, 2, 3), "--task gli-2023 or"),
+        (Naming.UNDERSCORE, "BRATS_001", (1, 2), "2 ways.*--task msd or gli-2021"),  # 4-D ones were cut, or others renamed
+        (Naming.HYPHEN, "BRATS_001", (1, 2, 3), "--task msd or gli-2023"),
+        (Naming.TOLD, "BRATS_001", (1, 2, 3), "say which with --task"),
         (Naming.TOLD, "pat0003", (1, 2, 4), "say which with --task"),
     ],
 )
@@ -88,6 +94,22 @@ def test_the_flag_settles_between_readings_and_never_contradicts_a_name() -> Non
         {"BraTS2021_00001": (1, 2, 3)}, Naming.UNDERSCORE, label_map=custom_convention({1: 1, 2: 2, 3: 3})
     )
     assert (rewritten.task.name, rewritten.cases[0].convention.name) == ("gli-2021", "custom-1:1,2:2,3:3")
+
+
+@pytest.mark.parametrize(
+    ("naming", "values", "told", "said"),
+    [
+        (Naming.HYPHEN, {"BraTS-PED-1-000": (1, 2), "BraTS-PED-2-000": (1, 4)}, "ped-2023", r"with --task \(ped-2024\)"),
+        (Naming.HYPHEN, {"BraTS-MET-1-000": (1, 2, 3, 4)}, "met-2023", r"with --task \(met-2024\)"),
+        (Naming.TOLD, {"pat1": (1, 2), "pat2": (1, 2, 3)}, "gli-2021", "3 in 1 case, such as pat2; name what the values"),
+        (Naming.UNDERSCORE, {"pat1": (1, 2, 4)}, "men-rt", r"--task says men-rt \(1 gross tumour volume\), found"),
+    ],
+)
+def test_a_flag_that_the_values_contradict_is_refused(
+    naming: Naming, values: Mapping[str, Sequence[int]], told: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):  # cases without the odd value would be read with the wrong meaning
+        settle(values, naming, told=TASKS[told])
 
 
 def test_years_of_one_meaning_join_each_by_its_own_names() -> None:
@@ -144,6 +166,23 @@ def test_one_odd_file_among_many_does_not_stop_the_cohort(
     ):
         with pytest.raises(InputError, match="cannot tell"):
             settle(unclear, naming)
+
+
+def test_an_odd_file_in_the_values_of_2021_makes_no_cavities() -> None:
+    usual: dict[str, Sequence[int]] = {f"BraTS-GLI-{number:05d}-000": (1, 2, 3) for number in range(10)}
+    settled = settle({**usual, "BraTS-GLI-10000-000": (1, 2, 4)})
+    assert settled.task is TASKS["gli-2023"]  # of which 4 is none: the file is refused by name when it is read
+    assert settle({**usual, "BraTS-GLI-10000-000": (1, 3, 4)}).task is TASKS["gli-2024"]
+
+
+def test_by_endings_a_case_is_of_no_task_with_fewer_scans() -> None:
+    (one,) = cohort(Naming.HYPHEN, "case7")
+    radiotherapy, scans = TASKS["men-rt"], {"t1ce": Path("case7_t1c.nii"), "t2": Path("case7_t2w.nii")}
+    told = {"joins": radiotherapy, "joins_values": radiotherapy.convention, "decides": [radiotherapy]}
+    with pytest.raises(InputError, match="9 ways"):
+        settle_tasks([replace(one, files=scans)], {"case7": (1,)}, **told)
+    scans.pop("t2")
+    assert settle_tasks([replace(one, files=scans)], {"case7": (1,)}, **told).task is radiotherapy
 
 
 def test_the_values_of_a_file(tmp_path: Path, case_writer: type[Any]) -> None:
