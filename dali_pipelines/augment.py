@@ -33,6 +33,11 @@ def normalise(
     return fn.stack(*[(image[m] * scale[m] + offset[m]) * mask for m in range(modalities)], axis=0, axis_name="C")
 
 
+def as_floats(image: Node) -> Node:
+    """The same intensities as float32, for an interpolation that does not round."""
+    return fn.cast(image, dtype=types.FLOAT)
+
+
 def warp(block: Node, matrix: Node, size: tuple[int, ...], spatial: str, interpolation: Any) -> Node:
     """Rotation, scale and mirror in one interpolation; 0 from outside. `matrix`: geometry.dali_matrix."""
     # DALI warps channels-last only. Taken as frames of one channel each, modalities need no transposition.

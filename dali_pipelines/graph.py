@@ -67,8 +67,15 @@ def build_patch_pipeline(config: GraphConfig) -> Any:
     def train_on_patches() -> Any:
         given = declare_parameters(parameter_inputs(config.augmentation))
         image, label = declare_voxels(config)
-        image = normalise(image, given, config)
-        image, label = change_geometry(image, label, given, config)
+        if config.skull_stripped:
+            # Before any resampling, so that the zeros it fills in are background's own.
+            image = normalise(image, given, config)
+            image, label = change_geometry(image, label, given, config)
+        else:
+            # After it: what lies outside the scan's box of voxels that are not 0 is 0 in the scan, and so is what
+            # resampling fills in; normalised, that is air and not the mean.
+            image, label = change_geometry(augment.as_floats(image), label, given, config)
+            image = normalise(image, given, config)
         image = change_intensities(image, given, config)
         return deliver(image, config), augment.regions(label, config.regions)
 
@@ -98,7 +105,7 @@ def declare_voxels(config: GraphConfig) -> tuple[Node, Node]:
 
 
 def normalise(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
-    """Stored intensities to the model's; before any resampling, so that the zeros it fills in are background's own."""
+    """Stored intensities to the model's."""
     scale, offset = given["normalise_scale"], given["normalise_offset"]
     return augment.normalise(
         image,

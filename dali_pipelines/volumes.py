@@ -27,11 +27,16 @@ from storage.cases.patch import cut_patch
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """One case in the frame's box: `image_MDHW` float32, `regions_RDHW` uint8 or None without a label."""
+    """One case in the frame's box: `image_MDHW` float32, `regions_RDHW` uint8 or None without a label.
+
+    `outside_M` is what the 0 outside a scan became in each modality, where 0 is an intensity like any other; None where
+    scans are skull-stripped, whose 0 is background and stays 0.
+    """
 
     case_id: str
     image_MDHW: torch.Tensor
     regions_RDHW: torch.Tensor | None
+    outside_M: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,12 @@ def _compute_volumes(
         pipeline.feed_input("image", [image])
         pipeline.feed_input("label", [block[None]])
         image_MDHW, regions_RDHW = (_own(from_dlpack(output.as_tensor())[0]) for output in pipeline.run())
-        yield Volume(case_id=info.case_id, image_MDHW=image_MDHW, regions_RDHW=None if label is None else regions_RDHW)
+        yield Volume(
+            case_id=info.case_id,
+            image_MDHW=image_MDHW,
+            regions_RDHW=None if label is None else regions_RDHW,
+            outside_M=None if config.skull_stripped else tuple(offset.tolist()),
+        )
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

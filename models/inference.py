@@ -23,23 +23,25 @@ def sliding_window_probabilities(
     batch_size: int = 1,
     mirror_axes: Sequence[int] = (),
     device: torch.device | None = None,
+    outside: Sequence[float] | None = None,
 ) -> Tensor:
     """Float32 probabilities_RDHW: the Gaussian-weighted mean of the windows' sigmoids, on the image's device.
 
     predict: a network's logits, or several networks' whose probabilities are averaged.
     window: sides of a window (D, H, W); (H, W) for a 2-D network, which then sees slice after slice; None for the
-        whole volume at once. A volume smaller than the window is padded with zeros on both sides.
+        whole volume at once. A volume smaller than the window is padded on both sides, with zeros or `outside`.
     overlap: share of a window's side that the next one covers again, 0 <= overlap < 1.
     mirror_axes: spatial axes (0 = D) whose mirrorings are averaged as well: 2^n predictions a window.
     device: where windows are predicted and added up; default the image's. Another one holds, beside the windows and
         activations, a slab one window deep only, so volumes larger than a GPU's memory may stay on the CPU.
+    outside: for each modality what lies outside the volume; default 0.
     Equal to MONAI's sliding_window_inference(mode="gaussian") of the sigmoids, window positions included.
     Raises ValueError for windows, overlaps and axes that don't make sense.
     """
     networks = [predict] if callable(predict) else list(predict)
     window_DHW, flat = _check(networks, image_MDHW, window, overlap, batch_size, mirror_axes)
     device = device or image_MDHW.device
-    padded_MDHW, inner = _pad(image_MDHW, window_DHW)
+    padded_MDHW, inner = _pad(image_MDHW, window_DHW, outside)
     sides = padded_MDHW.shape[1:]
     weight_DHW = gaussian_weights(window_DHW).to(device, non_blocking=True)
     starts = [_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
@@ -148,7 +150,9 @@ def _check(
     return (depth, height, width), flat
 
 
-def _pad(image_MDHW: Tensor, window_DHW: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
+def _pad(
+    image_MDHW: Tensor, window_DHW: Sequence[int], outside: Sequence[float] | None
+) -> tuple[Tensor, tuple[slice, ...]]:
     """The image, at least as large as the window, and where the original lies in it."""
     amounts: list[int] = []
     inner: list[slice] = []
@@ -156,7 +160,13 @@ def _pad(image_MDHW: Tensor, window_DHW: Sequence[int]) -> tuple[Tensor, tuple[s
         missing = max(length - side, 0)
         amounts = [missing // 2, missing - missing // 2, *amounts]  # functional.pad counts from the last axis
         inner.append(slice(missing // 2, missing // 2 + side))
-    return (functional.pad(image_MDHW, amounts) if any(amounts) else image_MDHW), tuple(inner)
+    if not any(amounts):
+        return image_MDHW, tuple(inner)
+    padded_MDHW = functional.pad(image_MDHW, amounts)
+    if outside is not None:
+        padded_MDHW[:] = padded_MDHW.new_tensor(outside).reshape(-1, 1, 1, 1)
+        padded_MDHW[(slice(None), *inner)] = image_MDHW
+    return padded_MDHW, tuple(inner)
 
 
 def _starts(side: int, length: int, overlap: float) -> list[int]:

@@ -25,7 +25,8 @@ class SingleModalityBaseline:
     def update(self, volume: Volume) -> None:
         """Count one case."""
         assert volume.regions_RDHW is not None
-        brain_DHW = (volume.image_MDHW != 0).any(dim=0)
+        everywhere = torch.ones_like(volume.image_MDHW[0], dtype=torch.bool)
+        brain_DHW = (volume.image_MDHW != 0).any(dim=0) if volume.outside_M is None else everywhere
         regions = torch.cat([volume.regions_RDHW, volume.regions_RDHW])
         for counts, scan_DHW in zip(self.counts, volume.image_MDHW, strict=True):
             above = ((scan_DHW / WIDEST + 1) / 2).clamp(0.001, 0.999)

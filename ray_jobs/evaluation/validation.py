@@ -104,10 +104,10 @@ class CaseEvaluator:
         self._model, self._config, self._precision = model, config, precision
         self._window = tuple(patch_shape)
 
-    def probabilities(self, image_MDHW: torch.Tensor, *, skull_stripped: bool = True) -> torch.Tensor:
+    def probabilities(self, image_MDHW: torch.Tensor, *, outside_M: tuple[float, ...] | None = None) -> torch.Tensor:
         """Return probabilities_RDHW in float32, on the image's device.
 
-        Where scans are not skull-stripped no voxel is background, and `head_only` does nothing.
+        `outside_M` is as in Volume: where it is given no voxel is background, and `head_only` does nothing.
         """
         dimensions = len(self._window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
@@ -120,8 +120,9 @@ class CaseEvaluator:
                 overlap=self._config.overlap,
                 batch_size=self._config.window_batch,
                 mirror_axes=tuple(axes) if self._config.mirror else (),
+                outside=outside_M,
             )
-        if self._config.head_only and skull_stripped:
+        if self._config.head_only and outside_M is None:
             probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
         return probabilities_RDHW
 
@@ -168,7 +169,7 @@ def evaluate(
     for volume in volumes:
         if volume.regions_RDHW is None:
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
-        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW, skull_stripped=task.skull_stripped)
+        probabilities_RDHW = evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M)
         counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
         if baseline is not None:
             baseline.update(volume)

@@ -136,7 +136,7 @@ class CasePredictor:
                 normalisation=config.normalisation,
                 frame=config.frame,
             )
-            part_RDHW = evaluator.probabilities(volume.image_MDHW, skull_stripped=held.task.skull_stripped)
+            part_RDHW = evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M)
             origin, shape = config.frame.box(case)
             place = tuple(
                 slice(low + start, low + start + side)

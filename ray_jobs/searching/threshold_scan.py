@@ -69,7 +69,7 @@ class Counter:
                     raise InputError(f"case {case_id} has no label: it can be predicted, not scored")
                 counts.update(
                     case_id,
-                    evaluator.probabilities(volume.image_MDHW, skull_stripped=cache.task.skull_stripped),
+                    evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M),
                     volume.regions_RDHW,
                 )
             return CaseCounts(state=counts.state(), forward_passes=calls[0])

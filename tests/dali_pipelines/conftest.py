@@ -63,7 +63,7 @@ class MemoryCache:
 
     def info(self, case_id: str) -> Info:
         image, label = self.cases[case_id]
-        brain = image[:, (image != 0).any(axis=0)].astype(np.float64)
+        brain = image[:, (image != 0).any(axis=0) | (not self.task.skull_stripped)].astype(np.float64)
         return Info(
             case_id=case_id,
             shape=image.shape[1:],

@@ -10,7 +10,7 @@ from dali_pipelines.volumes import build_volume_pipeline
 REGIONS = ((1, 2, 3), (1, 3), (3,))
 
 
-def gpu_config(preset: str, size: tuple[int, ...]) -> GraphConfig:
+def gpu_config(preset: str, size: tuple[int, ...], *, skull_stripped: bool = True) -> GraphConfig:
     return GraphConfig(
         augmentation=AUGMENTATION_PRESETS[preset],
         size=size,
@@ -18,6 +18,7 @@ def gpu_config(preset: str, size: tuple[int, ...]) -> GraphConfig:
         modalities=4,
         integers=True,
         regions=REGIONS,
+        skull_stripped=skull_stripped,
         on_gpu=True,
         float16=True,
         channels_last=True,
@@ -36,8 +37,13 @@ def operators(pipeline: object) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (16, 16)], ids=["patches", "slices"])
 @pytest.mark.parametrize("preset", sorted(AUGMENTATION_PRESETS))
-def test_every_operator_of_the_gpu_graph_exists_there(preset: str, size: tuple[int, ...]) -> None:
-    placed = operators(build_patch_pipeline(gpu_config(preset, size)))
+@pytest.mark.parametrize("skull_stripped", [True, False], ids=["brains", "heads"])
+def test_every_operator_of_the_gpu_graph_exists_there(
+    preset: str,
+    size: tuple[int, ...],
+    skull_stripped: bool,  # noqa: FBT001
+) -> None:
+    placed = operators(build_patch_pipeline(gpu_config(preset, size, skull_stripped=skull_stripped)))
     assert placed["gpu"] <= set(RegisteredGPUOps())
     assert placed["cpu"] <= set(RegisteredCPUOps())
     # Voxels are worked on there, and nothing but small inputs, their parts and conditions stays behind.
@@ -55,7 +61,8 @@ def test_an_operation_of_probability_0_is_left_out() -> None:
     assert placed["gpu"].isdisjoint({"WarpAffine", "Resize", "GaussianBlur", "Slice", "reductions__Mean"})
 
 
-def test_the_volume_graph_serialises_for_the_gpu() -> None:
-    placed = operators(build_volume_pipeline(gpu_config("none", (1, 1, 1))))
+@pytest.mark.parametrize("skull_stripped", [True, False], ids=["brains", "heads"])
+def test_the_volume_graph_serialises_for_the_gpu(skull_stripped: bool) -> None:  # noqa: FBT001
+    placed = operators(build_volume_pipeline(gpu_config("none", (1, 1, 1), skull_stripped=skull_stripped)))
     assert placed["gpu"] <= set(RegisteredGPUOps())
     assert NORMALISE.keys() == {"normalise_scale", "normalise_offset"}

@@ -67,6 +67,22 @@ def test_a_volume_smaller_than_the_window_is_padded_and_cut_back() -> None:
     torch.testing.assert_close(result, torch.sigmoid(2 * image))
 
 
+def test_what_lies_outside_a_volume_can_be_told() -> None:
+    image, predict, seen = torch.randn(2, 3, 6, 5), _blur(), []
+
+    def look(window: Tensor) -> Tensor:
+        seen.append(window.clone())
+        return predict(window)
+
+    result = sliding_window_probabilities(look, image, window=(4, 4, 8), outside=(-1.5, 2.5))
+    assert result.shape == (3, 3, 6, 5)
+    padded = torch.tensor([-1.5, 2.5]).reshape(2, 1, 1, 1).repeat(1, 4, 6, 8)
+    padded[:, :3, :, 1:6] = image
+    assert torch.equal(seen[0][0], padded[:, :, :4])
+    wanted = sliding_window_probabilities(predict, padded, window=(4, 4, 8))
+    torch.testing.assert_close(result, wanted[:, :3, :, 1:6])
+
+
 def test_the_whole_volume_at_once() -> None:
     image, predict = torch.randn(2, 5, 6, 7), _blur()
     with torch.no_grad():

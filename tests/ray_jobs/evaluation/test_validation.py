@@ -40,6 +40,18 @@ def test_nothing_is_predicted_outside_the_head(whole: str, image: torch.Tensor) 
 
 
 @torch.inference_mode()
+def test_a_whole_head_has_no_background(image: torch.Tensor) -> None:
+    evaluator = make_evaluator(ValidationConfig(whole=True))
+    outside_M = (-0.5, -1.0, -1.5, -2.0)
+    padded = torch.tensor(outside_M).reshape(4, 1, 1, 1).repeat(1, 32, 32, 48)
+    padded[:, 5:26, 7:25, 7:40] = image
+    probabilities_RDHW = evaluator.probabilities(image, outside_M=outside_M)
+    assert probabilities_RDHW.min() > 0
+    wanted = evaluator.probabilities(padded, outside_M=outside_M)[:, 5:26, 7:25, 7:40]
+    torch.testing.assert_close(probabilities_RDHW, wanted)
+
+
+@torch.inference_mode()
 def test_a_whole_case_is_padded_to_what_the_network_wants(image: torch.Tensor) -> None:
     evaluator = make_evaluator(ValidationConfig(whole=True, head_only=False))
     padded = torch.zeros(4, 32, 32, 48)
