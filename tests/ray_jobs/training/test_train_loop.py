@@ -253,7 +253,7 @@ def test_losses_that_are_no_numbers_end_the_run_with_a_diagnosis(
         def forward(self, outputs: tuple[torch.Tensor, ...], regions: torch.Tensor) -> torch.Tensor:
             return outputs[0].sum() * float("nan")
 
-    monkeypatch.setattr(run_module, "Loss", lambda *_: NoNumber())
+    monkeypatch.setattr(run_module, "Loss", lambda *_, **__: NoNumber())
     sampling = dataclasses.replace(small_config.sampling, patches_per_epoch=48)
     plan = make_plan(dataclasses.replace(small_config, sampling=sampling))
     result = train(plan, LocalSession(tmp_path / "run", torch.device("cpu")))
