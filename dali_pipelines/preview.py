@@ -7,6 +7,7 @@ M modalities, R regions, D H W voxels z, y, x.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,26 +23,24 @@ from numpy.typing import NDArray
 from dali_pipelines.augmentation import NNUNET, NONE, AugmentationConfig
 from dali_pipelines.loader import PatchLoader
 from dali_pipelines.sampling import SamplingConfig
-from storage import MODALITIES, DecodedCaseCache, InputError, Region, open_store
+from storage import DecodedCaseCache, InputError, Region, open_store
 
 _CACHE_BYTES = 8 * 2**30
 
-# Inches: a cell, the column of labels, the head.
-_CELL, _MARGIN, _HEAD = 1.6, 1.2, 0.5
+# Inches: a cell, the column of labels, the head without its legend, a line of that, its samples of colour, a letter.
+_CELL, _MARGIN, _HEAD, _LINE, _HANDLE, _LETTER = 1.6, 1.2, 0.45, 0.17, 0.6, 0.062
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig:
-    """What the sheet shows. `modality` is a name of MODALITIES; `patch_shape` in voxels z, y, x."""
+    """What the sheet shows. `modality` is one of the store's, None its first; `patch_shape` in voxels z, y, x."""
 
     samples: int = 6
-    modality: str = "flair"
+    modality: str | None = None
     patch_shape: tuple[int, int, int] = (96, 128, 128)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise InputError(f"wanted a modality of {', '.join(MODALITIES)}, got {self.modality}")
         if self.samples < 1:
             raise InputError(f"wanted at least one sample, got {self.samples}")
 
@@ -70,8 +69,12 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
 
 
 def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: PreviewConfig) -> Figure:
-    """The sheet as a figure; raises InputError for unlabelled cases."""
-    rows, regions = rows_of_the_sheet(), cache.task.regions
+    """The sheet as a figure; raises InputError for unlabelled cases, and for a modality that the store has not."""
+    rows, regions, modalities = rows_of_the_sheet(), cache.task.regions, cache.store.settings.modalities
+    modality = config.modality or modalities[0]
+    if modality not in modalities:
+        raise InputError(f"wanted a modality of the store, {', '.join(modalities)}, got {modality}")
+    scan = modalities.index(modality)
     sampling = SamplingConfig(
         patch_shape=config.patch_shape,
         global_batch_size=config.samples,
@@ -79,11 +82,15 @@ def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: Preview
         foreground_fraction=1.0,
         seed=config.seed,
     )
-    width, height = _CELL * config.samples + _MARGIN, _CELL * len(rows) + _HEAD
+    lines = [Line2D([], [], color=region.colour, label=f"{region.name} {region.title}") for region in regions]
+    width = _CELL * config.samples + _MARGIN
+    columns = max(1, int(width / (_HANDLE + _LETTER * max(len(str(line.get_label())) for line in lines))))
+    head = _HEAD + _LINE * math.ceil(len(lines) / columns)
+    height = _CELL * len(rows) + head
     figure = Figure(figsize=(width, height), facecolor="black")
     grid = figure.subplots(len(rows), config.samples, squeeze=False)
     figure.subplots_adjust(
-        left=_MARGIN / width, right=0.998, top=1 - _HEAD / height, bottom=0.004, wspace=0.03, hspace=0.03
+        left=_MARGIN / width, right=0.998, top=1 - head / height, bottom=0.004, wspace=0.03, hspace=0.03
     )
     for row, (label, augmentation) in enumerate(rows.items()):
         with PatchLoader(cache, case_ids, sampling=sampling, augmentation=augmentation, ready_batches=1) as loader:
@@ -91,26 +98,34 @@ def draw_sheet(cache: DecodedCaseCache, case_ids: Sequence[str], config: Preview
         for column, axes in enumerate(grid[row]):
             image_MDHW, regions_RDHW = batch.image[column].numpy(), batch.regions[column].numpy()
             level = fullest_slice(regions_RDHW)
-            draw_cell(axes, image_MDHW[:, level], regions, regions_RDHW[:, level], config)
+            draw_cell(axes, image_MDHW[:, level], regions, regions_RDHW[:, level], scan)
             if row == 0:
                 name = batch.case_ids[column]
                 shown = name if len(name) <= 22 else f"…{name[-21:]}"  # the telling end
                 axes.set_title(shown, color="0.8", fontsize=7, pad=3)
         grid[row, 0].set_ylabel(label, color="white", fontsize=9, rotation=0, ha="right", va="center", labelpad=6)
-    lines = [Line2D([], [], color=region.colour, label=f"{region.name} {region.title}") for region in regions]
+    title = f"{modality}, axial; the patient's right is on the left, as stored"
+    points = min(9.0, 72 * width / (0.6 * len(title)))
+    figure.text(0.01, 1 - 0.07 / height, title, color="white", fontsize=points, va="top")
     figure.legend(
-        handles=lines, loc="upper right", borderaxespad=0.1, ncols=3, fontsize=8, frameon=False, labelcolor="white"
+        handles=lines,
+        loc="upper left",
+        bbox_to_anchor=(0.0, 1 - 0.2 / height),
+        borderaxespad=0.0,
+        labelspacing=0.3,
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+        labelcolor="white",
     )
-    title = f"{config.modality}, axial; the patient's right is on the left, as stored"
-    figure.text(0.01, 1 - 0.1 / height, title, color="white", fontsize=9, va="top")
     return figure
 
 
 def fullest_slice(regions_RDHW: NDArray[np.uint8]) -> int:
-    """The slice with most of the second region, the core, else of the whole tumour: where a reader would look first."""
+    """Where a reader would look first: most of the second region, the core, else of the whole tumour, else of all."""
     areas = regions_RDHW.sum(axis=(2, 3), dtype=np.int64)
-    whole, core = areas[0], areas[min(1, len(areas) - 1)]
-    return int(np.argmax(core if core.any() else whole))
+    core, whole = areas[min(1, len(areas) - 1)], areas[0]
+    return int(np.argmax(next((area for area in (core, whole) if area.any()), areas.sum(axis=0))))
 
 
 def draw_cell(
@@ -118,18 +133,22 @@ def draw_cell(
     image_MHW: NDArray[np.float32],
     regions: Sequence[Region],
     masks_RHW: NDArray[np.uint8],
-    config: PreviewConfig,
+    scan: int,
 ) -> None:
-    """One slice in a fixed grey scale, so that brightness shows, regions outlined; what is exactly 0 stays black."""
-    image_HW = image_MHW[MODALITIES.index(config.modality)]
+    """One slice of a scan, regions outlined, in a fixed grey scale, so that brightness shows.
+
+    What is exactly 0 stays black: all around a brain; of scans that are not skull-stripped what lies beyond their edge.
+    """
+    image_HW = image_MHW[scan]
     outside_HW = (image_MHW == 0).all(axis=0)
     # z-scores: the brain lies about 0; a window that moved with the patch would hide what was changed.
     grey = np.ma.masked_array(image_HW, outside_HW)
     axes.set_facecolor("black")
     axes.imshow(grey, cmap="gray", vmin=-2.5, vmax=4.5, interpolation="nearest")
-    for region, mask_HW in zip(regions, masks_RHW, strict=True):
-        if mask_HW.any():
-            axes.contour(mask_HW, levels=[0.5], colors=[region.colour], linewidths=0.6)
+    seen = [(region, mask_HW) for region, mask_HW in zip(regions, masks_RHW, strict=True) if mask_HW.any()]
+    # The widest first: where two touch, the inner one's outline is seen whole.
+    for region, mask_HW in sorted(seen, key=lambda each: -int(np.ptp(np.argwhere(each[1]), axis=0).prod())):
+        axes.contour(mask_HW, levels=[0.5], colors=[region.colour], linewidths=0.6)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -140,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", required=True, help="a converted cohort, path or URL")
     parser.add_argument("--out", required=True, type=Path, help="the image file to write")
     parser.add_argument("--samples", type=int, default=PreviewConfig.samples, help="columns")
-    parser.add_argument("--modality", default=PreviewConfig.modality, choices=MODALITIES)
+    parser.add_argument("--modality", help="of the store's; by default its first")
     parser.add_argument("--seed", type=int, default=PreviewConfig.seed)
     options = parser.parse_args(arguments)
     try:

@@ -1,6 +1,7 @@
 """Imports go one way, between packages and between the rooms of one, and nothing hides a library."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -148,6 +149,24 @@ def test_files_and_functions_stay_small() -> None:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     length = (node.end_lineno or 0) - node.lineno + 1
                     assert length <= 60, f"{file.relative_to(ROOT)}: {node.name} is longer than 60 lines"
+
+
+def test_regions_are_named_in_the_table_of_tasks_alone() -> None:
+    """All else follows a store's task. Names in files of others are read by a table of words, which has two of them."""
+    places = (*MAY_IMPORT, "cluster", ".ci", "Makefile", "pyproject.toml")
+    kinds = {".py", ".pyi", ".html", ".sh", ".yaml", ".toml", ".md", ""}
+    files = [
+        file
+        for place in places
+        for file in ((ROOT / place).rglob("*") if (ROOT / place).is_dir() else [ROOT / place])
+        if file.is_file()
+        and (file.suffix in kinds or file.parent.name == "grafana")
+        and "__pycache__" not in file.parts
+    ]
+    assert len(files) > 200
+    named = re.compile(r"(?<![A-Za-z0-9])_?(WT|TC|ET)(?![A-Za-z0-9])")
+    found = {str(file.relative_to(ROOT)) for file in files if named.search(file.read_text())}
+    assert found == {"storage/labels/tasks.py", "storage/scans/label_names.py"}
 
 
 def test_commands_import_ray_only_through_the_package() -> None:

@@ -14,7 +14,10 @@ WIDEST = 5.0  # standard deviations: thresholds are tried over -5 … 5 of the n
 
 
 class SingleModalityBaseline:
-    """Best IoU per region of `modality >= t` or `modality <= t` inside the brain, over modalities and thresholds."""
+    """Best IoU per region of `modality >= t` or `modality <= t` inside the brain, over modalities and thresholds.
+
+    Where scans are not skull-stripped all that the box holds is inside, as there is no 0 around a brain.
+    """
 
     def __init__(self, device: torch.device, modalities: int, regions: int) -> None:
         self._regions = regions

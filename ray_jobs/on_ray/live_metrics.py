@@ -73,7 +73,7 @@ class LiveMetrics:
                 self._set(name, "", float(value))
 
     def show_scores(self, metrics: Mapping[str, float]) -> None:
-        """Show scores by region, from names as `iou_WT`."""
+        """Show scores by region, from names as `iou_` and a region's."""
         for name, value in metrics.items():
             kind, _, region = name.partition("_")
             if kind in REGION_GAUGES and kind in self._gauges:

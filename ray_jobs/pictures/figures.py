@@ -1,5 +1,6 @@
 """Figures of a training run: cross-sections of a case with its label and prediction, and scores over the threshold."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from ray_jobs.evaluation.validation import CaseImage, ThresholdCurves
 from ray_jobs.pictures.sections import sections_figure
 from storage import Region
+
+_BRIGHTEST = 0.6
 
 
 def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Figure:
@@ -34,10 +37,13 @@ def draw_threshold_curves(
     curves: ThresholdCurves, thresholds: Mapping[str, float], regions: Sequence[Region]
 ) -> Figure:
     """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
-    figure = Figure(figsize=(4 * len(regions), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
-    for index, (axis, region) in enumerate(zip(axes, regions, strict=True)):
-        colour, chosen = region.colour, thresholds[region.name]
+    figure, axes = Figure(layout="constrained"), []
+    rows, columns = rows_and_columns(len(regions))
+    figure.set_size_inches(4 * columns, 3.2 * rows)
+    for index, region in enumerate(regions):
+        axis = figure.add_subplot(rows, columns, index + 1)
+        axes.append(axis)
+        colour, chosen = on_white(region.colour), thresholds[region.name]
         axis.plot(curves.thresholds_T, curves.iou_TR[:, index], color=colour, label="IoU")
         axis.plot(curves.thresholds_T, curves.dice_TR[:, index], color=colour, linestyle="--", label="Dice")
         axis.axvline(chosen, color="grey", linewidth=1)
@@ -47,6 +53,20 @@ def draw_threshold_curves(
         axis.set_ylim(0, 1)
     axes[0].legend(fontsize=8)
     return figure
+
+
+def rows_and_columns(panels: int) -> tuple[int, int]:
+    """Return how panels are laid out: in rows of three at most."""
+    columns = min(3, panels)
+    return math.ceil(panels / columns), columns
+
+
+def on_white(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return a region's colour for lines on paper: what is bright on black would hardly be seen there."""
+    red, green, blue = colour
+    light = 0.30 * red + 0.59 * green + 0.11 * blue
+    darker = min(1.0, _BRIGHTEST / light)
+    return red * darker, green * darker, blue * darker
 
 
 def as_pixels(figure: Figure) -> NDArray[np.uint8]:

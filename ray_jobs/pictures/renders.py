@@ -1,22 +1,34 @@
-"""A case in three dimensions: the brain as a shell of glass, and in it label and prediction, from the tumour's side.
+"""A case in three dimensions: brain or head as a shell of glass, in it label and prediction, from the tumour's side.
 
 Shapes: M modality, R region, D H W voxels (z y x) in LPS: x grows to the patient's left, y to the back, z upwards.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 
-from ray_jobs.pictures.sections import add_words, as_png, room_for_words, side_by_side, tumour_to_show
+from ray_jobs.pictures.sections import (
+    add_words,
+    as_png,
+    inches_of_words,
+    legend_of,
+    masks_to_show,
+    painted_masks,
+    room_for_words,
+    side_by_side,
+    tumour_to_show,
+)
 from ray_jobs.pictures.surfaces import Array, Camera, Layer, Surface, blend, draw_surface, look, make_surface
 from storage import CaseInfo, Region
 
 PIXELS = 330
+_PICTURE_INCHES = PIXELS / 100
 _FINER = 2  # drawn at twice the size, then averaged: smooth rims
 _GREY = (0.88, 0.88, 0.86)
 _BACKGROUND = (0.0, 0.0, 0.0)
@@ -24,6 +36,17 @@ _BACKGROUND = (0.0, 0.0, 0.0)
 _SHELL_OPACITY = (0.1, 0.65)
 _OUTER, _SOLID, _INNER = (0.11, 0.6), (1.0, 0.0), (0.16, 0.8)
 _BRAIN_STEP_MM = 1.8
+_HEAD_BLUR_MM = 2.0
+_EXTENT = (5, 95)  # percentiles: a stray voxel makes nothing wide
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one colour shows of the tumour."""
+
+    surface: Surface
+    colour: tuple[float, float, float]
+    opacity: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,77 +74,127 @@ def draw_render(
     image_MDHW: NDArray[Any],
     label_RDHW: NDArray[np.bool_] | None,
     predicted_RDHW: NDArray[np.bool_],
+    *,
+    skull_stripped: bool = True,
 ) -> bytes:
-    """Return brain with label and with prediction, from three sides, as PNG."""
+    """Return brain with label and with prediction, from three sides, as PNG; the head, where scans show all of it."""
     masks = side_by_side(label_RDHW, predicted_RDHW)
-    brain_DHW = (image_MDHW != 0).any(axis=0)
-    views = choose_views(side_of(tumour_to_show(label_RDHW, predicted_RDHW), brain_DHW))
-    brain = brain_surface(brain_DHW, case.spacing)
-    tumours = {name: region_surfaces(regions, masks_RDHW, case.spacing) for name, masks_RDHW in masks.items()}
-    height_in = 3.3 * len(masks) + 0.9
-    figure = Figure(figsize=(3.3 * len(views), height_in), facecolor="black")
-    place = room_for_words(height_in) | {"wspace": 0.03, "hspace": 0.12}
+    shell_DHW = (image_MDHW != 0).any(axis=0) if skull_stripped else head_mask(image_MDHW[0], case.spacing)
+    views = choose_views(side_of(tumour_to_show(label_RDHW, predicted_RDHW), shell_DHW))
+    shell = shell_surface(shell_DHW, case.spacing)
+    opacity = opacity_by_region(regions, masks_to_show(label_RDHW, predicted_RDHW))
+    tumours = {name: tumour_parts(regions, masks_RDHW, opacity, case.spacing) for name, masks_RDHW in masks.items()}
+    legend, width_in = legend_of(regions), _PICTURE_INCHES * len(views)
+    height_in = _PICTURE_INCHES * len(masks) + inches_of_words(width_in, legend)
+    figure = Figure(figsize=(width_in, height_in), facecolor="black")
+    place = room_for_words(width_in, height_in, legend) | {"wspace": 0.03, "hspace": 0.12}
     axes = figure.subplots(len(masks), len(views), squeeze=False, gridspec_kw=place)
     for column, view in enumerate(views):
-        camera = _camera_for(brain, view)
-        shell = draw_surface(brain, camera) if brain is not None else None
-        for row, (name, surfaces) in enumerate(tumours.items()):
+        camera = _camera_for(shell, view)
+        seen = draw_surface(shell, camera) if shell is not None else None
+        for row, (name, parts) in enumerate(tumours.items()):
             axis = axes[row][column]
-            axis.imshow(take_picture(shell, regions, surfaces, camera), interpolation="nearest")
+            axis.imshow(take_picture(seen, parts, camera), interpolation="nearest")
             axis.set_axis_off()
             axis.set_title(f"{name} {view.name}", color="white", fontsize=9)
-    add_words(figure, case.case_id, regions)
+    add_words(figure, case.case_id, legend)
     return as_png(figure)
 
 
-def brain_surface(brain_DHW: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Surface | None:
-    """Return the outside of the brain, holes filled, with triangles of about two millimetres."""
+def head_mask(scan_DHW: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[np.bool_]:
+    """Return what is brighter than the air around the head, without the noise there: its largest piece.
+
+    Of the scan's square root, as fat shines so that Otsu's threshold would part it from all else.
+    """
+    smooth_DHW = ndimage.gaussian_filter(scan_DHW.astype(np.float32), [_HEAD_BLUR_MM / mm for mm in spacing_mm])
+    root_DHW = np.sqrt(smooth_DHW - smooth_DHW.min())
+    pieces_DHW, _ = ndimage.label(root_DHW > threshold_otsu(root_DHW.ravel()))
+    sizes = np.bincount(pieces_DHW.ravel())
+    sizes[0] = 0
+    largest_DHW: NDArray[np.bool_] = pieces_DHW == sizes.argmax()
+    return largest_DHW if sizes.any() else np.zeros(scan_DHW.shape, bool)
+
+
+def shell_surface(shell_DHW: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Surface | None:
+    """Return the outside of brain or head, holes filled, with triangles of about two millimetres."""
     step = max(1, round(_BRAIN_STEP_MM / min(spacing_mm)))
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in brain_DHW])
+    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in shell_DHW])
     return make_surface(filled, spacing_mm, blur=1.0, step=step)
 
 
-def region_surfaces(
-    regions: Sequence[Region], masks_RDHW: NDArray[np.bool_], spacing_mm: Sequence[float]
-) -> dict[str, Surface]:
-    """Return the surface of what each colour fills, by region: of one between others, without those within it."""
-    parts: dict[str, Surface | None] = {}
-    for region, mask_DHW in zip(regions, masks_RDHW, strict=True):
-        filled_DHW = mask_DHW
-        if _opacity_of(region, regions) == _SOLID:
-            within = [inner for inner, other in zip(masks_RDHW, regions, strict=True) if _lies_in(other, region)]
-            filled_DHW = mask_DHW & ~np.any(within, axis=0)
-        parts[region.name] = make_surface(filled_DHW, spacing_mm)
-    return {region: surface for region, surface in parts.items() if surface is not None}
+def surroundings_of(regions: Sequence[Region]) -> dict[str, str]:
+    """Return, by the region in whose colour it is seen, the outermost region whose outside lies around a core."""
+    painted = {label: region.name for region in regions for label in region.labels}
+
+    def lies_in(inner: Region, outer: Region) -> bool:
+        return set(inner.labels) < set(outer.labels)
+
+    def holders(label: int) -> int:
+        return sum(label in region.labels for region in regions)
+
+    return {
+        painted[min(outer.labels, key=holders)]: outer.name
+        for outer in regions
+        if any(lies_in(other, outer) for other in regions) and not any(lies_in(outer, other) for other in regions)
+    }
 
 
-def _lies_in(inner: Region, outer: Region) -> bool:
-    return set(inner.labels) < set(outer.labels)
+def opacity_by_region(regions: Sequence[Region], masks_RDHW: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
+    """Return how each colour is drawn, so that none hides another.
+
+    Of thin glass what lies around a core; of glass what has another colour in its midst; solid what has none, as a
+    necrosis within its rim, or a cyst.
+    """
+    seen = {name: mask_DHW for name, mask_DHW in painted_masks(regions, masks_RDHW).items() if mask_DHW.any()}
+    boxes = {name: _extent_of(mask_DHW) for name, mask_DHW in seen.items()}
+
+    def encloses(outer: Array, inner: Array) -> bool:
+        middle = inner.mean(axis=0)
+        wider = np.ptp(outer, axis=0).prod() > np.ptp(inner, axis=0).prod()
+        return bool(wider and (outer[0] <= middle).all() and (middle <= outer[1]).all())
+
+    glass = {name for name, box in boxes.items() if any(encloses(box, other) for other in boxes.values())}
+    opacity = {region.name: _INNER if region.name in glass else _SOLID for region in regions}
+    return opacity | dict.fromkeys(surroundings_of(regions), _OUTER)
 
 
-def _opacity_of(region: Region, regions: Sequence[Region]) -> tuple[float, float]:
-    if not any(_lies_in(other, region) for other in regions):
-        return _INNER
-    return _SOLID if any(_lies_in(region, other) for other in regions) else _OUTER
+def tumour_parts(
+    regions: Sequence[Region],
+    masks_RDHW: NDArray[np.bool_],
+    opacity: Mapping[str, tuple[float, float]],
+    spacing_mm: Sequence[float],
+) -> dict[str, Part]:
+    """Return what each colour fills, by region; what lies around a core is drawn with what is in it, as an outside."""
+    whole, names = surroundings_of(regions), [region.name for region in regions]
+    parts: dict[str, Part] = {}
+    for region, seen_DHW in zip(regions, painted_masks(regions, masks_RDHW).values(), strict=True):
+        filled_DHW = masks_RDHW[names.index(whole[region.name])] if region.name in whole else seen_DHW
+        surface = make_surface(filled_DHW, spacing_mm) if seen_DHW.any() else None
+        if surface is not None:
+            parts[region.name] = Part(surface=surface, colour=region.colour, opacity=opacity[region.name])
+    return parts
 
 
-def side_of(tumour_DHW: NDArray[np.bool_], brain_DHW: NDArray[np.bool_]) -> int:
-    """Return 1 where the tumour lies to the patient's left of the brain's middle, else -1."""
-    if not tumour_DHW.any():
+def _extent_of(mask_DHW: NDArray[np.bool_]) -> Array:
+    """The box, low and high, that holds nearly all of a mask that is not empty."""
+    return np.percentile(np.argwhere(mask_DHW), _EXTENT, axis=0).astype(np.float32)
+
+
+def side_of(tumour_DHW: NDArray[np.bool_], shell_DHW: NDArray[np.bool_]) -> int:
+    """Return 1 where the tumour lies to the patient's left of the middle of brain or head, else -1."""
+    if not (tumour_DHW.any() and shell_DHW.any()):
         return 1
     columns = np.arange(tumour_DHW.shape[2])
-    tumour, brain = (np.average(columns, weights=mask.sum(axis=(0, 1))) for mask in (tumour_DHW, brain_DHW))
-    return 1 if tumour >= brain else -1
+    tumour, middle = (np.average(columns, weights=mask.sum(axis=(0, 1))) for mask in (tumour_DHW, shell_DHW))
+    return 1 if tumour >= middle else -1
 
 
-def take_picture(shell: Layer | None, regions: Sequence[Region], surfaces: dict[str, Surface], camera: Camera) -> Array:
-    """Return picture_HW3 of the brain's layer with the tumour's surfaces in it."""
-    seen = {region: draw_surface(surface, camera) for region, surface in surfaces.items()}
-    layers: list[tuple[Layer, Sequence[float], Array]] = [
-        (seen[region.name], region.colour, _opacity(seen[region.name], *_opacity_of(region, regions)))
-        for region in regions
-        if region.name in seen
-    ]
+def take_picture(shell: Layer | None, parts: Mapping[str, Part], camera: Camera) -> Array:
+    """Return picture_HW3 of the shell's layer with the tumour's parts in it."""
+    layers: list[tuple[Layer, Sequence[float], Array]] = []
+    for part in parts.values():
+        layer = draw_surface(part.surface, camera)
+        layers.append((layer, part.colour, _opacity(layer, *part.opacity)))
     if shell is not None:
         layers.append((shell, _GREY, _opacity(shell, *_SHELL_OPACITY)))
     picture = blend(layers, _BACKGROUND, camera.size)
@@ -134,8 +207,8 @@ def _opacity(layer: Layer, facing: float, rim: float) -> Array:
     return opacity_HW
 
 
-def _camera_for(brain: Surface | None, view: View) -> Camera:
-    corners = np.zeros((1, 3), np.float32) if brain is None else brain.vertices_V3
+def _camera_for(shell: Surface | None, view: View) -> Camera:
+    corners = np.zeros((1, 3), np.float32) if shell is None else shell.vertices_V3
     low, high = corners.min(0), corners.max(0)
     middle = (low + high) / 2
     radius = float(np.linalg.norm(corners - middle, axis=1).max()) + 2.0

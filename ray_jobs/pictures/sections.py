@@ -4,7 +4,8 @@ Shapes: M modality, R region, D H W voxels (z y x) in LPS: x grows to the patien
 """
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from storage.labels.tasks import seen_of_regions
 PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
 _MARGIN_MM = 6.0
-_TITLE_INCHES, _LEGEND_INCHES = 0.55, 0.3
+_TITLE_INCHES, _LEGEND_INCHES, _LINE_INCHES, _SPARE_INCHES = 0.55, 0.3, 0.18, 0.05
+_LETTERS_WIDTH = 0.6  # of a title, in its height: rather too much
+_HANDLE_INCHES, _LETTER_INCHES = 0.65, 0.062  # of the legend, likewise
 
 
 def draw_sections(
@@ -59,30 +62,45 @@ def sections_figure(
     masks = side_by_side(label_RDHW, predicted_RDHW)
     centre = _widest_slices(tumour_to_show(label_RDHW, predicted_RDHW))
     columns = [*modalities, *masks]
-    depth, height, width = (side * mm for side, mm in zip(image_MDHW.shape[1:], spacing_mm, strict=True))
-    rows_mm, columns_mm = (height, depth, depth), (width, width, height)
-    scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
-    width_in, height_in = _PANEL_INCHES * len(columns), scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + 0.9
-    figure = Figure(figsize=(width_in, height_in), facecolor="black")
-    place = room_for_words(height_in) | {"wspace": 0.02, "hspace": _MARGIN_MM * len(rows_mm) / sum(rows_mm)}
-    axes = figure.subplots(len(PLANES), len(columns), squeeze=False, gridspec_kw={"height_ratios": rows_mm, **place})
+    pictures: list[list[NDArray[np.float32]]] = [[], [], []]
+    shown: set[str] = set()
+    for row, at in enumerate(centre):
+        pictures[row] += [_grey(_cut(scan_DHW, row, at)) for scan_DHW in image_MDHW]
+        for masks_RDHW in masks.values():
+            cuts = np.stack([_cut(mask_DHW, row, at) for mask_DHW in masks_RDHW])
+            seen = painted_masks(regions, cuts)
+            shown |= {name for name, inside in seen.items() if inside.any()}
+            pictures[row].append(_paint(pictures[row][0], regions, seen))
+    legend = legend_of(regions, shown)
+    figure, axes = _panels(columns, image_MDHW.shape[1:], spacing_mm, legend)
     sides = ((1, 2), (0, 2), (0, 1))
     for row, plane in enumerate(PLANES):
-        scans = [_cut(scan_DHW, row, centre[row]) for scan_DHW in image_MDHW]
-        pictures = [_grey(scan) for scan in scans]
-        pictures += [
-            _paint(_grey(scans[0]), regions, [_cut(mask_DHW, row, centre[row]) for mask_DHW in masks_RDHW])
-            for masks_RDHW in masks.values()
-        ]
         down, across = (spacing_mm[axis] for axis in sides[row])
-        for axis, picture, name in zip(axes[row], pictures, columns, strict=True):
+        for axis, picture, name in zip(axes[row], pictures[row], columns, strict=True):
             axis.imshow(picture, interpolation="nearest", aspect=down / across)
             axis.set_axis_off()
             if row == 0:
                 axis.set_title(name, color="white", fontsize=10)
         axes[row][0].text(0.01, 0.98, plane, color="white", fontsize=7, va="top", transform=axes[row][0].transAxes)
-    add_words(figure, title, regions)
+    add_words(figure, title, legend)
     return figure
+
+
+def _panels(
+    columns: Sequence[str], shape_DHW: Sequence[int], spacing_mm: Sequence[float], legend: Sequence[Patch]
+) -> tuple[Figure, Any]:
+    """An empty figure with its axes, a row for each plane, all in one scale."""
+    depth, height, width = (side * mm for side, mm in zip(shape_DHW, spacing_mm, strict=True))
+    rows_mm, columns_mm = (height, depth, depth), (width, width, height)
+    scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
+    width_in = _PANEL_INCHES * len(columns)
+    height_in = scale * (sum(rows_mm) + _MARGIN_MM * len(rows_mm)) + inches_of_words(width_in, legend)
+    figure = Figure(figsize=(width_in, height_in), facecolor="black")
+    place = room_for_words(width_in, height_in, legend)
+    place |= {"wspace": 0.02, "hspace": _MARGIN_MM * len(rows_mm) / sum(rows_mm)}
+    return figure, figure.subplots(
+        len(PLANES), len(columns), squeeze=False, gridspec_kw={"height_ratios": rows_mm, **place}
+    )
 
 
 def side_by_side(
@@ -92,27 +110,74 @@ def side_by_side(
     return {"prediction": predicted_RDHW} if label_RDHW is None else {"label": label_RDHW, "prediction": predicted_RDHW}
 
 
+def masks_to_show(label_RDHW: NDArray[np.bool_] | None, predicted_RDHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the label's regions; the prediction's where there is no label, or an empty one."""
+    return predicted_RDHW if label_RDHW is None or not label_RDHW.any() else label_RDHW
+
+
 def tumour_to_show(label_RDHW: NDArray[np.bool_] | None, predicted_RDHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the whole tumour as labelled; as predicted where there is no label, or an empty one."""
-    whole_DHW: NDArray[np.bool_] = (predicted_RDHW if label_RDHW is None or not label_RDHW.any() else label_RDHW)[0]
-    return whole_DHW
+    """Return where to look: the outermost region, or all of them where it is empty, as with a cavity alone."""
+    masks_RDHW = masks_to_show(label_RDHW, predicted_RDHW)
+    whole_DHW: NDArray[np.bool_] = masks_RDHW[0]
+    return whole_DHW if whole_DHW.any() else np.logical_or.reduce(masks_RDHW)
 
 
-def room_for_words(height_in: float) -> dict[str, float]:
-    """Return where panels lie in a figure of this height in inches, below its titles and above its legend.
+def painted_masks(regions: Sequence[Region], masks_RDHW: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Return where each region's colour is seen, by name: they are painted over each other in their order.
+
+    So each shows inside the one before. Any number of dimensions will do, slices as well as volumes.
+    """
+    seen: dict[str, NDArray[np.bool_]] = {}
+    covered = np.zeros(masks_RDHW.shape[1:], bool)
+    for region, mask in zip(reversed(regions), masks_RDHW[::-1], strict=True):
+        seen[region.name] = mask & ~covered
+        covered |= mask
+    return {region.name: seen[region.name] for region in regions}
+
+
+def legend_of(regions: Sequence[Region], shown: Collection[str] = ()) -> list[Patch]:
+    """Return what the colours mean.
+
+    `shown` are regions whose colours are there: also those that only masks which do not fit together leave to be seen.
+    """
+    seen = {region.name: f"{region.title} alone" for region in regions if region.name in shown}
+    seen |= seen_of_regions(regions)
+    return [Patch(color=region.colour, label=seen[region.name]) for region in regions if region.name in seen]
+
+
+def inches_of_words(width_in: float, legend: Sequence[Patch]) -> float:
+    """Return the height of titles and legend in a figure of that width."""
+    return _TITLE_INCHES + _SPARE_INCHES + _foot_inches(width_in, legend)
+
+
+def room_for_words(width_in: float, height_in: float, legend: Sequence[Patch]) -> dict[str, float]:
+    """Return where panels lie in a figure of this size in inches, below its titles and above its legend.
 
     Placed by hand: a layout engine takes longer than all the rest of a picture.
     """
-    return {"left": 0.0, "right": 1.0, "top": 1 - _TITLE_INCHES / height_in, "bottom": _LEGEND_INCHES / height_in}
+    bottom = _foot_inches(width_in, legend) / height_in
+    return {"left": 0.0, "right": 1.0, "top": 1 - _TITLE_INCHES / height_in, "bottom": bottom}
 
 
-def add_words(figure: Figure, title: str, regions: Sequence[Region]) -> None:
-    """Write the title, and at the figure's foot what the colours mean."""
-    figure.suptitle(title, y=1 - 0.08 / figure.get_figheight(), va="top", color="white", fontsize=10)
-    seen = seen_of_regions(regions)
-    handles = [Patch(color=region.colour, label=seen[region.name]) for region in regions if region.name in seen]
-    place = "lower center"
-    figure.legend(handles=handles, loc=place, ncols=len(handles), frameon=False, labelcolor="white", fontsize=8)
+def add_words(figure: Figure, title: str, legend: Sequence[Patch]) -> None:
+    """Write the title, and the legend at the figure's foot."""
+    width_in, height_in = figure.get_size_inches()
+    points = min(10.0, 72 * width_in / (_LETTERS_WIDTH * len(title)))
+    figure.suptitle(title, y=1 - 0.08 / height_in, va="top", color="white", fontsize=points)
+    columns = math.ceil(len(legend) / _lines_of(width_in, legend))
+    figure.legend(
+        handles=list(legend), loc="lower center", ncols=columns, frameon=False, labelcolor="white", fontsize=8
+    )
+
+
+def _foot_inches(width_in: float, legend: Sequence[Patch]) -> float:
+    return _LEGEND_INCHES + _LINE_INCHES * (_lines_of(width_in, legend) - 1)
+
+
+def _lines_of(width_in: float, legend: Sequence[Patch]) -> int:
+    """How many lines the legend takes."""
+    widest = max(_HANDLE_INCHES + _LETTER_INCHES * len(str(patch.get_label())) for patch in legend)
+    return math.ceil(len(legend) / max(1, int(width_in / widest)))
 
 
 def as_png(figure: Figure, *, dpi: int = 100) -> bytes:
@@ -146,11 +211,10 @@ def _grey(plane: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _paint(
-    backdrop: NDArray[np.float32], regions: Sequence[Region], masks: list[NDArray[np.generic]]
+    backdrop: NDArray[np.float32], regions: Sequence[Region], seen: Mapping[str, NDArray[np.bool_]]
 ) -> NDArray[np.float32]:
-    """From the largest region to the smallest, so that each shows inside the one before."""
     picture = backdrop.copy()
-    for region, mask in zip(regions, masks, strict=True):
-        inside = np.asarray(mask, dtype=bool)
+    for region in regions:
+        inside = seen[region.name]
         picture[inside] = 0.35 * backdrop[inside] + 0.65 * np.array(region.colour, dtype=np.float32)
     return picture

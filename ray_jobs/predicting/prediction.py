@@ -116,7 +116,8 @@ class CasePredictor:
             inside = (slice(None), *box_slices(held.case.bbox))
             label = None if label_RDHW is None else label_RDHW[inside]
             shown = (held.case, held.task.regions, held.arrays.image_MDHW, label, predicted_RDHW[inside])
-            files[SECTIONS], files[RENDER] = draw_sections(*shown), draw_render(*shown)
+            files[SECTIONS] = draw_sections(*shown)
+            files[RENDER] = draw_render(*shown, skull_stripped=held.task.skull_stripped)
             clock.lap("figures")
         named = {name.format(case_id=case_id): content for name, content in files.items()}
         return PredictedCase(files=named, record={**record, "seconds": clock.seconds})

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ray_jobs.evaluation.case_scores import MEAN, VOLUMES, columns_of, dice_of, mean_of_records, region_names
+from storage import Region
 
 PAGE = Path(__file__).with_name(
     "report.html"
@@ -18,8 +19,9 @@ PAGE = Path(__file__).with_name(
 _QUALITY = 82  # of WebP: about a fifth of the PNG's bytes
 _ASCENDING = ' aria-sort="ascending"'
 _OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
+_MOST_REGIONS_SIDE_BY_SIDE = 3  # with more, one score at a time is shown, at first the first
 
-# What the table of cases shows: columns of a record's regions, each once a region.
+# What the table of cases can show: columns of a record's regions, each once a region.
 _SHOWN = {"dice": "Dice", "hd95_mm": "HD95, mm", "lesion_dice": "lesion Dice", "volume_ml": "volume, ml"}
 _HEADINGS = {
     "iou": "IoU",
@@ -38,22 +40,28 @@ def build_report(
     refused: Mapping[str, str],
     settings: Mapping[str, Any],
     *,
+    regions: Sequence[Region],
     read: Callable[[str], bytes],
 ) -> bytes:
     """Return report.html. `read` gives the content of a file that a record names."""
     ordered = sort_worst_first(records)
     labelled = sum(record["labelled"] for record in records)
-    shown = [name for name in _SHOWN if labelled or name in VOLUMES]
+    scores = [name for name in _SHOWN if labelled or name in VOLUMES]
+    shown = scores if len(regions) <= _MOST_REGIONS_SIDE_BY_SIDE else scores[:1]
     said = f"{len(records)} cases segmented, {labelled} of them with a label, {len(refused)} refused."
     parts = {
         "title": html.escape(title),
         "said": said,
         "settings": _settings(settings),
         "summary": _summary(records),
+        "regions": "; ".join(f"{html.escape(each.name)}: {html.escape(each.title)}" for each in regions),
         "refused": _refused(refused),
         "order": "from worst to best by mean Dice" if labelled else "by name",
-        "head": _head(shown, region_names(records), bool(labelled)),
-        "cases": "\n".join(_case(record, shown, bool(labelled), place, read) for place, record in enumerate(ordered)),
+        "choices": _choices(scores, shown),
+        "head": _head(scores, shown, region_names(records), bool(labelled)),
+        "cases": "\n".join(
+            _case(record, scores, shown, bool(labelled), place, read) for place, record in enumerate(ordered)
+        ),
     }
     return Template(PAGE.read_text(encoding="utf-8")).substitute(parts).encode()
 
@@ -108,18 +116,31 @@ def _refused(refused: Mapping[str, str]) -> str:
     return f'<section id="refused"><h2>Refused</h2><ul>{items}</ul></section>'
 
 
-def _head(shown: Sequence[str], regions: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
-    columns = ["case", *(["mean Dice"] if labelled else [])]
-    columns += [f"{region} {_SHOWN[name]}" for name in shown for region in regions]
-    sorted_by = "mean Dice" if labelled else "case"
+def _choices(scores: Sequence[str], shown: Sequence[str]) -> str:
+    names = {**{name: _SHOWN[name] for name in scores}, "all": "all columns"}
+    chosen = shown[0] if len(shown) == 1 else "all"
     return "".join(
-        f'<th scope="col"{_ASCENDING if column == sorted_by else ""}><button type="button">{column}</button></th>'
-        for column in columns
+        f'<option value="{name}"{" selected" if name == chosen else ""}>{text}</option>' for name, text in names.items()
     )
+
+
+def _head(scores: Sequence[str], shown: Sequence[str], regions: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
+    columns = [("case", "")] + ([("mean Dice", "")] if labelled else [])
+    columns += [(f"{html.escape(region)} {_SHOWN[name]}", _score(name, shown)) for name in scores for region in regions]
+    sorted_by = "mean Dice" if labelled else "case"
+    marks = (f"{score}{_ASCENDING if column == sorted_by else ''}" for column, score in columns)
+    buttons = (f'<button type="button">{column}</button>' for column, _ in columns)
+    return "".join(f'<th scope="col"{mark}>{button}</th>' for mark, button in zip(marks, buttons, strict=True))
+
+
+def _score(name: str, shown: Sequence[str]) -> str:
+    """What tells a cell's score to the page's choice of columns."""
+    return f' data-score="{name}"{"" if name in shown else " hidden"}'
 
 
 def _case(
     record: Mapping[str, Any],
+    scores: Sequence[str],
     shown: Sequence[str],
     labelled: bool,  # noqa: FBT001
     place: int,
@@ -127,23 +148,24 @@ def _case(
 ) -> str:
     case_id = html.escape(record["case_id"])
     cells = [_cell("dice", dice_of(record))] if labelled else []
-    cells += [_cell(name, scores.get(name)) for name in shown for scores in record["regions"].values()]
+    regions = record["regions"].values()
+    cells += [_cell(name, values.get(name), _score(name, shown)) for name in scores for values in regions]
     figures = [name for name in record["files"] if name.endswith(".png")]
     pictures = "".join(_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
     folded = "" if place < _OPEN_AT_FIRST else " hidden"
     opened = "false" if folded else "true"
-    width = 1 + len(cells)
+    width = 1 + sum(" hidden" not in cell for cell in cells)
     unfold = f'<button type="button" class="unfold" aria-expanded="{opened}">{case_id}</button>' if figures else case_id
     row = f'<tr class="scores"><td data-value="{case_id}">{unfold}</td>{"".join(cells)}</tr>'
     below = f'<tr class="figures"{folded}><td colspan="{width}">{pictures}</td></tr>' if figures else ""
     return f'<tbody class="case" id="{case_id}">{row}{below}</tbody>'
 
 
-def _cell(name: str, value: float | None) -> str:
+def _cell(name: str, value: float | None, said: str = "") -> str:
     if value is None:
-        return '<td data-value="">&ndash;</td>'
+        return f'<td{said} data-value="">&ndash;</td>'
     digits = 1 if name.endswith(("_mm", "_ml")) else 3
-    return f'<td data-value="{value:.6f}">{value:.{digits}f}</td>'
+    return f'<td{said} data-value="{value:.6f}">{value:.{digits}f}</td>'
 
 
 def _picture(png: bytes, name: str) -> str:

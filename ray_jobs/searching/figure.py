@@ -12,6 +12,7 @@ from ray_jobs.checkpoints.checkpoint import CURVES
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.validation import ThresholdCurves
+from ray_jobs.pictures.figures import on_white, rows_and_columns
 from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.results import learning_rate_of
 from storage import Region
@@ -42,17 +43,19 @@ def draw_search(
     rows: Sequence[Mapping[str, Any]], regions: Sequence[Region], curves: Sequence[ThresholdCurves | None]
 ) -> Figure:
     """Return a figure: best IoU of each trial over its learning rate; IoU over the threshold of the first trials."""
-    figure = Figure(figsize=(4.4 * (1 + len(regions)), 3.8), layout="constrained")
-    left, *others = figure.subplots(1, 1 + len(regions))
-    _draw_rates(left, rows, regions)
+    rows_of_panels, columns = rows_and_columns(len(regions))
+    figure = Figure(figsize=(4.4 * (1 + columns), 3.8 * rows_of_panels), layout="constrained")
+    grid = figure.add_gridspec(rows_of_panels, 1 + columns)
+    _draw_rates(figure.add_subplot(grid[:, 0]), rows, regions)
+    others = [figure.add_subplot(grid[at // columns, 1 + at % columns]) for at in range(len(regions))]
     for index, (axis, region) in enumerate(zip(others, regions, strict=True)):
         for line, row, curve in zip(LINES, rows, curves, strict=False):
             if curve is None:
                 continue
             threshold, iou = row["threshold"][region.name], row["iou"][region.name]
             label = f"rate {learning_rate_of(row):.2g}: {iou:.3f} at {threshold:.3f}"
-            axis.plot(curve.thresholds_T, curve.iou_TR[:, index], line, color=region.colour, label=label)
-            axis.plot([threshold], [iou], "o", color=region.colour, markersize=4)
+            axis.plot(curve.thresholds_T, curve.iou_TR[:, index], line, color=on_white(region.colour), label=label)
+            axis.plot([threshold], [iou], "o", color=on_white(region.colour), markersize=4)
         axis.set(title=f"{region.name}: IoU over the threshold", xlabel="threshold", xlim=(0, 1))
         if axis.has_data():
             axis.set_ylim(0, HEADROOM * axis.dataLim.ymax)
@@ -69,9 +72,9 @@ def _draw_rates(axis: Axes, rows: Sequence[Mapping[str, Any]], regions: Sequence
         axis.plot(rates, [row["iou"]["mean"] for row in own], marker, color="black", label=f"mean, {status}")
         for region in regions:
             values = [row["iou"][region.name] for row in own]
-            axis.plot(rates, values, marker, color=region.colour, alpha=0.6, markersize=4)
+            axis.plot(rates, values, marker, color=on_white(region.colour), alpha=0.6, markersize=4)
     for region in regions:
-        axis.plot([], [], "s", color=region.colour, label=region.name)
+        axis.plot([], [], "s", color=on_white(region.colour), label=region.name)
     axis.set(title="IoU at the best thresholds", xlabel="learning rate", ylabel="IoU", xscale="log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))

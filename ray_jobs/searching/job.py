@@ -15,6 +15,7 @@ from ray_jobs.searching.results import RESULTS, describe_values
 from ray_jobs.searching.search import run_search
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
+from ray_jobs.settings.console import figures_table
 
 MOST_TRIALS_AT_ONCE = 8
 
@@ -39,16 +40,22 @@ def search_fields(search: SearchConfig, console: Console) -> int:
 
 
 def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console) -> None:
-    """Print one line per trial, best first, and where the best one is."""
+    """Print one line per trial, best first, the regions of the best one, and where it is."""
     table = Table(title=f"search {folder.name}")
     table.add_column("values")
     table.add_column("status")
-    regions = [name for name in next((row["iou"] for row in rows if "iou" in row), {}) if name != "mean"]
-    for column in ("epochs", "IoU", *(f"{region} IoU / Dice at" for region in regions), "patches/s", "cost"):
+    for column in ("epochs", "IoU", "patches/s", "cost"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(describe_values(row["values"]), row["status"], *_figures(row, regions))
+        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
     console.print(table)
+    best = next((row for row in rows if "iou" in row), None)
+    if best is not None:
+        regions = figures_table("regions of the first trial", "region", "threshold", "IoU", "Dice")
+        for region, threshold in best["threshold"].items():
+            scores = threshold, best["iou"][region], best["dice"][region]
+            regions.add_row(region, *(f"{value:.3f}" for value in scores))
+        console.print(regions)
     for row in rows:
         if "error" in row:
             why = f"failed ({describe_values(row['values'])}): {row['error']}"
@@ -63,9 +70,8 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
         console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
 
 
-def _figures(row: Mapping[str, Any], regions: Sequence[str]) -> list[str]:
+def _figures(row: Mapping[str, Any]) -> list[str]:
     cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
     if "iou" not in row:
-        return [""] * (3 + len(regions)) + [cost]
-    scores = [f"{row['iou'][r]:.3f} / {row['dice'][r]:.3f} at {row['threshold'][r]:.3f}" for r in regions]
-    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", *scores, f"{row['patches_per_second']:.1f}", cost]
+        return ["", "", "", cost]
+    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", f"{row['patches_per_second']:.1f}", cost]

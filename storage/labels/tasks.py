@@ -87,7 +87,8 @@ class Task:
 
 
 _WT, _TC, _ET = (0.25, 0.55, 0.95), (0.25, 0.80, 0.35), (0.75, 0.25, 0.85)
-_ORANGE, _YELLOW, _TEAL, _GREY = (0.95, 0.55, 0.15), (0.93, 0.85, 0.20), (0.10, 0.70, 0.70), (0.6, 0.6, 0.6)
+# Told apart from each other and from the enhancing tumour by the red- and green-blind too, painted over any grey.
+_VERMILION, _YELLOW, _CYAN, _GREY = (0.85, 0.30, 0.05), (0.93, 0.85, 0.20), (0.35, 0.85, 0.85), (0.6, 0.6, 0.6)
 
 ENHANCING_TUMOUR = Region(name="ET", title="enhancing tumour", labels=(ENHANCING,), colour=_ET)
 GLIOMA_REGIONS = (
@@ -99,8 +100,8 @@ GLIOMA_REGIONS = (
 POST_TREATMENT_REGIONS = (
     *GLIOMA_REGIONS,
     Region(name="NETC", title="non-enhancing tumour core", labels=(NECROTIC_CORE,), colour=_YELLOW),
-    Region(name="SNFH", title="surrounding FLAIR hyperintensity", labels=(EDEMA,), colour=_TEAL),
-    Region(name="RC", title="resection cavity", labels=(RESECTION_CAVITY,), colour=_ORANGE),
+    Region(name="SNFH", title="surrounding FLAIR hyperintensity", labels=(EDEMA,), colour=_CYAN),
+    Region(name="RC", title="resection cavity", labels=(RESECTION_CAVITY,), colour=_VERMILION),
 )
 _PED_CORE = (NON_ENHANCING_TUMOUR, CYSTIC_COMPONENT, ENHANCING)
 # Kazerooni et al. 2024, "BraTS-PEDs: Results of the Multi-Consortium International Pediatric Brain Tumor Segmentation".
@@ -109,8 +110,8 @@ PAEDIATRIC_REGIONS = (
     Region(name="TC", title="tumour core", labels=_PED_CORE, colour=_TC),
     ENHANCING_TUMOUR,
     Region(name="NET", title="non-enhancing tumour", labels=(NON_ENHANCING_TUMOUR,), colour=_YELLOW),
-    Region(name="CC", title="cystic component", labels=(CYSTIC_COMPONENT,), colour=_ORANGE),
-    Region(name="ED", title="peritumoral edema", labels=(EDEMA,), colour=_TEAL),
+    Region(name="CC", title="cystic component", labels=(CYSTIC_COMPONENT,), colour=_VERMILION),
+    Region(name="ED", title="peritumoral edema", labels=(EDEMA,), colour=_CYAN),
 )
 GTV_REGIONS = (Region(name="GTV", title="gross tumour volume", labels=(GROSS_TUMOUR_VOLUME,), colour=_ET),)
 
@@ -219,7 +220,7 @@ def person_of(case_id: str) -> str:
 
 
 def task_of_old_store(convention: LabelConvention) -> Task:
-    """What a store was made for before stores named their task: it has no name, and WT, TC and ET."""
+    """What a store was made for before stores named their task: it has no name, and glioma's regions."""
     return Task(name="", title="", ids=(), convention=convention, regions=GLIOMA_REGIONS)
 
 

@@ -24,7 +24,7 @@ from ray_jobs.predicting.prediction import RENDER, SECTIONS
 from ray_jobs.predicting.report_page import build_report
 from storage import find_cases, region_masks
 from storage.labels.conventions import BRATS_124, MODALITIES
-from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, POST_TREATMENT_REGIONS
 from storage.store.held_case import hold_source
 
 pytestmark = pytest.mark.system
@@ -134,11 +134,16 @@ def report(phantom_source: Path, tmp_path: Path) -> Path:
         predicted_RDHW = np.roll(truth_RDHW, [8, 1, 14, 4, 2][number], axis=2)  # the farther, the worse
         label_RDHW = None if number == 4 else truth_RDHW
         named = [name.format(case_id=case.case_id) for name in (SECTIONS, RENDER)]
-        shown = (held.case, held.arrays.image_MDHW, label_RDHW, predicted_RDHW)
+        shown = (held.case, GLIOMA_REGIONS, held.arrays.image_MDHW, label_RDHW, predicted_RDHW)
         files |= dict(zip(named, (draw_sections(*shown), draw_render(*shown)), strict=True))
         records.append({**describe_case(held.case, GLIOMA_REGIONS, predicted_RDHW, label_RDHW), "files": named})
     page = build_report(
-        "five <cases>", records, {"case & six": "case & six: <truncated>"}, {"input": "here"}, read=files.__getitem__
+        "five <cases>",
+        records,
+        {"case & six": "case & six: <truncated>"},
+        {"input": "here"},
+        regions=GLIOMA_REGIONS,
+        read=files.__getitem__,
     )
     path = tmp_path / "report.html"
     path.write_bytes(page)
@@ -188,6 +193,42 @@ def test_the_report_opens_sorts_and_complains_of_nothing(report: Path, chromium:
             (tmp_path / "screenshot.png").write_bytes(base64.b64decode(picture["data"]))
             assert page.complaints == []
             assert [url for url in page.requests if not url.startswith(("data:", report.as_uri()))] == []
+
+    asyncio.run(use())
+
+
+def test_six_regions_show_a_score_at_a_time_and_fit_a_phone(chromium: str, tmp_path: Path) -> None:
+    def record(number: int) -> dict[str, Any]:
+        values = {"dice": number / 10, "hd95_mm": 9.0 - number, "lesion_dice": 0.5, "volume_ml": 1.0 * number}
+        regions = {region.name: values for region in POST_TREATMENT_REGIONS}
+        return {"case_id": f"BraTS-GLI-0000{number}-101", "labelled": True, "regions": regions, "files": []}
+
+    path = tmp_path / "six.html"
+    records = [record(number) for number in (1, 2, 3)]
+    path.write_bytes(build_report("six", records, {}, {}, regions=POST_TREATMENT_REGIONS, read=lambda name: b""))
+    heads = "[...document.querySelectorAll('#cases th')].filter((e) => e.offsetWidth).map((e) => e.textContent)"
+    shown = "[...document.querySelectorAll('tr.scores')].map((e) => [...e.cells].filter((c) => c.offsetWidth).length)"
+
+    async def use() -> None:
+        async with opened(chromium, path) as page:
+            names = [region.name for region in POST_TREATMENT_REGIONS]
+            assert await page.run(heads) == ["case", "mean Dice", *(f"{name} Dice" for name in names)]
+            choose = "choice.value = '{}'; choice.dispatchEvent(new Event('change'))"
+            await page.run(choose.format("hd95_mm"))
+            assert await page.run(heads) == ["case", "mean Dice", *(f"{name} HD95, mm" for name in names)]
+            assert await page.run(shown) == [8, 8, 8]
+            await page.click("#cases th[data-score=hd95_mm] button")
+            worst = "[...document.querySelectorAll('#cases tbody')].map((each) => each.id.at(-5))"
+            assert await page.run(worst) == ["3", "2", "1"]
+            await page.run(choose.format("all"))
+            assert await page.run(shown) == [2 + 4 * 6] * 3
+            await page.ask(
+                "Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True
+            )
+            await page.open(path.as_uri())
+            assert await page.run(shown) == [8, 8, 8]
+            assert await page.run("document.documentElement.scrollWidth") <= 390
+            assert page.complaints == []
 
     asyncio.run(use())
 

@@ -1,16 +1,18 @@
 """Cross-sections: what is where, cut through the widest part, in true proportions."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from ray_jobs.pictures.sections import draw_sections, sections_figure, tumour_to_show
-from storage import MODALITIES
-from storage.labels.tasks import ENHANCING_TUMOUR, GLIOMA_REGIONS
+from storage import MODALITIES, Region
+from storage.labels.tasks import ENHANCING_TUMOUR, GLIOMA_REGIONS, POST_TREATMENT_REGIONS, seen_of_regions
 
 SHAPE = (12, 20, 30)
 IMAGE = np.random.default_rng(0).integers(1, 99, size=(4, *SHAPE))
@@ -61,3 +63,64 @@ def test_a_case_is_drawn_with_its_label_and_without(columns: int, draw_phantom: 
     image = Image.open(io.BytesIO(draw_phantom(draw_sections, labelled=columns == 6)))
     assert image.size[0] == 210 * columns
     assert np.asarray(image.convert("RGB")).std() > 20
+
+
+def cubes_of(regions: Sequence[Region]) -> list[tuple[int, int, int, int]]:
+    """A cube of each label, side by side along x."""
+    labels = sorted({label for region in regions for label in region.labels})
+    return [(label, 3, 6, 4 * place) for place, label in enumerate(labels)]
+
+
+def legend_of_figure(figure: Figure) -> dict[str, tuple[float, ...]]:
+    (legend,) = figure.legends
+    return {
+        text.get_text(): patch.get_facecolor()[:3]
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+
+
+def test_every_label_has_the_colour_that_the_legend_says(
+    regions: Sequence[Region], paint_cubes: Callable[..., NDArray[np.bool_]]
+) -> None:
+    cubes = cubes_of(regions)
+    truth_RDHW = paint_cubes(regions, SHAPE, *cubes)
+    figure = sections_figure("case", regions, IMAGE[:1], truth_RDHW, truth_RDHW, modalities=("t1ce",))
+    scan, label, prediction = (axis.images[0].get_array() for axis in figure.axes[:3])
+    colours = {region.name: np.array(region.colour) for region in regions}
+    said = legend_of_figure(figure)
+    assert list(said) == list(seen_of_regions(regions).values()) and len(said) == len(cubes)
+    for value, low, _, right in cubes:
+        (last,) = [region for region in regions if value in region.labels][-1:]
+        at = low, low + right
+        np.testing.assert_allclose(label[at], 0.35 * scan[at] + 0.65 * colours[last.name], atol=1e-6)
+        np.testing.assert_array_equal(prediction[at], label[at])
+        np.testing.assert_allclose(said[seen_of_regions(regions)[last.name]], last.colour)
+    np.testing.assert_array_equal(label[0], scan[0])
+
+
+def test_what_only_an_outer_region_holds_is_in_the_legend_of_masks_that_do_not_fit(
+    paint_cubes: Callable[..., NDArray[np.bool_]],
+) -> None:
+    truth_RDHW = paint_cubes(POST_TREATMENT_REGIONS, SHAPE, (2, 3, 6, 0))
+    predicted_RDHW = truth_RDHW.copy()
+    predicted_RDHW[4] = False  # whole tumour, but no hyperintensity
+    figure = sections_figure(
+        "a case's name" + 6 * "    WT ≥ 0.500", POST_TREATMENT_REGIONS, IMAGE[:1], truth_RDHW, predicted_RDHW,
+        modalities=("t1ce",),
+    )  # fmt: skip
+    said = legend_of_figure(figure)
+    assert said["whole tumour alone"] == POST_TREATMENT_REGIONS[0].colour and "tumour core alone" not in said
+    # Three columns are narrow: the legend takes several lines, below all panels and within the figure.
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    words = figure.legends[0].get_window_extent()
+    width, height = canvas.get_width_height()
+    assert words.x0 >= 0 and words.x1 <= width and words.y0 >= 0 and words.height > 30
+    assert words.y1 <= min(axis.get_window_extent().y0 for axis in figure.axes) + 1
+    title = figure.get_suptitle() and figure._suptitle.get_window_extent()
+    assert title.x0 >= 0 and title.x1 <= width and title.y1 <= height
+
+
+def test_a_cavity_alone_is_looked_at(paint_cubes: Callable[..., NDArray[np.bool_]]) -> None:
+    cavity_RDHW = paint_cubes(POST_TREATMENT_REGIONS, SHAPE, (4, 3, 6, 0))
+    np.testing.assert_array_equal(tumour_to_show(cavity_RDHW, np.zeros_like(cavity_RDHW)), cavity_RDHW[5])

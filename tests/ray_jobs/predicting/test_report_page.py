@@ -3,6 +3,9 @@
 import base64
 import io
 import re
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -10,14 +13,21 @@ import pytest
 from PIL import Image
 
 from ray_jobs.predicting.report_page import build_report, sort_worst_first
-from storage.labels.tasks import GLI_2021_TASK
+from storage import Region
+from storage.labels.tasks import (
+    GLI_2021_TASK,
+    GLIOMA_REGIONS,
+    GTV_REGIONS,
+    PAEDIATRIC_REGIONS,
+    POST_TREATMENT_REGIONS,
+)
 
 REGIONS = GLI_2021_TASK.region_names
 
 
-def record(case_id: str, dice: float | None) -> dict[str, Any]:
+def record(case_id: str, dice: float | None, names: Sequence[str] = REGIONS) -> dict[str, Any]:
     scores = {} if dice is None else {"dice": dice, "hd95_mm": 3.25, "lesion_dice": dice}
-    regions = {region: {**scores, "volume_ml": 12.5} for region in REGIONS}
+    regions = {region: {**scores, "volume_ml": 12.5} for region in names}
     files = [f"figures/{case_id}_3d.png", f"figures/{case_id}_sections.png", f"{case_id}_seg.nii.gz"]
     return {"case_id": case_id, "labelled": dice is not None, "regions": regions, "files": files}
 
@@ -31,9 +41,11 @@ def picture(name: str) -> bytes:
     return file.getvalue()
 
 
-def build(records: list[dict[str, Any]], refused: dict[str, str] | None = None) -> str:
+def build(
+    records: list[dict[str, Any]], refused: dict[str, str] | None = None, regions: Sequence[Region] = GLIOMA_REGIONS
+) -> str:
     settings = {"thresholds": {"WT": 0.5, "TC": 0.25}, "figures": True, "inference": {"overlap": None}, "input": "a<b"}
-    return build_report("run & name", records, refused or {}, settings, read=picture).decode()
+    return build_report("run & name", records, refused or {}, settings, regions=regions, read=picture).decode()
 
 
 def test_the_worst_come_first_and_those_without_a_label_last() -> None:
@@ -61,7 +73,7 @@ def test_settings_scores_and_refusals_are_said() -> None:
     page = build(RECORDS, {"x": "x: truncated"})
     assert "5 cases segmented, 3 of them with a label, 1 refused." in page
     assert "x: truncated" in page and "WT: 0.5; TC: 0.25" in page and "overlap: as validated" in page
-    assert page.count("<td data-value") == 5 * (1 + 1 + 9 + 3) + 4 * 4
+    assert page.count(" data-value=") == 5 * (1 + 1 + 9 + 3) + 4 * 4
     assert 'data-value="0.533333">0.533<' in page  # the mean Dice of the labelled
 
 
@@ -76,3 +88,47 @@ def test_only_the_worst_are_unfolded(cases: int) -> None:
     page = build([record(f"case{number}", number / 10) for number in range(cases)])
     assert page.count('<tr class="figures">') == min(cases, 3)
     assert page.count('<tr class="figures" hidden>') == max(cases - 3, 0)
+
+
+class Elements(HTMLParser):
+    """What is on a page; fails where an element is closed that is not the last one opened."""
+
+    ALONE = ("meta", "link", "img", "!doctype")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.ALONE:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+@pytest.mark.parametrize("regions", [GLIOMA_REGIONS, POST_TREATMENT_REGIONS, PAEDIATRIC_REGIONS, GTV_REGIONS])
+def test_of_many_regions_one_score_at_a_time_is_shown(regions: Sequence[Region]) -> None:
+    names = [region.name for region in regions]
+    page = build([record("a", 0.5, names), record("b", None, names)], regions=regions)
+    elements = Elements(page).found
+    many = len(regions) > 3
+    for tag, rows in (("th", 1), ("td", 2)):
+        scores = [attributes for name, attributes in elements if name == tag and "data-score" in attributes]
+        assert Counter(each["data-score"] for each in scores) == dict.fromkeys(
+            ("dice", "hd95_mm", "lesion_dice", "volume_ml"), rows * len(regions)
+        )
+        assert {str(each["data-score"]) for each in scores if "hidden" not in each} == (
+            {"dice"} if many else {"dice", "hd95_mm", "lesion_dice", "volume_ml"}
+        )
+    chosen = [attributes["value"] for name, attributes in elements if name == "option" and "selected" in attributes]
+    assert chosen == ["dice" if many else "all"]
+    width = 2 + len(regions) * (1 if many else 4)
+    assert [each["colspan"] for _, each in elements if "colspan" in each] == [str(width)] * 2
+    said = re.findall(r"<p>([^<]*)</p>", page)
+    assert "; ".join(f"{region.name}: {region.title}" for region in regions) + "." in said

@@ -1,7 +1,7 @@
 """A search's rows, figure and exported checkpoint, and what its scheduler and progress make of trials, without Ray."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,8 @@ from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.trial_progress import SearchProgress
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.console import open_console
-from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
+from storage import Region
+from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, GTV_REGIONS, POST_TREATMENT_REGIONS
 
 REGIONS = GLI_2021_TASK.region_names
 
@@ -115,6 +116,33 @@ def test_where_no_trial_has_a_checkpoint_there_is_a_picture_and_no_best(
     print_trials(rows, search, open_console())
     said = capsys.readouterr()
     assert "/best" not in said.out + said.err
+
+
+@pytest.mark.parametrize("regions", [GTV_REGIONS, POST_TREATMENT_REGIONS])
+def test_few_regions_and_many_are_drawn_and_printed(
+    regions: Sequence[Region], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(region.name for region in regions)
+    scores = {**dict.fromkeys(names, 0.5), "mean": 0.5}
+    row = {"values": {RATE: 1e-3}, "status": "finished", "epochs": 3, "patches_per_second": 12.5, "cost": 1.25}
+    row |= {"iou": scores, "dice": scores, "threshold": dict.fromkeys(names, 0.25)}
+    values_TR = np.full((5, len(names)), 0.5)
+    curves = ThresholdCurves(regions=names, thresholds_T=np.linspace(0, 1, 5), iou_TR=values_TR, dice_TR=values_TR)
+    rates, *others = draw_search([row], regions, [curves]).axes
+    assert [axis.get_title().split(":")[0] for axis in others] == list(names)
+    places = [axis.get_subplotspec() for axis in others]
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == [
+        (at // 3, 1 + at % 3) for at in range(len(names))
+    ]
+    assert len(rates.get_subplotspec().rowspan) == -(-len(names) // 3)
+    assert {text.get_text() for text in rates.get_legend().get_texts()} == {"mean, finished", *names}
+    monkeypatch.setenv("COLUMNS", "80")
+    print_trials([row], open_search(tmp_path), open_console())
+    lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["learning_rate", "0.001", "finished", "3", "0.5000", "12.5", "1.250"] in lines
+    assert [line for line in lines if line and line[0] in names] == [
+        [name, "0.250", "0.500", "0.500"] for name in names
+    ]
 
 
 def search_of(training: TrainConfig, **fields: Any) -> SearchConfig:

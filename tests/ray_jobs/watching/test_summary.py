@@ -1,33 +1,44 @@
 """What is printed at the end of a run."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from ray_jobs.watching.summary import print_summary
-from storage.labels.tasks import GLI_2021_TASK
+from storage.labels.tasks import GLI_2021_TASK, TASKS
 
-REGIONS = GLI_2021_TASK.region_names
+ADVICE = "compute-bound, as it should be: a sentence that is longer than a narrow log is wide"
 
 
-def test_the_summary_says_where_the_time_went_and_what_to_do() -> None:
-    scores = dict.fromkeys((*REGIONS, "mean"), 0.5)
-    part = {"cases": 2, "iou": scores, "dice": scores, "threshold": dict.fromkeys(REGIONS, 0.4)}
+def printed(regions: Sequence[str], width: int) -> list[str]:
+    scores = dict.fromkeys((*regions, "mean"), 0.5)
+    part = {"cases": 2, "iou": scores, "dice": scores, "threshold": dict.fromkeys(regions, 0.4)}
     seconds = {"wait": 1.0, "forward": 29.0, "backward": 60.0, "validation": 10.0}
-    advice = "compute-bound, as it should be: a sentence that is longer than a narrow log is wide"
     speed = {"patches_per_second": 4.0, "data_wait_fraction": 0.01, "world_size": 2, "device": "cpu"}
     summary = {
         "run": "trial",
         "validation": part,
-        "test": None,
+        "test": part,
         "baseline_iou": scores,
         "throughput": speed | {"precision": "float32"},
-        "time": {"seconds": seconds, "bound_by": "compute", "advice": advice},
+        "time": {"seconds": seconds, "bound_by": "compute", "advice": ADVICE},
         **dict.fromkeys(("store", "folder", "checkpoint"), "somewhere"),
     }
     written = io.StringIO()
-    print_summary(summary, Console(file=written, width=70))
-    lines = written.getvalue().splitlines()
+    print_summary(summary, Console(file=written, width=width))
+    return written.getvalue().splitlines()
+
+
+def test_the_summary_says_where_the_time_went_and_what_to_do() -> None:
+    lines = printed(GLI_2021_TASK.region_names, 70)
     (forward,) = [line for line in lines if "forward" in line]
     assert forward.split() == ["│", "forward", "│", "29.0", "│", "29.0%", "│"]
-    assert advice in lines
+    assert ADVICE in lines
+
+
+def test_six_regions_have_a_whole_line_each_on_a_terminal_of_80_columns() -> None:
+    regions = TASKS["gli-2024"].region_names
+    lines = [line.replace("│", " ").split() for line in printed(regions, 80)]
+    found = [line for line in lines if line and line[0] in regions]
+    assert found == [[region, "0.400", *["0.500"] * 5] for region in regions]
