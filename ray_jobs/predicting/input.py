@@ -117,13 +117,13 @@ def open_cohort(
 
 def _open_store(place: str, task: Task, modalities: Sequence[str]) -> Cohort:
     store = open_store(place)
+    _refuse_other_regions(task, store.task, store.uri)  # before its scans: no other store of that task will do
     if store.settings.modalities != tuple(modalities):
         raise InputError(
             f"wanted the network's scans {', '.join(modalities)}, in that order, {store.uri} has "
             f"{', '.join(store.settings.modalities)}: give the NIfTI folder, or a store that convert.py --modalities "
             "made of those; for an older checkpoint, which does not say, name what it was trained on with --modalities"
         )
-    _refuse_other_regions(task, store.task, store.uri)
     if not store.case_ids:
         raise InputError(f"wanted cases to predict in {store.uri}, found none; convert some into it")
     refuse_hidden_folder(store.uri, "store")

@@ -17,9 +17,9 @@ def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
     """
     assert split in get_args(Split)
     found, store = find_checkpoint(checkpoint), open_store(store_uri)
+    refuse_other_task(found, store.task, f"the store {store.uri}")
     remedy = "give a store that convert.py made of those scans (--modalities, in that order)"
     refuse_other_scans(found, store.settings.modalities, f"the store {store.uri}", remedy)
-    refuse_other_task(found, store.task, f"the store {store.uri}")
     if split == "all":
         case_ids = tuple(info.case_id for info in store.infos() if info.labelled)
     else:
