@@ -64,6 +64,7 @@ class Cohort:
     sources: Mapping[str, Mapping[str, Any]]
     source: StoreInput | FolderInput
     refused: tuple[Refusal, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def open_cohort(
@@ -112,6 +113,7 @@ def open_cohort(
         sources={case_id: _describe_files(case) for case_id, case in cases.items()},
         source=FolderInput(cases=cases, modalities=tuple(modalities), task=task),
         refused=(*search.refused, *settled.refused),
+        notices=search.notices,
     )
 
 

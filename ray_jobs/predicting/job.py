@@ -23,7 +23,7 @@ from ray_jobs.predicting.report_page import build_report
 from ray_jobs.settings.console import tracked
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
 from ray_jobs.watching.provenance import git_commit
-from storage import Region, Task
+from storage import Task
 from storage.cases.notes import summarise_notes
 
 REFUSED = 3
@@ -117,7 +117,7 @@ def predict_cases(
                 about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
                 records[case_id] = folder.finish(predicted.files, about)
     done = [records[case_id] for case_id in cohort.sources if case_id in records]
-    return _conclude(folder, cohort.task.regions, done, refused, identity, console)
+    return _conclude(folder, cohort, done, refused, identity, console)
 
 
 def describe_prediction(
@@ -169,14 +169,14 @@ def gather_notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _conclude(
     folder: PredictionFolder,
-    regions: Sequence[Region],
+    cohort: Cohort,
     records: list[dict[str, Any]],
     refused: Mapping[str, str],
     identity: Mapping[str, Any],
     console: Console,
 ) -> int:
     notes = {record["case_id"]: record.get("notes", ()) for record in records}
-    notices = [*gather_notices(records), *summarise_notes(notes)]
+    notices = [*cohort.notices, *gather_notices(records), *summarise_notes(notes)]
     for notice in notices:
         console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     metrics = {
@@ -189,7 +189,10 @@ def _conclude(
     folder.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
     folder.write(TABLE, encode_csv(records))
     name = folder.uri.rsplit("/", 1)[-1]
-    folder.write(REPORT, build_report(name, records, refused, identity, regions=regions, read=folder.read))
+    page = build_report(
+        name, records, refused, identity, notices=notices, regions=cohort.task.regions, read=folder.read
+    )
+    folder.write(REPORT, page)
     if not records:
         console.print("no case could be segmented; the reasons are above", style="red")
         return REFUSED

@@ -40,10 +40,11 @@ def build_report(
     refused: Mapping[str, str],
     settings: Mapping[str, Any],
     *,
+    notices: Sequence[str] = (),
     regions: Sequence[Region],
     read: Callable[[str], bytes],
 ) -> bytes:
-    """Return report.html. `read` gives the content of a file that a record names."""
+    """Return report.html. `notices` are what is odd; `read` gives the content of a file that a record names."""
     ordered = sort_worst_first(records)
     labelled = sum(record["labelled"] for record in records)
     scores = [name for name in _SHOWN if labelled or name in VOLUMES]
@@ -55,7 +56,8 @@ def build_report(
         "settings": _settings(settings),
         "summary": _summary(records),
         "regions": "; ".join(f"{html.escape(each.name)}: {html.escape(each.title)}" for each in regions),
-        "refused": _refused(refused),
+        "refused": _list("refused", "Refused", [reason for _, reason in sorted(refused.items())]),
+        "notices": _list("notices", "Noticed", notices),
         "order": "from worst to best by mean Dice" if labelled else "by name",
         "choices": _choices(scores, shown),
         "head": _head(scores, shown, region_names(records), bool(labelled)),
@@ -109,11 +111,11 @@ def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     return f"<thead><tr><th>mean over cases</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
 
 
-def _refused(refused: Mapping[str, str]) -> str:
-    if not refused:
+def _list(name: str, heading: str, lines: Sequence[str]) -> str:
+    if not lines:
         return ""
-    items = "".join(f"<li>{html.escape(reason)}</li>" for _, reason in sorted(refused.items()))
-    return f'<section id="refused"><h2>Refused</h2><ul>{items}</ul></section>'
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<section id="{name}"><h2>{heading}</h2><ul>{items}</ul></section>'
 
 
 def _choices(scores: Sequence[str], shown: Sequence[str]) -> str:

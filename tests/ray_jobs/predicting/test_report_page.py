@@ -54,6 +54,14 @@ def test_the_worst_come_first_and_those_without_a_label_last() -> None:
     assert re.findall(r'<tbody class="case" id="([^"]*)"', page) == ["bad &amp; &lt;b&gt;", "fair", "good", "a", "b"]
 
 
+def test_what_is_odd_is_listed() -> None:
+    page = build_report(
+        "run", RECORDS, {}, {}, notices=["2 cases: <odd>"], regions=GLIOMA_REGIONS, read=picture
+    ).decode()
+    assert '<section id="notices"><h2>Noticed</h2><ul><li>2 cases: &lt;odd&gt;</li></ul></section>' in page
+    assert 'id="notices"' not in build(RECORDS)
+
+
 def test_names_from_outside_are_text_not_markup() -> None:
     page = build(RECORDS, {"x": "x: <script>alert(1)</script>"})
     assert "<b>" not in page and "run &amp; name" in page and "a&lt;b" in page
