@@ -130,7 +130,8 @@ def test_what_lies_around_a_core_is_not_drawn_where_there_is_none_of_it(
 def test_a_head_is_told_from_the_air_around_it_however_bright_its_fat(lowest: int) -> None:
     axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in (30, 60, 60)), indexing="ij")
     radius = np.sqrt(sum(axis**2 for axis in axes))
-    scan_DHW = np.select([radius < 0.6, radius < 0.66, radius < 0.75], [400.0, 60.0, 2500.0], 0.0)
+    fat = np.where(axes[1] > 0, 2500.0, 400.0)  # at the back of the head: a ring of it would close around all the rest
+    scan_DHW = np.select([radius < 0.6, radius < 0.66, radius < 0.75], [400.0, 60.0, fat], 0.0)
     scan_DHW = np.abs(scan_DHW + np.random.default_rng(1).normal(0, 25, scan_DHW.shape)) + lowest
     scan_DHW[2, 5, 5] = 2000  # a speck in the air
     found_DHW = head_mask(scan_DHW, (4.0, 2.0, 2.0))
