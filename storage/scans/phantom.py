@@ -137,7 +137,7 @@ def make_phantom(rng: np.random.Generator, task: Task, number: int, spacing_mm: 
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[1, 3] = (head.shape_XYZ[1] - 1) * spacing[1]  # LPS with the origin where BraTS has it
     label_XYZ = task.convention.to_source(label_XYZ)
-    if not task.skull_stripped and number % 2 == 0:  # acquired along another axis
+    if not task.skull_stripped and number % 2 == 0:  # kept in another order of axes
         return Phantom(
             image_MXYZ=image_MXYZ.transpose(0, 2, 3, 1),
             label_XYZ=label_XYZ.transpose(1, 2, 0),

@@ -36,8 +36,9 @@ def operators(pipeline: object) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("size", [(16, 16, 16), (16, 16)], ids=["patches", "slices"])
-@pytest.mark.parametrize("preset", sorted(AUGMENTATION_PRESETS))
-@pytest.mark.parametrize("skull_stripped", [True, False], ids=["brains", "heads"])
+@pytest.mark.parametrize(
+    ("preset", "skull_stripped"), [*((preset, True) for preset in sorted(AUGMENTATION_PRESETS)), ("nnunet", False)]
+)
 def test_every_operator_of_the_gpu_graph_exists_there(
     preset: str,
     size: tuple[int, ...],

@@ -80,7 +80,7 @@ def test_each_task_has_names_and_values_of_its_own(name: str, tmp_path: Path) ->
 
 def test_same_seed_same_voxels_other_case_other_voxels(tmp_path: Path) -> None:
     def read(folder: str, seed: int, number: int) -> np.ndarray:
-        root = write_phantom_cohort(tmp_path / folder, cases=number, seed=seed)
+        root = write_phantom_cohort(tmp_path / folder, cases=number, seed=seed, spacing_mm=5.0)
         case_id = f"BraTS20_Training_{number:03d}"
         return np.asanyarray(nibabel.load(root / case_id / f"{case_id}_t1ce.nii.gz").dataobj)
 
