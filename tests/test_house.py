@@ -166,7 +166,7 @@ def test_regions_are_named_in_the_table_of_tasks_alone() -> None:
     assert len(files) > 200
     named = re.compile(r"(?<![A-Za-z0-9])_?(WT|TC|ET)(?![A-Za-z0-9])")
     found = {str(file.relative_to(ROOT)) for file in files if named.search(file.read_text())}
-    assert found == {"storage/labels/tasks.py", "storage/scans/label_names.py"}
+    assert found == {"storage/labels/tasks.py"}
 
 
 def test_commands_import_ray_only_through_the_package() -> None:

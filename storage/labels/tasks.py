@@ -29,6 +29,7 @@ from storage.labels.conventions import (
     LabelConvention,
 )
 
+WHOLE_TUMOUR, TUMOUR_CORE = "WT", "TC"  # the regions that a nnU-Net dataset may name
 Colour = tuple[float, float, float]
 
 
@@ -92,8 +93,8 @@ _VERMILION, _YELLOW, _CYAN, _GREY = (0.85, 0.30, 0.05), (0.93, 0.85, 0.20), (0.3
 
 ENHANCING_TUMOUR = Region(name="ET", title="enhancing tumour", labels=(ENHANCING,), colour=_ET)
 GLIOMA_REGIONS = (
-    Region(name="WT", title="whole tumour", labels=(NECROTIC_CORE, EDEMA, ENHANCING), colour=_WT),
-    Region(name="TC", title="tumour core", labels=(NECROTIC_CORE, ENHANCING), colour=_TC),
+    Region(name=WHOLE_TUMOUR, title="whole tumour", labels=(NECROTIC_CORE, EDEMA, ENHANCING), colour=_WT),
+    Region(name=TUMOUR_CORE, title="tumour core", labels=(NECROTIC_CORE, ENHANCING), colour=_TC),
     ENHANCING_TUMOUR,
 )
 # de Verdier et al. 2024, "The 2024 BraTS Challenge: Glioma Segmentation on Post-treatment MRI".
@@ -106,8 +107,8 @@ POST_TREATMENT_REGIONS = (
 _PED_CORE = (NON_ENHANCING_TUMOUR, CYSTIC_COMPONENT, ENHANCING)
 # Kazerooni et al. 2024, "BraTS-PEDs: Results of the Multi-Consortium International Pediatric Brain Tumor Segmentation".
 PAEDIATRIC_REGIONS = (
-    Region(name="WT", title="whole tumour", labels=(EDEMA, *_PED_CORE), colour=_WT),
-    Region(name="TC", title="tumour core", labels=_PED_CORE, colour=_TC),
+    Region(name=WHOLE_TUMOUR, title="whole tumour", labels=(EDEMA, *_PED_CORE), colour=_WT),
+    Region(name=TUMOUR_CORE, title="tumour core", labels=_PED_CORE, colour=_TC),
     ENHANCING_TUMOUR,
     Region(name="NET", title="non-enhancing tumour", labels=(NON_ENHANCING_TUMOUR,), colour=_YELLOW),
     Region(name="CC", title="cystic component", labels=(CYSTIC_COMPONENT,), colour=_VERMILION),

@@ -1,8 +1,8 @@
 """What the labels of an nnU-Net dataset.json mean, by their names; what could be read in two ways is not read at all.
 
-A name is a tissue (edema, NETC, resection cavity …), which is a stored label, or one of the regions WT and TC, which
-tell the tissue of a value by where it lies: in WT and not in TC is edema. Regions: Isensee et al., nnU-Net v2,
-"region-based training"; names: the BraTS organisers' data descriptions of each year.
+A name is a tissue (edema, NETC, resection cavity …), which is a stored label, or one of the regions whole tumour and
+tumour core, which tell the tissue of a value by where it lies: in the whole and not in the core is edema. Regions:
+Isensee et al., nnU-Net v2, "region-based training"; names: the BraTS organisers' data descriptions of each year.
 """
 
 import re
@@ -21,7 +21,7 @@ from storage.labels.conventions import (
     LabelConvention,
     custom_convention,
 )
-from storage.labels.tasks import TASKS, tasks_named
+from storage.labels.tasks import TASKS, TUMOUR_CORE, WHOLE_TUMOUR, tasks_named
 
 TISSUES_KEY = "tissues"
 """Our own entry of dataset.json, which nnU-Net passes over: the stored label's name of each value."""
@@ -41,7 +41,7 @@ _TISSUES: dict[int, str] = {
     CYSTIC_COMPONENT: r"cyst\w*|cc",
     GROSS_TUMOUR_VOLUME: r"gtv|gross",
 }
-_REGIONS = {"WT": r"wt|whole\w*|complete\w*", "TC": r"tc|core|tumorcore"}
+_REGIONS = {WHOLE_TUMOUR: r"wt|whole\w*|complete\w*", TUMOUR_CORE: r"tc|core|tumorcore"}
 _TAKEN_AWAY = r"without|excluding|except|minus|not|no"
 
 
@@ -113,7 +113,7 @@ def _exact(told: Any) -> dict[int, int]:
 
 
 def _meaning(name: str) -> int | str | None:
-    """The stored label that a name stands for, or the region WT or TC; None where it says neither, or too much."""
+    """The stored label that a name stands for, or the region; None where it says none, or too much."""
     text = name.lower()
     for pattern, instead in _SPELLINGS:
         text = re.sub(pattern, instead, text)
@@ -121,7 +121,7 @@ def _meaning(name: str) -> int | str | None:
         return None
     tissues = [label for label, pattern in _TISSUES.items() if re.search(rf"\b(?:{pattern})\b", text)]
     regions = [region for region, pattern in _REGIONS.items() if re.search(rf"\b(?:{pattern})\b", text)]
-    if len(tissues) == 1 and "WT" not in regions:
+    if len(tissues) == 1 and WHOLE_TUMOUR not in regions:
         return tissues[0]
     return regions[0] if len(regions) == 1 and not tissues else None
 
@@ -131,7 +131,7 @@ def _place(tissue_of: dict[int, int], regions: Mapping[str, set[int]]) -> set[in
 
     Raises UnclearLabelsError where two values would be one, and where regions and tissues contradict each other.
     """
-    core, whole = regions.get("TC", set()), regions.get("WT", set())
+    core, whole = regions.get(TUMOUR_CORE, set()), regions.get(WHOLE_TUMOUR, set())
     for region, values in regions.items():
         usual = {label for task in TASKS.values() for label in task.region_labels.get(region, ())}
         wrong = sorted(value for value, label in tissue_of.items() if (value in values) != (label in usual))
