@@ -14,7 +14,7 @@ import pytest
 import tyro
 
 from storage import TASKS
-from storage.scans.task_detection import describe_values
+from storage.scans.task_refusals import describe_values
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "cluster").glob("*.md")])

@@ -4,7 +4,7 @@ The table of tasks says which names a task has and which values; cases whose nam
 together, and a task stays if their values are all among its own. One that stays is it. Of two (PED and MET of 2023 and
 of 2024, where no value tells) none is guessed: the user's --task decides, or the store that the cases are to join.
 A --task whose values are not those found is refused for all cases: those that by chance have no other value would be
-read with the wrong meaning.
+read with the wrong meaning. Rewritten values, which no name explains, are a store's only where it was told of them.
 
 Names that no task has are told by their endings: `_t1ce` is of 2018 to 2021; `-t1c` may be any later task. The
 Decathlon's names say it for its 4-D files alone: with a file for each scan they leave both readings.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from storage.errors import Refusal, UnknownLabelsError
-from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention
+from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import (
     GLI_2021_TASK,
     GLI_2023_TASK,
@@ -34,10 +34,16 @@ from storage.labels.tasks import (
 from storage.scans.case import Case, Naming
 from storage.scans.nifti import read_segmentation
 from storage.scans.nifti_header import NiftiError
+from storage.scans.task_refusals import (
+    name_contradicts,
+    nothing_said,
+    readings_left,
+    tasks_apart,
+    values_contradict,
+)
 
 # So many cases with the usual value for each with the odd one: the odd ones are at most a tenth of both.
 _USUAL_FOR_EACH_ODD = 9
-_MAP_FLAG = "--label-map (source value, stored label, …: 1 1 2 2 4 3)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,7 @@ def settle_tasks(
         readings = _readings(group[0])
         if told is not None and readings and not any(_same_meaning(told, task) for task in readings):
             if label_map is None and not _by_endings(group[0]):
-                refused += [_contradicted(case, told, readings) for case in group]
+                refused += [name_contradicts(case, told, readings) for case in group]
                 continue
             readings = (told,)
         values = {case.case_id: tuple(values_by_case.get(case.case_id) or ()) for case in group}
@@ -115,7 +121,7 @@ def settle_tasks(
     holder = joins or _holder([by_name[name] for name, _ in tasks.most_common()], told)
     for name, task in by_name.items():
         if holder is None or not holder.holds(task):
-            raise _apart(joins, tasks, name)
+            raise tasks_apart(joins, tasks, name)
     assert holder is not None
     order = {case.case_id: index for index, case in enumerate(cases)}
     return SettledCohort(
@@ -169,18 +175,10 @@ def _settle_group(
             return told, mapped
         return (fits[0] if len(fits) == 1 else custom_task(mapped)), mapped
     if not readings and told is None:
-        if before is not None:
-            return before  # the store was made with the user's word for it
-        own = next(iter(decides), None)
-        if own is None or any(values.values()):
-            raise UnknownLabelsError(
-                f"wanted to know what the labels of {group[0].case_id} mean, its name and files are of no BraTS task",
-                f"say which with --task ({', '.join(TASKS)}) or {_MAP_FLAG}",
-            )
-        return own, own.convention
+        return _without_a_name(group[0], values, decides, before)
     if told is not None:
         if told not in _fitting(readings if told in readings else (*readings, told), values):
-            raise _contradicted_by_values(told, readings, values)
+            raise values_contradict(told, _fitting(readings, values), values)
         return told, told.convention
     fits = _fitting(readings, values)
     for task in decides:
@@ -190,9 +188,39 @@ def _settle_group(
         fits = [task for task in fits if task.regions == decides[0].regions] or fits
     if fits and all(_same_meaning(fits[0], task) for task in fits):
         return fits[0], fits[0].convention
-    if not fits and before is not None and set().union(*values.values()) <= set(before[1].stored_by_source):
+    if not fits and before is not None and _is_users_word(before) and _fitting([_as_told(before)], values):
         return before
-    raise _unsettled(fits or list(readings), values, fit=bool(fits))
+    raise readings_left(fits or list(readings), values, fit=bool(fits))
+
+
+def _without_a_name(
+    case: Case,
+    values: Mapping[str, Sequence[int]],
+    decides: Sequence[Task],
+    before: tuple[Task, LabelConvention] | None,
+) -> tuple[Task, LabelConvention]:
+    """The task of cases like this one, of which neither name nor files say anything: the store's, where values fit.
+
+    Who writes nnU-Net's format counts the labels anew: then a store says what they mean only where it was told so.
+    """
+    counted_anew = case.naming is Naming.NNUNET and any(values.values())
+    if before is not None and _fitting([_as_told(before)], values) and (not counted_anew or _is_users_word(before)):
+        return before
+    own = next(iter(decides), None)
+    if own is None or any(values.values()):
+        raise nothing_said(case, values)
+    return own, own.convention
+
+
+def _is_users_word(before: tuple[Task, LabelConvention]) -> bool:
+    """Whether a store's values were told, and are not just those of its task."""
+    task, values = before
+    return values != task.convention
+
+
+def _as_told(before: tuple[Task, LabelConvention]) -> Task:
+    task, values = before
+    return replace(task, convention=values)
 
 
 def _fitting(readings: Sequence[Task], values: Mapping[str, Sequence[int]]) -> list[Task]:
@@ -224,72 +252,3 @@ def _holder(tasks: Sequence[Task], told: Task | None) -> Task | None:
     """The task in which all of `tasks` can be kept, the commonest one where several could."""
     choices = [*([told] if told is not None else []), *tasks]
     return next((task for task in choices if all(task.holds(other) for other in tasks)), None)
-
-
-def _apart(joins: Task | None, tasks: Mapping[str, int], name: str) -> UnknownLabelsError:
-    if joins is not None:
-        kept = f"{joins.name or 'of an older version'}, with regions {', '.join(joins.region_names)}"
-        return UnknownLabelsError(
-            f"wanted cases of the store's task ({kept}), found {name}, whose labels mean something else",
-            "name another store for them",
-        )
-    listed = ", ".join(f"{task} ({count} {'case' if count == 1 else 'cases'})" for task, count in tasks.items())
-    return UnknownLabelsError(
-        f"wanted cases of one task, or of tasks whose labels mean the same, found {listed}",
-        "convert each into a store of its own, with its folder as --source",
-    )
-
-
-def _contradicted(case: Case, told: Task, readings: Sequence[Task]) -> Refusal:
-    named = " or ".join(task.name for task in readings)
-    return Refusal(
-        case_id=case.case_id,
-        file=str(case.label or next(iter(case.files.values()), "")),
-        finding=f"its name says {named}, --task says {told.name}",
-        remedy=f"convert it apart; if its values were rewritten, say what they mean with {_MAP_FLAG}",
-    )
-
-
-def _contradicted_by_values(
-    told: Task, readings: Sequence[Task], values: Mapping[str, Sequence[int]]
-) -> UnknownLabelsError:
-    others = " or ".join(task.name for task in _fitting(readings, values) if task != told)
-    other = f"another task with --task ({others}), or " if others else ""
-    return UnknownLabelsError(
-        f"--task says {told.name} ({describe_values(told.convention)}), found the values {_seen(values)}",
-        f"name {other}what the values mean with {_MAP_FLAG}",
-    )
-
-
-def _unsettled(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *, fit: bool) -> UnknownLabelsError:
-    seen = _seen(values)
-    example = next(iter(values))
-    described = " or ".join(f"{task.name} ({describe_values(task.convention)})" for task in tasks)
-    if fit:
-        finding = f"cases such as {example} can be read in {len(tasks)} ways: {described}; values: {seen}"
-        return UnknownLabelsError(finding, f"say which with --task {' or '.join(task.name for task in tasks)}")
-    return UnknownLabelsError(
-        f"cannot tell what the labels mean: by their names the cases are {described}, with values {seen}",
-        f"say what the values mean with {_MAP_FLAG}, or which task it is with --task",
-    )
-
-
-def _seen(values: Mapping[str, Sequence[int]]) -> str:
-    """Each value with how many cases have it and one of them."""
-    by_value: dict[int, list[str]] = defaultdict(list)
-    for case_id, own in sorted(values.items()):
-        for value in own:
-            by_value[value].append(case_id)
-    return (
-        "; ".join(
-            f"{value} in {len(case_ids)} {'case' if len(case_ids) == 1 else 'cases'}, such as {case_ids[0]}"
-            for value, case_ids in sorted(by_value.items())
-        )
-        or "none"
-    )
-
-
-def describe_values(convention: LabelConvention) -> str:
-    """What each value means, as a user reads it: `1 edema, 2 enhancing`."""
-    meant = {value: STORED_LABEL_NAMES[stored] for value, stored in convention.stored_by_source.items() if stored}
-    return ", ".join(f"{value} {name.replace('_', ' ')}" for value, name in sorted(meant.items()))

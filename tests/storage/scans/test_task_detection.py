@@ -140,6 +140,22 @@ def test_a_store_settles_only_what_it_was_told_of() -> None:
         assert told.cases[0].convention is before
 
 
+def test_a_store_that_was_told_nothing_says_nothing_of_rewritten_values(tmp_path: Path) -> None:
+    glioma = TASKS["gli-2023"]
+    store: dict[str, Any] = {"joins": glioma, "joins_values": glioma.convention, "decides": [glioma]}
+    with pytest.raises(InputError, match="cannot tell"):  # 1 and 2 are changed about in nnU-Net's copies of 2021
+        settle({"BraTS2021_00001": (1, 2, 3)}, Naming.UNDERSCORE, **store)
+    with pytest.raises(InputError, match=r"do not say it; values: .* 4 in 1 case, such as pat2"):
+        settle({"pat1": (1, 2), "pat2": (1, 2, 4)}, Naming.TOLD, **store)
+    (case,) = cohort(Naming.NNUNET, "BraTS2021_00001")
+    labelled = replace(case, label=tmp_path / "labelsTr")
+    with pytest.raises(InputError, match="do not say it"):
+        settle_tasks([labelled], {case.case_id: (1, 2, 3)}, **store)
+    edema_first = custom_convention({1: 2, 2: 1, 3: 3})
+    told = settle_tasks([labelled], {case.case_id: (1, 2, 3)}, **{**store, "joins_values": edema_first})
+    assert told.cases[0].convention is edema_first
+
+
 def test_without_a_label_what_fits_the_network_will_do() -> None:
     unlabelled, network = {"BraTS-PED-1-000": None}, TASKS["gli-2023"]
     assert settle(unlabelled, decides=[network]).task is TASKS["ped-2023"]
