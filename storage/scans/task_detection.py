@@ -39,6 +39,7 @@ from storage.scans.task_refusals import (
     nothing_said,
     readings_left,
     tasks_apart,
+    told_otherwise_before,
     values_contradict,
 )
 
@@ -187,6 +188,8 @@ def _settle_group(
     if decides and not any(values.values()):  # without a label nothing can be misread: what fits the network will do
         fits = [task for task in fits if task.regions == decides[0].regions] or fits
     if fits and all(_same_meaning(fits[0], task) for task in fits):
+        if before is not None and _speaks_against(before, fits[0], values):
+            raise told_otherwise_before(fits[0], before[1], values)
         return fits[0], fits[0].convention
     if not fits and before is not None and _is_users_word(before) and _fitting([_as_told(before)], values):
         return before
@@ -216,6 +219,16 @@ def _is_users_word(before: tuple[Task, LabelConvention]) -> bool:
     """Whether a store's values were told, and are not just those of its task."""
     task, values = before
     return values != task.convention
+
+
+def _speaks_against(before: tuple[Task, LabelConvention], task: Task, values: Mapping[str, Sequence[int]]) -> bool:
+    """Whether the store was told that a value which occurs means something else under names of its own task."""
+    held, told = before[0], before[1].stored_by_source
+    own = task.convention.stored_by_source
+    used = set().union(*values.values())
+    return (
+        _is_users_word(before) and held.name == task.name and any(told.get(v, own.get(v)) != own.get(v) for v in used)
+    )
 
 
 def _as_told(before: tuple[Task, LabelConvention]) -> Task:

@@ -53,6 +53,17 @@ def values_contradict(told: Task, fits: Sequence[Task], values: Mapping[str, Seq
     )
 
 
+def told_otherwise_before(
+    task: Task, before: LabelConvention, values: Mapping[str, Sequence[int]]
+) -> UnknownLabelsError:
+    """The cases' names say one meaning, and the store was made with the user's word for another."""
+    return UnknownLabelsError(
+        f"cases such as {next(iter(values))} are {task.name} by their names ({describe_values(task.convention)}), and "
+        f"the store was told {describe_values(before)}; values: {describe_found(values)}",
+        f"say which with --task {task.name}, or with the --label-map of the store",
+    )
+
+
 def readings_left(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *, fit: bool) -> UnknownLabelsError:
     """Of the names' tasks, those that `fit` the values if more than one does, else all of them."""
     seen = describe_found(values)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from storage import TASKS, Case, InputError, find_cases
-from storage.labels.conventions import BRATS_123, BRATS_2013, custom_convention
+from storage.labels.conventions import BRATS_123, BRATS_124, BRATS_2013, custom_convention
 from storage.scans.case import Naming
 from storage.scans.task_detection import read_label_values, settle_tasks
 
@@ -154,6 +154,17 @@ def test_a_store_that_was_told_nothing_says_nothing_of_rewritten_values(tmp_path
     edema_first = custom_convention({1: 2, 2: 1, 3: 3})
     told = settle_tasks([labelled], {case.case_id: (1, 2, 3)}, **{**store, "joins_values": edema_first})
     assert told.cases[0].convention is edema_first
+
+
+def test_a_store_that_was_told_of_other_values_is_not_passed_over() -> None:
+    glioma, swapped = TASKS["gli-2021"], custom_convention({1: 2, 2: 1, 4: 3})
+    store = {"joins": glioma, "joins_values": swapped, "decides": [glioma]}
+    for values in ((1, 2), (1, 2, 4)):
+        with pytest.raises(InputError, match=r"are gli-2021 by their names .* the store was told 1 edema, 2 necrotic"):
+            settle({"BraTS2021_1": values}, Naming.UNDERSCORE, **store)
+    assert settle({"BraTS2021_1": (4,)}, Naming.UNDERSCORE, **store).cases[0].convention is glioma.convention
+    assert settle({"BraTS2021_1": (1,)}, Naming.UNDERSCORE, told=glioma, **store).cases[0].convention is BRATS_124
+    assert settle({"BraTS2021_1": (1,)}, Naming.UNDERSCORE, label_map=swapped, **store).cases[0].convention is swapped
 
 
 def test_without_a_label_what_fits_the_network_will_do() -> None:
