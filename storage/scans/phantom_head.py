@@ -41,7 +41,7 @@ SIGNAL: dict[str, tuple[float, float, float, float]] = {
     "vessel": (0.60, 0.70, 1.45, 0.60),
     "border": (1.25, 0.88, 0.90, 1.10),  # ventricle borders of older subjects: bright on FLAIR, not a tumour
     "bone": (0.08, 0.10, 0.10, 0.08),
-    "scalp": (0.75, 1.20, 1.25, 0.85),
+    "scalp": (0.75, 1.20, 1.30, 0.85),
     "air": (0.00, 0.00, 0.00, 0.00),
 }
 TUMOUR_SIGNAL: dict[int, tuple[float, float, float, float]] = {  # by stored label
@@ -51,7 +51,7 @@ TUMOUR_SIGNAL: dict[int, tuple[float, float, float, float]] = {  # by stored lab
     RESECTION_CAVITY: (0.34, 0.38, 0.40, 1.60),
     NON_ENHANCING_TUMOUR: (1.20, 0.70, 0.72, 1.28),
     CYSTIC_COMPONENT: (0.45, 0.45, 0.47, 1.75),
-    GROSS_TUMOUR_VOLUME: (1.00, 0.88, 1.50, 0.95),
+    GROSS_TUMOUR_VOLUME: (1.00, 0.88, 1.32, 0.95),
 }
 
 
