@@ -11,6 +11,7 @@ from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.predict_config import find_folder
 from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, open_store
 from storage.labels.conventions import LabelConvention
+from storage.labels.tasks import tasks_named
 from storage.scans.listing import ScanFile
 from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.held_case import hold_source, hold_stored
@@ -91,6 +92,9 @@ def open_cohort(
     refuse_hidden_source(folder)
     search = find_cases(folder, modalities=modalities, names=names or None, trust_grid=trust_grid)
     if not search.cases:
+        named = [found for refusal in search.refused[:1] for found in tasks_named(refusal.case_id)]
+        if named and all(found.regions != task.regions for found in named):
+            _refuse_other_regions(task, named[0], str(folder))  # its scans are others because its task is
         raise InputError(
             f"wanted complete cases below {folder}, found none; the first of {len(search.refused)} refusals: "
             f"{search.refused[0]}"

@@ -185,8 +185,6 @@ def _settle_group(
     for task in decides:
         if len(fits) > 1 and task in fits:
             return task, task.convention
-    if decides and not any(values.values()):  # without a label nothing can be misread: what fits the network will do
-        fits = [task for task in fits if task.regions == decides[0].regions] or fits
     if fits and all(_same_meaning(fits[0], task) for task in fits):
         if before is not None and _speaks_against(before, fits[0], values):
             raise told_otherwise_before(fits[0], before[1], values)

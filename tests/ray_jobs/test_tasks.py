@@ -326,7 +326,7 @@ def test_a_network_of_one_scan_refuses_cohorts_of_four_and_the_other_way(
     for network, place, said in (
         (of_heads, str(glioma.source), "trained on men-rt (GTV)"),
         (of_heads, glioma.store.uri, "trained on men-rt (GTV)"),
-        (of_children, str(heads.source), "BraTS-MEN-RT-0001-1"),
+        (of_children, str(heads.source), "is men-rt (GTV)"),
         (of_children, heads.store.uri, "is men-rt (GTV)"),
     ):
         done = run_here("predict.py", "--checkpoint", network, "--input", place, "--output", str(tmp_path / "out"))

@@ -167,10 +167,11 @@ def test_a_store_that_was_told_of_other_values_is_not_passed_over() -> None:
     assert settle({"BraTS2021_1": (1,)}, Naming.UNDERSCORE, label_map=swapped, **store).cases[0].convention is swapped
 
 
-def test_without_a_label_what_fits_the_network_will_do() -> None:
+def test_a_network_settles_what_its_own_task_is_among() -> None:
     unlabelled, network = {"BraTS-PED-1-000": None}, TASKS["gli-2023"]
-    assert settle(unlabelled, decides=[network]).task is TASKS["ped-2023"]
     assert settle(unlabelled, decides=[TASKS["ped-2024"]]).task is TASKS["ped-2024"]
+    with pytest.raises(InputError, match="--task ped-2023 or ped-2024"):  # in whose values would it be written?
+        settle(unlabelled, decides=[network])
     assert settle({"pat1": None}, Naming.TOLD, decides=[network]).task is network
     with pytest.raises(InputError, match="2 ways"):
         settle({"BraTS-PED-1-000": (1, 2)}, decides=[network])
