@@ -12,6 +12,7 @@ from ray_jobs.settings.exit_status import run_command
 # Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
 BENCHMARKS: dict[str, Callable[..., object]] = {
     "convert": settings.ConvertBenchmark,
+    "archives": settings.ArchivesBenchmark,
     "store-reads": settings.StoreReadsBenchmark,
     "loader": settings.LoaderBenchmark,
     "peers-loader": settings.PeersLoaderBenchmark,

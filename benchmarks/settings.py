@@ -30,6 +30,18 @@ class ConvertBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArchivesBenchmark(Recorded):
+    """Measure the conversion of a zip, a tar and a tar.gz with one worker, beside unpacking and then converting."""
+
+    source: Path
+    """Folder with BraTS cases, of which the archives are made."""
+    cases: int | None = None
+    """How many of its cases to pack; all without it."""
+    task: str | None = None
+    """Their task, as convert.py is told it: then a tar.gz is read once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreReadsBenchmark(Recorded):
     """Measure reads of patches and cases: from the store, and from the node's cache of decoded cases."""
 

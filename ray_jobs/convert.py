@@ -1,4 +1,4 @@
-"""Convert a BraTS download into a store: `python ray_jobs/convert.py --source DIR --store PATH_OR_URL`.
+"""Convert a BraTS download into a store: `python ray_jobs/convert.py --source DIR_OR_ARCHIVE --store PATH_OR_URL`.
 
 Exit status: 0 when every case is stored, 3 when some were refused or found damaged (report.json in the store lists
 them with reasons), 2 when nothing could be done with what was given.
@@ -12,8 +12,8 @@ import tyro
 from ray_jobs.settings.convert_config import ConvertConfig
 from ray_jobs.settings.exit_status import run_command
 from storage import InputError
+from storage.archives.kinds import find_kind
 from storage.scans.dataset_json import check_dataset_folder
-from storage.scans.listing import check_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,12 +21,12 @@ def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(ConvertConfig, args=list(arguments), description=__doc__)
     if config.source is None and not config.verify and config.mirror is None and config.to_nnunet is None:
         raise InputError(
-            "wanted --source DIR (or --verify, --to-nnunet or --mirror with a store that is there), got none"
+            "wanted --source PATH (or --verify, --to-nnunet or --mirror with a store that is there), got none"
         )
     if config.to_nnunet is not None:
         check_dataset_folder(config.to_nnunet)
     if config.source is not None:
-        check_folder(config.source)
+        find_kind(config.source)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.conversion_job import convert
 

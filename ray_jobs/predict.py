@@ -7,6 +7,7 @@ could be done with what was given. Run again, it does only what is missing.
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.predicting.folder import PredictionFolder, refuse_overlap
@@ -16,7 +17,7 @@ from ray_jobs.predicting.predict_config import (
     choose_sizes,
     choose_task,
     choose_thresholds,
-    find_folder,
+    find_input,
 )
 from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     config = dataclasses.replace(config, smallest_mm3=choose_sizes(config, task))
     folder = PredictionFolder(config.output)
     if "://" not in config.input:
-        source = find_folder(config.input)
+        source, _ = find_input(config.input)
         if folder.folder is not None:
-            refuse_overlap(folder.folder.resolve(), source)
+            refuse_overlap(folder.folder.resolve(), Path(source))
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.ray_start import ray_running
     from ray_jobs.predicting.job import predict

@@ -1,3 +1,4 @@
+from .archives.sources import list_source as list_source
 from .cases.frame import Frame as Frame
 from .cases.info import CaseArrays as CaseArrays
 from .cases.info import CaseInfo as CaseInfo

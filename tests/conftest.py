@@ -1,10 +1,13 @@
-"""Cohorts and a cluster that several packages' tests share. Nobody may write into them, or kill what is not theirs.
+"""Cohorts, a bucket and a cluster that several packages' tests share.
+
+Nobody may write into the cohorts, or kill what is not theirs.
 
 A test that starts Ray or another process is marked `processes`, for `make check` to leave it out; see `note`.
 """
 
 import dataclasses
 import functools
+import http.client
 import json
 import multiprocessing.util
 import os
@@ -30,6 +33,7 @@ for name in ("PRESET", "WORKERS", "STORE", "RUNS"):
     os.environ.pop(f"BRATS_{name}", None)
 
 ROOT = Path(__file__).parents[1]
+BUCKET = "brats"
 REAL_CASES = Path(__file__).parents[2] / "shared" / "data" / "brats2018"
 
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"}
@@ -221,3 +225,38 @@ def running_head(folder: Path, more: Mapping[str, str]) -> Iterator[Head]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """A real S3 endpoint over HTTP on loopback."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is a development dependency")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket's URL, with the environment that a user would set."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    request(endpoint, "POST", "/moto-api/reset")
+    request(endpoint, "PUT", f"/{BUCKET}")
+    return f"s3://{BUCKET}/cohort"
+
+
+def request(endpoint: str, method: str, path: str) -> None:
+    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
+    connection.request(method, path, headers={"Content-Length": "0"})
+    assert connection.getresponse().status in (200, 204)
+    connection.close()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # The rooms of a package in their order: each may import those before it. What lies beside them comes first or last.
 ROOMS = {
-    "storage": ("labels", "scans", "cases", "store", "splits"),
+    "storage": ("labels", "scans", "cases", "store", "archives", "splits"),
     "ray_jobs": (
         "settings",
         "on_ray",
@@ -45,6 +45,7 @@ MUST_NOT_KNOW = {
     "storage/labels": {"nibabel", "zarr", "obstore"},
     "storage/scans": {"zarr", "obstore"},
     "storage/cases": {"zarr", "obstore"},
+    "storage/archives": {"zarr", "nibabel"},
     "storage/splits": {"zarr", "nibabel"},
     "dali_pipelines": {"ray"},
     "models": {"ray", "zarr", "nvidia", "nibabel", "obstore"},

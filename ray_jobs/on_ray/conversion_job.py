@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from rich.console import Console
 
@@ -12,11 +11,14 @@ from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
 from ray_jobs.settings.label_choice import told_task, told_values
-from storage import find_cases, open_store
+from storage import find_cases, list_source, open_store
+from storage.archives.stream_cases import StreamListing
+from storage.scans.case import files_of
 from storage.scans.listing import ScanFile
 from storage.store.cohort_conversion import ConversionReport
 from storage.store.mirror import mirror_store
 from storage.store.objects import parse_uri
+from storage.store.verify import compare_files
 
 REFUSED = 3
 
@@ -46,7 +48,7 @@ def convert(config: ConvertConfig) -> int:
     return status
 
 
-def _convert(config: ConvertConfig, source: Path, console: Console, start_workers: Callable[[], None]) -> int:
+def _convert(config: ConvertConfig, source: str, console: Console, start_workers: Callable[[], None]) -> int:
     report = convert_cohort(
         source,
         parse_uri(config.store)[0],
@@ -66,11 +68,17 @@ def _convert(config: ConvertConfig, source: Path, console: Console, start_worker
 def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[], None]) -> int:
     store = open_store(config.store)
     files: dict[str, dict[str, ScanFile]] = {}
+    problems: list[str] = []
     if config.source is not None:
-        modalities = store.settings.modalities
-        for case in find_cases(config.source, modalities=modalities, names=config.names or None).cases:
-            files[case.case_id] = dict(case.files) | ({"label": case.label} if case.label else {})
-    problems = verify_cohort(store, files=files, console=console, start_workers=start_workers)
+        listing = list_source(config.source)
+        cases = find_cases(listing, modalities=store.settings.modalities, names=config.names or None).cases
+        if isinstance(listing, StreamListing):  # its files are compared here, as they come by
+            stored = set(store.case_ids)
+            for case in listing.bring([case for case in cases if case.case_id in stored]):
+                problems += compare_files(store.info(case.case_id), files_of(case))
+        else:
+            files = {case.case_id: files_of(case) for case in cases}
+    problems += verify_cohort(store, files=files, console=console, start_workers=start_workers)
     for problem in problems:
         console.print(problem, markup=False, style="red", soft_wrap=True)
     console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")

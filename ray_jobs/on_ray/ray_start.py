@@ -166,11 +166,11 @@ def refuse_hidden_folder(folder: str, what: str) -> None:
         marker.unlink()
 
 
-def refuse_hidden_source(folder: Path) -> None:
-    """Raise InputError where some node does not see the source `folder`. Writes nothing there: it may be read-only."""
-    if len(_living_nodes()) > 1:
+def refuse_hidden_source(source: str) -> None:
+    """Raise InputError where some node does not see the source. Writes nothing there: it may be read-only."""
+    if "://" not in source and len(_living_nodes()) > 1:
         _refuse_unless_seen(
-            folder, f"source {folder}", "put it on storage that all nodes mount, or convert on one machine"
+            Path(source), f"source {source}", "put it on storage that all nodes mount, or convert on one machine"
         )
 
 

@@ -8,10 +8,12 @@ from typing import Any
 from ray_jobs.checkpoints.trained_on import describe
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
-from ray_jobs.predicting.predict_config import find_folder
-from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, open_store
+from ray_jobs.predicting.predict_config import find_input
+from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, list_source, open_store
+from storage.archives.kinds import SourceKind, is_archive_name
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
+from storage.scans.case import files_of
 from storage.scans.listing import ScanFile
 from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.held_case import hold_source, hold_stored
@@ -78,23 +80,23 @@ def open_cohort(
     workers: int,
     trust_grid: bool = False,
 ) -> Cohort:
-    """Look at the store or folder at `place`, to be predicted by networks of `task`; Ray must run.
+    """Look at the store, folder or archive at `place`, to be predicted by networks of `task`; Ray must run.
 
     Of cases whose names and values leave two readings, that of the networks is taken. Raises InputError where nothing
     can be predicted, where the meaning of labels cannot be told or is another task's, and for a place that some node
     does not see.
     """
-    if "://" in place:
+    if "://" in place and not is_archive_name(place):
         return _open_store(place, task, modalities)
-    folder = find_folder(place)
-    if Objects(place).get(ROOT_KEY) is not None:
+    folder, kind = find_input(place)
+    if kind is SourceKind.FOLDER and Objects(place).get(ROOT_KEY) is not None:
         return _open_store(place, task, modalities)
     refuse_hidden_source(folder)
-    search = find_cases(folder, modalities=modalities, names=names or None, trust_grid=trust_grid)
+    search = find_cases(list_source(folder), modalities=modalities, names=names or None, trust_grid=trust_grid)
     if not search.cases:
         named = [found for refusal in search.refused[:1] for found in tasks_named(refusal.case_id)]
         if named and all(found.regions != task.regions for found in named):
-            _refuse_other_regions(task, named[0], str(folder))  # its scans are others because its task is
+            _refuse_other_regions(task, named[0], folder)  # its scans are others because its task is
         raise InputError(
             f"wanted complete cases below {folder}, found none; the first of {len(search.refused)} refusals: "
             f"{search.refused[0]}"
@@ -108,10 +110,10 @@ def open_cohort(
         label_map=told.label_map,
         decides=[task],
     )
-    _refuse_other_regions(task, settled.task, str(folder))
+    _refuse_other_regions(task, settled.task, folder)
     cases = {case.case_id: case for case in settled.cases}
     return Cohort(
-        uri=str(folder),
+        uri=folder,
         task=task,
         conventions=_each_once(case.convention or task.convention for case in settled.cases),
         sources={case_id: _describe_files(case) for case_id, case in cases.items()},
@@ -155,8 +157,7 @@ def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:
 
 
 def _describe_files(case: Case) -> dict[str, Any]:
-    paths = {**case.files, **({"label": case.label} if case.label is not None else {})}
-    described: dict[str, Any] = {role: _describe_file(path) for role, path in paths.items()}
+    described: dict[str, Any] = {role: _describe_file(path) for role, path in files_of(case).items()}
     return described | ({"trust_grid": True} if case.trust_grid else {})  # what was refused or not scored may be now
 
 

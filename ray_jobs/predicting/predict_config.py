@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from models import OverlapRule
 from ray_jobs.checkpoints.checkpoint import Checkpoint
@@ -11,6 +10,7 @@ from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.settings.groups import refuse_below_one
 from storage import MODALITIES, InputError, Task
+from storage.archives.kinds import SourceKind, find_kind, place_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class PredictConfig:
     checkpoint: tuple[str, ...]
     """Checkpoint folders, or runs' folders for their best one: paths or s3:// URLs. Several are averaged."""
     input: str
-    """Folder with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
+    """Folder, .zip or .tar with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
     output: str
     """Folder for the segmentations, scores, figures and the report: a path or an s3:// URL."""
     thresholds: tuple[float, ...] | None = None
@@ -75,15 +75,15 @@ class PredictConfig:
         refuse_below_one(self, "workers")
 
 
-def find_folder(place: str) -> Path:
-    """Return the folder that --input names; raises InputError where there is none."""
-    folder = Path(place).expanduser().resolve()
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+def find_input(place: str) -> tuple[str, SourceKind]:
+    """Return the folder or archive that --input names, and how it is read; raises InputError where there is none."""
+    kind = find_kind(place, wanted="--input with a .zip or .tar, a folder of NIfTI cases or a store")
+    if kind is SourceKind.STREAM:
         raise InputError(
-            f"wanted --input with a folder of NIfTI cases or a store, found {found} at {place}; check the path"
+            f"wanted --input with a folder of NIfTI cases, a store, a .zip or a .tar, found a compressed tar: {place} "
+            "is read from its beginning only; decompress it to a .tar, or make a store of it with convert.py"
         )
-    return folder
+    return place_of(place), kind
 
 
 def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class TrainConfig:
     preset: str = "demo"
     """Named starting point for everything below: demo, laptop, brats3d, g4dn, brats2d, cs231n3d or cs231n2d."""
     source: str | None = None
-    """Folder of BraTS cases as downloaded (NIfTI); converted once, found again next time."""
+    """BraTS cases as downloaded: a folder, .zip, .tar or .tar.gz; converted once, found again next time."""
     store: str | None = None
     """Zarr store made by convert.py: a path or an s3:// URL."""
     runs: str = "runs"

@@ -32,8 +32,8 @@ def figures_table(title: str, first: str, *figures: str) -> Table:
     return table
 
 
-def tracked(items: Iterable[Item], console: Console, title: str, *, total: int, done: int = 0) -> Iterator[Item]:
-    """Yield the items, showing how many of `total` are done and how long the rest takes.
+def tracked(items: Iterable[Item], console: Console, title: str, *, total: int | None, done: int = 0) -> Iterator[Item]:
+    """Yield the items, showing how many of `total` are done and how long the rest takes, where that is known.
 
     A bar on a terminal; in a log, where a bar shows nothing until its end, a line now and then.
     """
@@ -48,8 +48,10 @@ def tracked(items: Iterable[Item], console: Console, title: str, *, total: int, 
     started = said = time.monotonic()
     for index, item in enumerate(items, start=1):
         yield item
-        now, rest = time.monotonic(), total - done - index
-        if now - said >= SECONDS_BETWEEN_LINES or not rest:
-            left = datetime.timedelta(seconds=round(rest * (now - started) / index))
-            console.print(f"{title}  {total - rest}/{total}  {left} left", highlight=False)
+        now = time.monotonic()
+        rest = None if total is None else total - done - index
+        if now - said >= SECONDS_BETWEEN_LINES or rest == 0:
+            left = "" if rest is None else f"  {datetime.timedelta(seconds=round(rest * (now - started) / index))} left"
+            of = "" if total is None else f"/{total}"
+            console.print(f"{title}  {done + index}{of}{left}", highlight=False)
             said = now

@@ -13,8 +13,9 @@ class ConvertConfig:
 
     store: str
     """Folder or s3:// URL of the store; it is made if it is not there."""
-    source: Path | None = None
-    """Folder with the cases, at any depth. Without it only --verify, --to-nnunet and --mirror are done."""
+    source: str | None = None
+    """The cases, at any depth: a folder, or a .zip, .tar or .tar.gz as downloaded (these also as s3:// URLs).
+    Without it only --verify, --to-nnunet and --mirror are done."""
     verify: bool = False
     """Read everything in the store again and compare it with its checksums (and with the source files)."""
     mirror: str | None = None

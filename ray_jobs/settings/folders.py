@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from storage.archives.kinds import place_of
+
 
 def home_folder() -> Path:
     """Return where runs and converted data go unless told: here, or the user's own folder inside a Ray job.
@@ -13,10 +15,11 @@ def home_folder() -> Path:
     return Path.home() / "brats-stream" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
 
 
-def store_folder(source: Path) -> Path:
-    """Return where the store of `source` is kept: the same place every time for the same folder."""
-    place = source.resolve()
-    return data_folder() / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}.zarr"
+def store_folder(source: str | Path) -> Path:
+    """Return where the store of `source` is kept: the same place every time for the same folder or archive."""
+    place = place_of(source)
+    name = place.rpartition("/")[2]
+    return data_folder() / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}.zarr"
 
 
 def data_folder() -> Path:

@@ -1,11 +1,11 @@
 """Whether what the user named can be used at all: said before Ray starts and anything is written."""
 
 import dataclasses
-from pathlib import Path
 
 from models import number_labels
 from ray_jobs.settings.config import TrainConfig
-from storage import CohortStore, InputError, find_cases, open_store
+from storage import CohortStore, InputError, find_cases, list_source, open_store
+from storage.archives.kinds import SourceKind, find_kind
 from storage.splits.splits import PARTS
 
 
@@ -14,8 +14,9 @@ def check_input(config: TrainConfig) -> None:
     if config.store is not None:
         fit_to_store(config, open_store(config.store))
         return
-    if config.source is not None:
-        search = find_cases(Path(config.source))
+    # A compressed archive is not read to its end for this: after the conversion too few subjects are said, too.
+    if config.source is not None and find_kind(config.source) is not SourceKind.STREAM:
+        search = find_cases(list_source(config.source))
         subjects = {case.subject for case in search.cases if case.label is not None}
         if len(subjects) < len(PARTS):
             found = f"found {len(subjects)} in {len(search.cases)} complete cases"

@@ -19,7 +19,7 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
     """Return the open store of `config`, converting its source, or a synthetic cohort, where that is still to do."""
     if config.store is not None:
         return open_store(config.store)
-    source = Path(config.source) if config.source is not None else phantom_source(console)
+    source = config.source if config.source is not None else phantom_source(console)
     uri = str(store_folder(source))
     try:
         report = convert_cohort(source, uri, console=console)

@@ -43,6 +43,11 @@ class Case:
     """Whether voxels of equal shape lie alike where the headers say otherwise: the user's word for it."""
 
 
+def files_of(case: Case) -> dict[str, ScanFile]:
+    """Each modality's file, and the label's where there is one."""
+    return dict(case.files) | ({"label": case.label} if case.label is not None else {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaseSearch:
     """What `find_cases` found: complete cases in order of their id, and everything that is not one, with the reason."""

@@ -61,7 +61,8 @@ def find_cases(
         refused += found.refused
         notices += found.notices
     if not described and not any(is_nifti_name(name) for folder, _ in plain for name in folder.files):
-        raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {top.path}, found none; name the unpacked folder")
+        first = f"; the first of {len(refused)} refusals: {refused[0]}" if refused else "; name the unpacked folder"
+        raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {top.path}, found none{first}")
     layout = read_layout(plain, names)
     complete, others = join_cases(layout, modalities)
     notices += [

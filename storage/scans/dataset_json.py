@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import InputError
-from storage.scans.listing import Folder, Listing, ScanFile, list_folder
+from storage.scans.listing import Folder, Listing, ScanFile, UnreadableError, list_folder
 from storage.scans.naming import is_nifti_name
 
 DATASET_FILE = "dataset.json"
@@ -19,7 +19,7 @@ def read_description(file: ScanFile) -> Mapping[str, Any]:
     """What dataset.json says; raises InputError where it is no JSON object."""
     try:
         description = json.loads(file.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnreadableError) as error:
         raise InputError(f"wanted a {DATASET_FILE} in JSON, {file} cannot be read: {error}") from None
     if not isinstance(description, dict):
         raise InputError(f"wanted an object in {file}, found {type(description).__name__}; download the task again")

@@ -11,7 +11,7 @@ from zlib_ng import zlib_ng
 _DAMAGED = cast(type[Exception], zlib_ng.error)
 
 _MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's wbits for "a gzip header, a deflate stream and its CRC-32 and length"
+GZIP_WINDOW = 31  # zlib's wbits for "a gzip header, a deflate stream and its CRC-32 and length"
 # Bytes after the announced ones are drained in pieces, so that the stream's checksum is reached but no bomb goes off.
 _SURPLUS = 1 << 20
 
@@ -27,7 +27,7 @@ def is_gzip(raw: bytes) -> bool:
 
 def gunzip_head(raw: bytes, size: int) -> bytes:
     """The first `size` decompressed bytes, or fewer where the stream ends before; raises GzipError."""
-    member = zlib_ng.decompressobj(wbits=_GZIP_WINDOW)
+    member = zlib_ng.decompressobj(wbits=GZIP_WINDOW)
     try:
         head = member.decompress(raw, size)
     except _DAMAGED as error:
@@ -49,7 +49,7 @@ def gunzip(raw: bytes, expected: int) -> bytes:
             if rest.strip(b"\0"):
                 raise GzipError(f"{len(rest)} bytes that are not gzip follow the compressed data")
             break
-        member = zlib_ng.decompressobj(wbits=_GZIP_WINDOW)
+        member = zlib_ng.decompressobj(wbits=GZIP_WINDOW)
         try:
             # The exact size spares the buffer's growth, which costs as much as the decompression.
             parts.append(member.decompress(rest, max(expected - size, 1)))

@@ -12,6 +12,20 @@ from typing import Protocol
 
 from storage.errors import InputError, Refusal
 
+# Larger than any brain scan.
+MAX_BYTES = 1 << 32
+
+
+class UnreadableError(Exception):
+    """A file of a source that cannot be had: `finding` says why, `remedy` what to do."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(finding, remedy)
+        self.finding, self.remedy = finding, remedy
+
+    def __str__(self) -> str:
+        return f"{self.finding}; {self.remedy}"
+
 
 class Place(Protocol):
     """Where a file or a folder lies, as it is printed."""
@@ -40,7 +54,7 @@ class ScanFile(Place, Protocol):
     """A file of a source: small, hashable, and picklable, since Ray tasks are sent some."""
 
     def read_bytes(self) -> bytes:
-        """All of it. Raises OSError, or NiftiError where there is more to say."""
+        """All of it. Raises OSError, or UnreadableError where there is more to say."""
         ...
 
     def stat(self) -> FileState:

@@ -5,8 +5,7 @@ Spreadsheets save it in other encodings and with other separators; what is not r
 
 import csv
 
-from storage.scans.listing import Folder, ScanFile
-from storage.scans.nifti_header import NiftiError
+from storage.scans.listing import Folder, ScanFile, UnreadableError
 
 GRADES = ("HGG", "LGG")
 _SEPARATORS = ",;\t|"
@@ -29,7 +28,7 @@ def read_grades(top: Folder) -> tuple[dict[str, str], tuple[str, ...]]:
 def _read_one(file: ScanFile) -> tuple[dict[str, str], list[str]]:
     try:
         text, encoding = _decode(file.read_bytes())
-    except (OSError, NiftiError) as error:
+    except (OSError, UnreadableError) as error:
         return {}, [f"no grades read, it cannot be read ({error})"]
     said = [] if encoding == "UTF-8" else [f"not UTF-8, read as {encoding}"]
     rows, broken = _split(text)

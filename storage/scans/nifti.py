@@ -16,7 +16,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from storage.scans.gunzip import GzipError, gunzip, gunzip_head, is_gzip
-from storage.scans.listing import ScanFile
+from storage.scans.listing import ScanFile, UnreadableError
 from storage.scans.nifti_header import (
     FileNote,
     NiftiError,
@@ -87,6 +87,8 @@ def _read_bytes(path: ScanFile) -> tuple[bytes, int]:
     try:
         raw = path.read_bytes()
         mtime_ns = path.stat().st_mtime_ns
+    except UnreadableError as error:
+        raise NiftiError(error.finding, error.remedy) from None
     except PermissionError:
         raise NiftiError("no permission to read the file", "give this user read permission on it") from None
     except OSError as error:
@@ -150,5 +152,5 @@ def file_digest(path: ScanFile) -> str | None:
     """SHA-256 of a file as it lies there, None when it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except (OSError, NiftiError):
+    except (OSError, UnreadableError):
         return None

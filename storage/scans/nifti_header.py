@@ -13,8 +13,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-# Larger than any brain scan; what asks for more is a broken header.
-_MAX_BYTES = 1 << 32
+from storage.scans.listing import MAX_BYTES
+
 _SINGULAR = 1e-12
 # nibabel would print what it repairs, without the file's name.
 _SILENT = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def announced_bytes(header: nib.Nifti1Header) -> int:
     offset = float(header["vox_offset"])
     voxels = math.prod(int(side) for side in header.get_data_shape())
     size = voxels * header.get_data_dtype().itemsize
-    if not (offset == 0 or header.template_dtype.itemsize <= offset <= _MAX_BYTES) or size > _MAX_BYTES:
+    if not (offset == 0 or header.template_dtype.itemsize <= offset <= MAX_BYTES) or size > MAX_BYTES:
         raise NiftiError(f"the header announces {size} bytes of voxels at byte {offset:g}")
     return data_offset(header) + size
 

@@ -53,6 +53,13 @@ def convert_case(case: Case, store: CohortStore) -> CaseInfo:
     return decode_case(raw, case.case_id)
 
 
+def correct_grade(store: CohortStore, info: CaseInfo, grade: str | None) -> CaseInfo:
+    """Commit a stored case anew with another grade; its voxels stay."""
+    raw = encode_case(replace(info, grade=grade))
+    store.objects.put(case_key(info.case_id, ROOT_KEY), raw)
+    return decode_case(raw, info.case_id)
+
+
 def read_source_case(
     case: Case, modalities: tuple[str, ...], convention: LabelConvention, *, skull_stripped: bool = True
 ) -> tuple[CaseArrays, CaseInfo]:

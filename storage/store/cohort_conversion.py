@@ -10,7 +10,7 @@ from typing import Any
 
 from storage.cases.info import CaseInfo, SourceFile, canonical_json
 from storage.errors import CaseRefusedError, InputError, Refusal
-from storage.scans.case import Case
+from storage.scans.case import Case, files_of
 from storage.scans.listing import ScanFile
 from storage.scans.nifti import file_digest
 from storage.store.case_conversion import convert_case
@@ -111,9 +111,7 @@ def finish_conversion(store: CohortStore, earlier: Iterable[str]) -> list[Refusa
 
 
 def _same_sources(case: Case, info: CaseInfo) -> bool:
-    paths: dict[str, ScanFile] = dict(case.files)
-    if case.label is not None:
-        paths["label"] = case.label
+    paths = files_of(case)
     if set(paths) != set(info.sources):
         return False
     return all(_same_file(paths[role], source) for role, source in info.sources.items())
@@ -126,4 +124,4 @@ def _same_file(path: ScanFile, source: SourceFile) -> bool:
         raise InputError(f"cannot look at {path}: {error.strerror or error}") from None
     if state.st_size != source.size:
         return False
-    return state.st_mtime_ns == source.mtime_ns or file_digest(path) == source.sha256
+    return state.st_mtime_ns == source.mtime_ns != 0 or file_digest(path) == source.sha256

@@ -9,12 +9,12 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlparse
 
 import obstore
@@ -25,6 +25,8 @@ from storage.errors import InputError
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
+
+T = TypeVar("T")
 
 RETRIES = 10
 RETRY_SECONDS = 120
@@ -50,10 +52,25 @@ class Objects:
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is none."""
+        return self._read(lambda: bytes(obstore.get(self.backend, key).bytes()))
+
+    def get_range(self, key: str, start: int, size: int) -> bytes:
+        """`size` bytes of an object that has as many from `start` on."""
+        data = self._read(lambda: bytes(obstore.get_range(self.backend, key, start=start, length=size)))
+        if data is None:
+            raise InputError(f"{self.uri}/{key} is gone; it was there a moment ago")
+        return data
+
+    def size(self, key: str) -> int | None:
+        """How many bytes the object has, or None when there is none."""
+        return self._read(lambda: int(obstore.head(self.backend, key)["size"]))
+
+    def _read(self, read: Callable[[], T]) -> T | None:
+        """What `read` gives, or None when there is no such object."""
         with explained(self.uri):
             for attempt in itertools.count():
                 try:
-                    return bytes(obstore.get(self.backend, key).bytes())
+                    return read()
                 except (FileNotFoundError, NotADirectoryError) as error:
                     if "NoSuchBucket" in str(error):
                         raise

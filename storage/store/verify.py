@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from storage.cases.info import CaseInfo
 from storage.errors import CorruptStoreError
 from storage.scans.listing import ScanFile
 from storage.scans.nifti import file_digest
@@ -25,8 +26,14 @@ def verify_case(store: CohortStore, case_id: str, files: Mapping[str, ScanFile] 
             store.foreground(case_id)
     except CorruptStoreError as error:
         problems.append(str(error))
-    for role, path in (files or {}).items():
+    return (*problems, *compare_files(info, files or {}))
+
+
+def compare_files(info: CaseInfo, files: Mapping[str, ScanFile]) -> tuple[str, ...]:
+    """Which of a case's source files are not those that its record says, one line each."""
+    problems: list[str] = []
+    for role, path in files.items():
         source = info.sources.get(role)
         if source is None or file_digest(path) != source.sha256:
-            problems.append(f"case {case_id}: {path} is not the file that was converted")
+            problems.append(f"case {info.case_id}: {path} is not the file that was converted")
     return tuple(problems)

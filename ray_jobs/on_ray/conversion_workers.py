@@ -1,0 +1,75 @@
+"""A function of many items: as Ray tasks where Ray runs, else here one after the other."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import ray
+from rich.console import Console
+
+from ray_jobs.on_ray.ray_start import refuse_hidden_source
+from ray_jobs.settings.console import tracked
+from storage import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Runs a function of many items: as Ray tasks where Ray runs, else here, with a progress bar."""
+
+    def __init__(self, console: Console, start: Callable[[], None], source: str | None = None) -> None:
+        self.console = console
+        self._start = start
+        self._source = source
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], title: str, *, total: int | None = None
+    ) -> list[Result]:
+        """`function` of every item, in order. The first InputError stops the rest.
+
+        Items that are made one by one, `total` of them where that is known, wait for a free worker with few others:
+        they hold files.
+        """
+        if isinstance(items, Sequence):
+            total = len(items)
+        if total == 0:
+            return []
+        if not ray.is_initialized() and total != 1:
+            self._start()
+        if ray.is_initialized() and self._source is not None:
+            refuse_hidden_source(self._source)
+        results = dict(tracked(_run_all(function, items), self.console, title, total=total))
+        return [results[index] for index in sorted(results)]
+
+
+def _run_all(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
+    if not ray.is_initialized():
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    remote = ray.remote(num_cpus=1)(function)
+    # A cluster that grows must see all that there is to do, unless that is not made yet.
+    coming = enumerate(items)
+    first = coming if isinstance(items, Sequence) else islice(coming, _room())
+    index_of = {remote.remote(item): index for index, item in first}
+    waiting = list(index_of)
+    try:
+        while waiting:
+            (done,), waiting = ray.wait(waiting, num_returns=1)
+            yield index_of.pop(done), ray.get(done)
+            for index, item in islice(coming, max(0, _room() - len(waiting))):
+                index_of[reference := remote.remote(item)] = index
+                waiting.append(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, InputError):
+            raise cause from None  # its one line, without the worker's stack trace
+        raise
+    finally:
+        for reference in waiting:
+            ray.cancel(reference)
+
+
+def _room() -> int:
+    """How many items that hold files are out at once: one for each worker, and two that wait for the next."""
+    return int(ray.cluster_resources().get("CPU", 1)) + 2

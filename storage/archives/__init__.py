@@ -1,0 +1,1 @@
+"""Archives as they were downloaded, listed and read where they lie. Writes nothing."""

@@ -1,0 +1,472 @@
+"""Archives as they are downloaded: converted as the folder in them would be, and nothing of them written to disk."""
+
+import gzip
+import io
+import json
+import os
+import random
+import struct
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ray_jobs.convert import main
+from ray_jobs.on_ray import conversion
+from ray_jobs.on_ray.conversion_job import REFUSED
+from storage import InputError, list_source, open_store
+from storage.archives import passing_cases, stream_cases
+from storage.archives.ranges import Ranges
+from storage.store.objects import Objects
+
+KINDS = ("zip", "tar", "tar.gz")
+ENDS = ("flair", "seg", "t1", "t1ce", "t2")
+TOLD = ("--task", "gli-2021")
+TIME = 1_600_000_000  # even: zip counts in two seconds
+
+Files = dict[str, bytes]
+
+
+def scan(seed: int, *, label: bool) -> bytes:
+    """A small NIfTI file, not compressed."""
+    random_ = np.random.default_rng(seed)
+    voxels = np.zeros((12, 11, 10), dtype=np.uint8 if label else np.int16)
+    voxels[2:9, 2:9, 2:8] = random_.choice([1, 2, 4], (7, 7, 6)) if label else random_.integers(1, 900, (7, 7, 6))
+    return nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])).to_bytes()
+
+
+def cohort(*, cases: int = 3, extension: str = ".nii.gz") -> Files:
+    """Files of a cohort by their path, each case's together."""
+    files: Files = {}
+    for number in range(cases):
+        for index, end in enumerate(ENDS):
+            data = scan(10 * number + index, label=end == "seg")
+            packed = gzip.compress(data, mtime=0) if extension == ".nii.gz" else data
+            files[f"top/HGG/Brats18_T_{number}_1/Brats18_T_{number}_1_{end}{extension}"] = packed
+    return files
+
+
+def pack(path: Path, files: Mapping[str, bytes | tarfile.TarInfo]) -> Path:
+    """An archive of the kind that its name says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                assert isinstance(data, bytes)
+                info = zipfile.ZipInfo(name, (2020, 9, 13, 12, 26, 40))
+                archive.writestr(info, data, zipfile.ZIP_DEFLATED)
+        return path
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in files.items():
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(data, bytes):
+                info.size, info.mtime = len(data), TIME
+            archive.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
+    return path
+
+
+def unpack(folder: Path, files: Files) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def report_of(store: Path) -> dict[str, object]:
+    report: dict[str, object] = json.loads((store / "report.json").read_text())
+    return report
+
+
+def refusals_of(store: Path) -> dict[str, str]:
+    """The finding of each refusal, by case or member."""
+    return {refusal["case_id"]: refusal["finding"] for refusal in report_of(store)["refused"]}  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def without_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert in this process; a test marked `processes` does it on Ray."""
+    if request.node.get_closest_marker("processes") is None:
+        monkeypatch.setattr("ray_jobs.on_ray.conversion_job.ray_running", nullcontext)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each read of an archive brought."""
+    sizes: list[int] = []
+    read_at = Ranges.read_at
+
+    def counting(self: Ranges, offset: int, size: int) -> bytes:
+        data = read_at(self, offset, size)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(Ranges, "read_at", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_store_is_that_of_the_folder_and_nothing_else_is_written(
+    kind: str, told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(tmp_path / f"download.{kind}", cohort())
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path / "temporary")
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *told]) == 0
+    written = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert written == {"temporary", "store", archive.name} and not list((tmp_path / "temporary").iterdir())
+    folder = unpack(tmp_path / "folder", cohort())
+    for listed in list_source(archive).top.walk():
+        for name, file in listed.files.items():
+            time = file.stat().st_mtime_ns
+            os.utime(folder / listed.path.inside / name, ns=(time, time))  # type: ignore[attr-defined]
+    assert main(["--source", str(folder), "--store", str(tmp_path / "same"), *told]) == 0
+    stored, same = below(tmp_path / "store"), below(tmp_path / "same")
+    first, second = (json.loads(files.pop("report.json")) for files in (stored, same))
+    assert stored == same and len(stored) > 3
+    assert {**first, "store_uri": "", "seconds": 0} == {**second, "store_uri": "", "seconds": 0}
+    assert [open_store(tmp_path / "store").info(name).grade for name in first["converted"]] == ["HGG"] * 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_bucket_as_on_disk(kind: str, bucket: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"download.{kind}", cohort())
+    Objects(bucket).put(archive.name, archive.read_bytes())
+    for source, store in ((f"{bucket}/{archive.name}", "remote"), (str(archive), "local")):
+        assert main(["--source", source, "--store", str(tmp_path / store), "--verify"]) == 0
+    remote, local = below(tmp_path / "remote"), below(tmp_path / "local")
+    del remote["report.json"], local["report.json"]
+    assert remote == local and len(remote) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_do_then_a_file_in_it_is_another_and_only_its_case_is_converted(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = cohort(extension=".nii")  # where another file has the same size
+    arguments = ["--source", str(pack(tmp_path / f"download.{kind}", files)), "--store", str(tmp_path / "store")]
+    for told in ((), TOLD):
+        assert main([*arguments, *told]) == 0
+    assert "nothing to do: all 3 cases" in capsys.readouterr().out
+    files["top/HGG/Brats18_T_1_1/Brats18_T_1_1_t1.nii"] = scan(99, label=False)
+    archive = pack(tmp_path / f"download.{kind}", files)
+    if kind != "zip":  # whose checksum says it without another time
+        with tarfile.open(archive) as packed:
+            assert {info.mtime for info in packed} == {TIME}
+        return
+    assert main([*arguments, "--verify"]) == 0
+    assert report_of(tmp_path / "store")["changed"] == report_of(tmp_path / "store")["converted"] == ["Brats18_T_1_1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unpacked_later_or_packed_otherwise_it_is_known_by_its_bytes(kind: str, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    assert main(["--source", str(unpack(tmp_path / "folder", cohort())), "--store", store]) == 0
+    assert main(["--source", str(pack(tmp_path / f"download.{kind}", cohort())), "--store", store, *TOLD]) == 0
+    assert report_of(tmp_path / "store")["converted"] == []
+    assert len(report_of(tmp_path / "store")["skipped"]) == 3  # type: ignore[arg-type]
+
+
+class Killed(BaseException):
+    """What no handler of errors catches."""
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_the_middle_the_next_run_does_the_rest(
+    kind: str, told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(tmp_path / f"download.{kind}", cohort(cases=4))
+    arguments = ["--source", str(archive), "--store", str(tmp_path / "store"), *told]
+    convert = conversion.convert_or_refuse
+    begun: list[str] = []
+
+    def convert_two(case: conversion.Case, store: conversion.CohortStore) -> object:
+        if len(begun) == 2:
+            raise Killed
+        begun.append(case.case_id)
+        return convert(case, store)
+
+    monkeypatch.setattr(conversion, "convert_or_refuse", convert_two)
+    with pytest.raises(Killed):
+        main(arguments)
+    monkeypatch.setattr(conversion, "convert_or_refuse", convert)
+    assert main(arguments) == 0
+    report = report_of(tmp_path / "store")
+    assert report["skipped"] == begun and len(report["converted"]) == 2  # type: ignore[arg-type]
+    assert len(open_store(tmp_path / "store").case_ids) == 4
+
+
+def test_a_compressed_tar_is_read_once_where_labels_are_told_and_twice_where_they_are_looked_at(
+    tmp_path: Path, read: list[int]
+) -> None:
+    archive = pack(tmp_path / "download.tar.gz", cohort())
+    for told, passes in ((TOLD, 1), ((), 2)):
+        read.clear()
+        assert main(["--source", str(archive), "--store", str(tmp_path / f"store{passes}"), *told]) == 0
+        head = 512  # by which it is known
+        assert sum(read) in range(passes * archive.stat().st_size, passes * archive.stat().st_size + 4 * head)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_lies_anywhere_in_it_is_read_once_and_the_rest_not(kind: str, tmp_path: Path, read: list[int]) -> None:
+    large = {"notes.bin": random.Random(0).randbytes(1 << 20)}
+    archive = pack(tmp_path / f"download.{kind}", {**large, **cohort()})
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == 0
+    assert sum(read) < 1 << 20
+
+
+CASE = "top/HGG/Brats18_T_1_1/Brats18_T_1_1"
+
+
+def in_zip(path: Path, name: str, change: Callable[[bytearray, int, int], None]) -> None:
+    """Change the raw bytes of a zip, given where a member's local header and its entry in the directory begin."""
+    raw = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        local = archive.getinfo(name).header_offset
+    entry = raw.rindex(name.encode()) - 46
+    assert raw[entry : entry + 4] == b"PK\1\2"
+    change(raw, local, entry)
+    path.write_bytes(raw)
+
+
+def announce(raw: bytearray, local: int, entry: int) -> None:
+    raw[entry + 24 : entry + 28] = struct.pack("<I", 0xFFFFFFF0)
+
+
+def encrypt(raw: bytearray, local: int, entry: int) -> None:
+    raw[entry + 8] |= 1
+
+
+def use_another_method(raw: bytearray, local: int, entry: int) -> None:
+    raw[entry + 10] = 9
+
+
+def make_a_link(raw: bytearray, local: int, entry: int) -> None:
+    raw[entry + 5] = 3  # made on Unix
+    raw[entry + 38 : entry + 42] = struct.pack("<I", 0o120777 << 16)
+
+
+def damage(raw: bytearray, local: int, entry: int) -> None:
+    raw[local + 120] ^= 0x55
+
+
+def move_away(raw: bytearray, local: int, entry: int) -> None:
+    raw[local] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (announce, "announces 4294967280 bytes out of"),
+        (encrypt, "encrypted"),
+        (use_another_method, "compressed by method 9"),
+        (make_a_link, "a symbolic link"),
+        (damage, "damaged in the archive"),
+        (move_away, "no file begins where its directory says"),
+    ],
+)
+def test_a_member_of_a_zip_that_cannot_be_used(
+    change: Callable[[bytearray, int, int], None], finding: str, tmp_path: Path
+) -> None:
+    archive = pack(tmp_path / "download.zip", cohort())
+    in_zip(archive, f"{CASE}_t1.nii.gz", change)
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == REFUSED
+    ((case_id, found),) = refusals_of(tmp_path / "store").items()
+    assert case_id == "Brats18_T_1_1" and finding in found
+    assert report_of(tmp_path / "store")["refused"][0]["file"] == f"{archive}/{CASE}_t1.nii.gz"  # type: ignore[index]
+    assert len(report_of(tmp_path / "store")["converted"]) == 2  # type: ignore[arg-type]
+
+
+def test_of_a_bomb_nothing_is_unpacked_but_its_head(tmp_path: Path) -> None:
+    files = cohort(extension=".nii")
+    files[f"{CASE}_seg.nii"] += bytes(50 << 20)
+    archive = pack(tmp_path / "download.zip", files)
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == REFUSED
+    (found,) = refusals_of(tmp_path / "store").values()
+    assert "the scan's own header" in found
+
+
+def link(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(f"{CASE}_t1.nii.gz")
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("kind", "finding"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a link to another member"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a pipe"),
+    ],
+)
+@pytest.mark.parametrize("archive", ["tar", "tar.gz"])
+def test_a_member_of_a_tar_that_is_no_file(archive: str, kind: bytes, finding: str, tmp_path: Path) -> None:
+    files: dict[str, bytes | tarfile.TarInfo] = {**cohort(), f"{CASE}_t1.nii.gz": link(kind)}
+    packed = pack(tmp_path / f"download.{archive}", files)
+    assert main(["--source", str(packed), "--store", str(tmp_path / "store"), *TOLD]) == REFUSED
+    assert finding in refusals_of(tmp_path / "store")["Brats18_T_1_1"]
+    assert len(report_of(tmp_path / "store")["converted"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_that_lead_out_or_are_archives_or_are_there_twice(kind: str, tmp_path: Path) -> None:
+    files = {
+        "../outside_t1.nii.gz": b"x",
+        "/absolute_t1.nii.gz": b"x",
+        "top/inner.tar.gz": b"x",
+        "__MACOSX/top/._inner.zip": b"x",  # not what it is called
+        **cohort(),
+    }
+    archive = pack(tmp_path / f"download.{kind}", files)
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "a") as more, pytest.warns(UserWarning, match="Duplicate name"):
+            more.writestr(f"{CASE}_t2.nii.gz", b"another")
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == REFUSED
+    found = refusals_of(tmp_path / "store")
+    assert found.pop("outside_t1.nii.gz") == "its path leads out of the archive"
+    assert found.pop("inner.tar.gz") == "an archive within the archive"
+    assert found.pop("absolute_t1.nii.gz") == "its path leads out of the archive"
+    if kind == "zip":
+        assert found.pop("Brats18_T_1_1") == "the archive has two files of this name"
+    assert not found
+    assert len(report_of(tmp_path / "store")["converted"]) == 2 + (kind != "zip")  # type: ignore[arg-type]
+    assert not (tmp_path / "outside_t1.nii.gz").exists()
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+def test_a_tar_that_is_cut_off_or_damaged(told: tuple[str, ...], tmp_path: Path) -> None:
+    whole = pack(tmp_path / "download.tar", cohort(cases=4)).read_bytes()
+    middle = whole.index(b"Brats18_T_2_1_t1.nii") - len("top/HGG/Brats18_T_2_1/")
+    cut = {
+        "cut.tar": whole[: middle + 1000],
+        "header.tar": whole[:middle] + b"?" + whole[middle + 1 :],
+        "cut.tar.gz": gzip_of(whole)[: len(gzip_of(whole[:middle])) + 100],
+    }
+    for name, raw in cut.items():
+        (tmp_path / name).write_bytes(raw)
+        store = tmp_path / f"store-{name}"
+        assert main(["--source", str(tmp_path / name), "--store", str(store), *told]) == REFUSED, name
+        found = refusals_of(store)
+        assert "cannot be read past byte" in found[name], name
+        assert report_of(store)["converted"] == ["Brats18_T_0_1", "Brats18_T_1_1"], name
+        assert "Brats18_T_2_1" in found, name
+
+
+def gzip_of(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+def test_where_the_stream_is_wrong_only_files_with_a_checksum_are_believed(
+    told: tuple[str, ...], tmp_path: Path
+) -> None:
+    plain = {name.replace("_T_", "_P_"): data for name, data in cohort(cases=2, extension=".nii").items()}
+    last = {"notes.bin": random.Random(0).randbytes(1 << 18)}  # what is unpacked with the checksum is lost with it
+    raw = bytearray(pack(tmp_path / "download.tar.gz", {**cohort(cases=2), **plain, **last}).read_bytes())
+    raw[-8] ^= 1  # of the checksum at its end
+    (tmp_path / "download.tar.gz").write_bytes(raw)
+    assert main(["--source", str(tmp_path / "download.tar.gz"), "--store", str(tmp_path / "store"), *told]) == REFUSED
+    assert report_of(tmp_path / "store")["converted"] == ["Brats18_T_0_1", "Brats18_T_1_1"]
+    found = refusals_of(tmp_path / "store")
+    assert {"Brats18_P_0_1", "Brats18_P_1_1", "download.tar.gz"} == set(found)
+    assert "has none of its own" in found["Brats18_P_0_1"]
+    assert open_store(tmp_path / "store").case_ids == ("Brats18_T_0_1", "Brats18_T_1_1")
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+def test_files_of_a_case_that_lie_apart_are_held_within_a_bound_and_refused_beyond(
+    told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = cohort(cases=4, extension=".nii")
+    apart = dict(sorted(files.items(), key=lambda item: item[0].rpartition("_")[2]))
+    archive = pack(tmp_path / "download.tar.gz", apart)
+    arguments = ["--source", str(archive), *told, "--store"]
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    for module in (passing_cases, stream_cases):
+        monkeypatch.setattr(module, "HELD_BYTES", sum(map(len, files.values())) // 4)
+    assert main([*arguments, str(tmp_path / "store")]) == REFUSED
+    report = report_of(tmp_path / "store")
+    assert "apart in an archive that is read from its beginning" in report["refused"][0]["finding"]  # type: ignore[index]
+    assert "decompress the archive to a .tar" in report["refused"][0]["remedy"]  # type: ignore[index]
+    stored = below(tmp_path / "store")
+    assert report["converted"] and len(report["converted"]) + len(report["refused"]) == 4  # type: ignore[arg-type]
+    assert all(
+        stored[name] == data for name, data in below(tmp_path / "whole").items() if name in stored and "cases/" in name
+    )
+
+
+def test_what_comes_late_in_the_one_pass_is_heeded(tmp_path: Path) -> None:
+    """Grades, and a second folder with a case's id, which is refused as it is in a folder."""
+    files = {name.replace("/HGG", ""): data for name, data in cohort().items()}
+    again = {name.replace("top/", "top/again/"): data for name, data in files.items() if "_T_2_1/" in name}
+    mapping = {"top/name_mapping.csv": b"Grade,BraTS_2018_subject_ID\nLGG,Brats18_T_0_1\nHGG,Brats18_T_1_1\n"}
+    archive = pack(tmp_path / "download.tar.gz", {**files, **again, **mapping})
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD, "--verify"]) == REFUSED
+    store = open_store(tmp_path / "store")
+    assert {case_id: store.info(case_id).grade for case_id in store.case_ids} == {
+        "Brats18_T_0_1": "LGG",
+        "Brats18_T_1_1": "HGG",
+    }
+    assert refusals_of(tmp_path / "store") == {"Brats18_T_2_1": "the same case id in 2 places"}
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+def test_cases_without_labels_in_a_compressed_tar(told: tuple[str, ...], tmp_path: Path) -> None:
+    files = {name: data for name, data in cohort().items() if not name.endswith("_T_1_1_seg.nii.gz")}
+    archive = pack(tmp_path / "download.tar.gz", files)
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *told]) == 0
+    assert report_of(tmp_path / "store")["unlabelled"] == ["Brats18_T_1_1"]
+
+
+def test_a_size_that_tarfile_would_believe(tmp_path: Path) -> None:
+    """A name that is said to take gigabytes goes into memory, and after a negative size the reader goes back."""
+    for kind, size in ((tarfile.GNUTYPE_LONGNAME, 8 << 30), (tarfile.REGTYPE, -512)):
+        info = tarfile.TarInfo("long")
+        info.type, info.size = kind, size
+        raw = pack(tmp_path / "download.tar", cohort(cases=2)).read_bytes()
+        header = info.tobuf(tarfile.GNU_FORMAT)
+        (tmp_path / "bad.tar").write_bytes(raw[: raw.index(b"top/HGG/Brats18_T_1_1/")] + header + bytes(2048))
+        assert main(["--source", str(tmp_path / "bad.tar"), "--store", str(tmp_path / f"{size}"), *TOLD]) == REFUSED
+        assert f"a header that announces {size} bytes" in refusals_of(tmp_path / f"{size}")["bad.tar"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("nothing.zip", None, "found nothing at"),
+        ("scan.nii.gz", gzip_of(b"x"), "found a file at .*name the folder that it lies in"),
+        ("cohort.tar.bz2", b"BZh91AY", "found a bzip2 archive at .*unpack it and name the folder"),
+        ("cohort.zip", b"PK\3\4" + bytes(100), "directory, which comes last, cannot be read .*download it again"),
+        ("cohort.tar.gz", gzip_of(b"x"), "wanted a tar archive, gzipped"),
+        ("cohort.7z", b"7z\xbc\xaf\x27\x1c", "found a 7z archive"),
+    ],
+)
+def test_a_source_that_is_none(name: str, data: bytes | None, message: str, tmp_path: Path) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        main(["--source", str(tmp_path / name), "--store", str(tmp_path / "store")])
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_of_archives_says_so(kind: str, told: tuple[str, ...], tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"download.{kind}", {"BraTS2021_Training_Data.tar": b"x"})
+    with pytest.raises(InputError, match="an archive within the archive; take it out of there and name it"):
+        main(["--source", str(archive), "--store", str(tmp_path / "store"), *told])
+    assert not (tmp_path / "store").exists()
