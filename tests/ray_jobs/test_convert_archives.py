@@ -1,5 +1,6 @@
 """Archives as they are downloaded: converted as the folder in them would be, and nothing of them written to disk."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -9,25 +10,37 @@ import struct
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ray_jobs.convert import main
-from ray_jobs.on_ray import conversion
+from ray_jobs.on_ray import conversion, conversion_job, conversion_workers
+from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.conversion_job import REFUSED
-from storage import InputError, list_source, open_store
+from ray_jobs.predicting import input
+from ray_jobs.settings.convert_config import ConvertConfig
+from ray_jobs.settings.input_check import check_input
+from ray_jobs.settings.presets import preset
+from ray_jobs.training.run_input import find_or_make_store
+from storage import MODALITIES, InputError, list_source, open_store
 from storage.archives import passing_cases, stream_cases
 from storage.archives.ranges import Ranges
+from storage.labels.conventions import LabelConvention
+from storage.labels.tasks import TASKS
 from storage.store.objects import Objects
 
 KINDS = ("zip", "tar", "tar.gz")
 ENDS = ("flair", "seg", "t1", "t1ce", "t2")
 TOLD = ("--task", "gli-2021")
+# A compressed tar is read otherwise where labels are told.
+EACH_WAY = pytest.mark.parametrize(("kind", "told"), [*((kind, ()) for kind in KINDS), ("tar.gz", TOLD)])
 TIME = 1_600_000_000  # even: zip counts in two seconds
 
 Files = dict[str, bytes]
@@ -114,8 +127,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_WAY
 def test_the_store_is_that_of_the_folder_and_nothing_else_is_written(
     kind: str, told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +194,7 @@ class Killed(BaseException):
     """What no handler of errors catches."""
 
 
-@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_WAY
 def test_killed_in_the_middle_the_next_run_does_the_rest(
     kind: str, told: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +302,7 @@ def test_a_member_of_a_zip_that_cannot_be_used(
 
 def test_of_a_bomb_nothing_is_unpacked_but_its_head(tmp_path: Path) -> None:
     files = cohort(extension=".nii")
-    files[f"{CASE}_seg.nii"] += bytes(50 << 20)
+    files[f"{CASE}_seg.nii"] += bytes(5 << 20)
     archive = pack(tmp_path / "download.zip", files)
     assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == REFUSED
     (found,) = refusals_of(tmp_path / "store").values()
@@ -463,10 +474,103 @@ def test_a_source_that_is_none(name: str, data: bytes | None, message: str, tmp_
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("told", [(), TOLD], ids=["found", "told"])
-@pytest.mark.parametrize("kind", KINDS)
+@EACH_WAY
 def test_an_archive_of_archives_says_so(kind: str, told: tuple[str, ...], tmp_path: Path) -> None:
     archive = pack(tmp_path / f"download.{kind}", {"BraTS2021_Training_Data.tar": b"x"})
     with pytest.raises(InputError, match="an archive within the archive; take it out of there and name it"):
         main(["--source", str(archive), "--store", str(tmp_path / "store"), *told])
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.processes
+def test_on_ray_as_here(tmp_path: Path) -> None:
+    """What comes by in a compressed tar is converted by workers meanwhile."""
+    archive = pack(tmp_path / "download.tar.gz", cohort(cases=6))
+    convert_cohort(archive, str(tmp_path / "here"), task=TASKS["gli-2021"])
+    assert main(["--source", str(archive), "--store", str(tmp_path / "store"), *TOLD]) == 0
+    stored, here = below(tmp_path / "store"), below(tmp_path / "here")
+    del stored["report.json"], here["report.json"]
+    assert stored == here and len(stored) > 6
+
+
+def test_few_cases_that_hold_their_files_are_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Ray's place taken by a list: as many as there are CPUs and two more, whatever the archive has."""
+    out: list[int] = []
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    class OneAfterTheOther:
+        """Work ends in the order in which it was given out."""
+
+        cluster_resources = staticmethod(lambda: {"CPU": 3.0})
+        exceptions = conversion_workers.ray.exceptions
+        is_initialized = staticmethod(lambda: True)
+        get = staticmethod(lambda reference: reference[0])
+
+        @staticmethod
+        def remote(**_: object) -> Callable[[object], object]:
+            return lambda function: SimpleNamespace(remote=lambda item: (item,))
+
+        @staticmethod
+        def wait(waiting: list[object], num_returns: int) -> tuple[list[object], list[object]]:
+            out.append(len(waiting))
+            return waiting[:num_returns], waiting[num_returns:]
+
+    monkeypatch.setattr(conversion_workers, "ray", OneAfterTheOther)
+    workers = conversion_workers.Workers(Console(quiet=True), lambda: None)
+    assert workers.map(lambda item: item, items(), "converting") == list(range(20))
+    assert max(out) == 5 and len(made) == 20
+    out.clear()
+    workers.map(lambda item: item, list(range(20)), "converting")
+    assert max(out) == 20
+
+
+def test_a_prediction_reads_cases_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input, "refuse_hidden_source", lambda source: None)  # which asks Ray
+    told = input.Told(task=None, label_map=LabelConvention(name="told", stored_by_source={0: 0, 1: 1, 2: 2, 4: 3}))
+    folder = unpack(tmp_path / "folder", cohort())
+    read = []
+    for place in (folder, pack(tmp_path / "download.zip", cohort()), pack(tmp_path / "download.tar", cohort())):
+        opened = input.open_cohort(str(place), TASKS["gli-2021"], modalities=MODALITIES, names={}, told=told, workers=1)
+        read.append(opened.source.read("Brats18_T_1_1").arrays)
+    for arrays in read[1:]:
+        assert (arrays.image_MDHW == read[0].image_MDHW).all() and (arrays.label_DHW == read[0].label_DHW).all()
+    stream = pack(tmp_path / "download.tar.gz", cohort())
+    with pytest.raises(InputError, match=r"read from its beginning only; decompress it to a \.tar, or make a store"):
+        input.open_cohort(str(stream), TASKS["gli-2021"], modalities=MODALITIES, names={}, told=told, workers=1)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_file_in_it_that_is_not_what_was_converted_is_found(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = cohort()
+    assert main(["--source", str(unpack(tmp_path / "folder", files)), "--store", str(tmp_path / "store")]) == 0
+    files[f"{CASE}_t1.nii.gz"] = gzip_of(scan(99, label=False))
+    archive = pack(tmp_path / f"download.{kind}", files)
+    config = ConvertConfig(store=str(tmp_path / "store"), source=str(archive), verify=True)
+    assert conversion_job._verify(config, Console(width=300), lambda: None) == REFUSED
+    assert f"{archive}/{CASE}_t1.nii.gz is not the file that was converted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_training_takes_one_and_finds_its_store_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(preset("demo"), source=str(pack(tmp_path / f"download.{kind}", cohort())))
+    check_input(config)
+    store = find_or_make_store(config, Console(quiet=True))
+    assert len(store.case_ids) == 3 and f"data/download.{kind}-" in store.uri
+    before = below(tmp_path / "data")
+    assert find_or_make_store(config, Console(quiet=True)).uri == store.uri
+    after = below(tmp_path / "data")
+    assert {name for name in before if before[name] != after[name]} <= {f"{Path(store.uri).name}/report.json"}
+    if kind == "zip":
+        few = dataclasses.replace(config, source=str(pack(tmp_path / "few.zip", cohort(cases=2))))
+        with pytest.raises(InputError, match=r"wanted at least 3 labelled subjects below .*few\.zip"):
+            check_input(few)
