@@ -1,4 +1,4 @@
-"""Convert a BraTS download into a store: `python ray_jobs/convert.py --source DIR_OR_ARCHIVE --store PATH_OR_URL`.
+"""Convert a BraTS download into a store: `python ray_jobs/convert.py --source PATH --store PATH_OR_URL`.
 
 Exit status: 0 when every case is stored, 3 when some were refused or found damaged (report.json in the store lists
 them with reasons), 2 when nothing could be done with what was given.
