@@ -277,7 +277,7 @@ def test_a_table_of_subjects_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--store", "x"], "wanted --source DIR"),
+        (["--store", "x"], "wanted --source PATH"),
         (["--store", "x", "--source", "nowhere"], "found nothing at"),
         (["--store", "x", "--source", ".", "--task", "oops"], "wanted --task gli-2021"),
         (["--store", "x", "--source", ".", "--label-map", "0", "3"], "0 must mean background"),
