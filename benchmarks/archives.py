@@ -14,7 +14,6 @@ from rich.console import Console
 from benchmarks.report import report
 from benchmarks.settings import ArchivesBenchmark
 from storage.errors import InputError
-from storage.labels.tasks import TASKS
 from storage.scans.case import files_of
 from storage.scans.case_search import find_cases
 
@@ -29,11 +28,10 @@ def run(config: ArchivesBenchmark) -> None:
     found = find_cases(config.source).cases[: config.cases]
     if not found:
         raise InputError(f"wanted BraTS cases below {config.source}, found none; name the unpacked folder")
-    task = TASKS[config.task] if config.task is not None else None
     quiet = Console(quiet=True)
 
     def convert(source: Path, store: Path) -> None:
-        done = convert_cohort(source, str(store), task=task, console=quiet)
+        done = convert_cohort(source, str(store), console=quiet)
         assert len(done.converted) == len(found), done
 
     rows: list[dict[str, str | float]] = []

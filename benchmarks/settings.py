@@ -37,8 +37,6 @@ class ArchivesBenchmark(Recorded):
     """Folder with BraTS cases, of which the archives are made."""
     cases: int | None = None
     """How many of its cases to pack; all without it."""
-    task: str | None = None
-    """Their task, as convert.py is told it: then a tar.gz is read once."""
 
 
 @dataclass(frozen=True, kw_only=True)

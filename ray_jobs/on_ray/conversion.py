@@ -11,15 +11,16 @@ import ray
 from rich.console import Console
 
 from ray_jobs.on_ray.conversion_workers import Workers
-from ray_jobs.on_ray.early_conversion import EarlyConversion, convert_early, leave_same, take_back
+from ray_jobs.on_ray.early_conversion import EarlyConversion
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder
-from ray_jobs.on_ray.settled_search import find_existing, make_store, settle_search, without_other_scans
+from ray_jobs.on_ray.settled_search import SettledSearch, find_existing, make_store, settle_search, without_other_scans
 from storage import CohortStore, InputError, Refusal, find_cases, open_store
 from storage.archives.kinds import SourceKind, find_kind, place_of
 from storage.archives.passing_cases import PassingCases
 from storage.archives.ranges import Ranges
 from storage.archives.sources import list_source
 from storage.archives.stream_cases import StreamListing
+from storage.archives.tar_stream import StreamedMember
 from storage.cases.info import CaseInfo
 from storage.cases.notes import summarise_notes
 from storage.labels.conventions import LabelConvention
@@ -70,40 +71,61 @@ def convert_cohort(
     if existing is not None:
         modalities = existing.settings.modalities
     find = partial(find_cases, modalities=modalities, names=names, subjects=subjects, trust_grid=trust_grid)
-    early = EarlyConversion(store=existing)
-    if task is not None and label_map is None and find_kind(source) is SourceKind.STREAM:
-        passing = PassingCases(Ranges(source), find)
-        early = convert_early(
-            passing,
-            existing,
-            task,
-            make=lambda settled: make_store(settled, store_uri, modalities),
-            convert=lambda cases, store: _convert(cases, None, store, workers),
-            subjects=subjects,
-        )
-        listing: Listing = passing.listing()
-    else:
-        listing = list_source(source)
-    search = find(listing)
-    if not search.cases:
-        first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
-        raise InputError(f"wanted complete cases below {source}, found none{first}")
-    _refuse_unknown_ids(subjects or {}, search, source)
-    read_values = partial(_read_values, listing, task, workers)
-    settled = settle_search(search, early.store, task, label_map, read_values)
+    early = EarlyConversion(existing, task, label_map)
+    listing = _list_or_begin(source, find, early, store_uri, modalities, workers, subjects)
+    try:
+        search = find(listing)
+        if not search.cases:
+            first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
+            raise InputError(f"wanted complete cases below {source}, found none{first}")
+        _refuse_unknown_ids(subjects or {}, search, source)
+        read_values = partial(_read_values, listing, early, workers)
+        settled = settle_search(search, existing, task, label_map, read_values, early.converted.keys())
+    except InputError:
+        early.undo()
+        raise
+    early.compare(settled, damaged=isinstance(listing, StreamListing) and listing.damaged)
     store = early.store or make_store(settled, store_uri, modalities)
     search = without_other_scans(settled.search, store)
     return _carry_out(search, listing, store, workers, early, subjects, started)
 
 
+def _list_or_begin(
+    source: str,
+    find: Callable[[Listing], CaseSearch],
+    early: EarlyConversion,
+    store_uri: str,
+    modalities: Sequence[str] | None,
+    workers: Workers,
+    subjects: Mapping[str, str] | None,
+) -> Listing:
+    """The files of the source. Of a compressed tar archive cases are converted by the way."""
+    if find_kind(source) is not SourceKind.STREAM:
+        return list_source(source)
+
+    def make(settled: SettledSearch) -> CohortStore:
+        return make_store(settled, store_uri, modalities)
+
+    passing = PassingCases(Ranges(source), find, lambda case: early.accept(case, make))
+    early.convert(passing, lambda cases, store: _convert(cases, None, store, workers), subjects)
+    return passing.listing()
+
+
 def _read_values(
-    listing: Listing, told: Task | None, workers: Workers, cases: Sequence[Case]
+    listing: Listing, early: EarlyConversion, workers: Workers, cases: Sequence[Case]
 ) -> Sequence[Sequence[int] | None]:
+    """The values of the cases' labels, of which some have gone by."""
+    went_by = {
+        case.case_id: early.values[case.label.inside]
+        for case in cases
+        if isinstance(case.label, StreamedMember) and case.label.inside in early.values
+    }
+    rest = [case for case in cases if case.case_id not in went_by]
     if isinstance(listing, StreamListing):
-        if told is not None:  # which says it all, and their labels have gone by
-            return [None for _ in cases]
-        cases = listing.hold_labels(cases)
-    return workers.map(read_label_values, cases, "looking at labels")
+        rest = listing.hold_labels(rest)
+    found = zip(rest, workers.map(read_label_values, rest, "looking at labels"), strict=True)
+    values = went_by | {case.case_id: own for case, own in found}
+    return [values[case.case_id] for case in cases]
 
 
 def _carry_out(
@@ -128,11 +150,10 @@ def _carry_out(
         committed, plan = look()
         if plan.todo or early.converted:  # who has nothing to do may be beside another that has
             stack.enter_context(only_writer(store.uri, "wait for its end, or name another store"))
-            take_back(early, search, store, damaged=isinstance(listing, StreamListing) and listing.damaged)
             committed, plan = look()  # the one before may have done it meanwhile
         brought: Iterable[Case] = plan.todo
         if isinstance(listing, StreamListing):
-            brought = leave_same(listing.bring(plan.todo), committed, subjects, early)
+            brought = early.leave_same(listing.bring(plan.todo), committed, subjects)
         report = _bring_in(search, brought, store, workers, committed, plan, early)
         report = replace(report, seconds=time.monotonic() - started)
         store.objects.put(REPORT_KEY, report.to_json())
@@ -151,7 +172,7 @@ def _bring_in(
     """Convert what is planned, as it is `brought`, and list all in the store's index."""
     keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
-    outcomes = [*early.outcomes_of(search), *_convert(brought, len(plan.todo), store, workers)]
+    outcomes = [*early.outcomes(), *_convert(brought, len(plan.todo), store, workers)]
     outcomes.sort(key=lambda outcome: outcome.case_id)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     repeated = (

@@ -1,13 +1,13 @@
 """What a source's labels mean, and the store for them: each case with its task, before any is converted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from storage import CohortStore, InputError, Refusal
 from storage.cases.info import CaseInfo
-from storage.errors import CorruptStoreError
+from storage.errors import CorruptStoreError, UnknownLabelsError
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import TASKS, Task
 from storage.scans.case import Case, CaseSearch
@@ -46,12 +46,15 @@ def settle_search(
     told: Task | None,
     label_map: LabelConvention | None,
     read_values: Callable[[Sequence[Case]], Sequence[Sequence[int] | None]],
+    early: Collection[str] = (),
 ) -> SettledSearch:
     """The cases with what their labels mean, and the task that holds them.
 
     Of cases that are stored already the meaning is known; they are asked about only where the user says something.
+    `early` are those stored a moment ago, before all of the search was known.
     """
-    committed = existing.committed_cases() if existing is not None else {}
+    stored = existing.committed_cases() if existing is not None else {}
+    committed = {case_id: info for case_id, info in stored.items() if case_id not in early}
     new = plan_conversion(search.cases, committed).todo
     todo = new if told is None and label_map is None else search.cases
     if not todo and existing is not None:
@@ -65,7 +68,7 @@ def settle_search(
         label_map=label_map,
         joins=existing.task if existing is not None else None,
         joins_values=existing.settings.convention if existing is not None else None,
-        decides=_tasks_of_labels(existing, committed) if existing is not None else (),
+        decides=tasks_of_labels(existing, committed) if existing is not None else (),
     )
     _refuse_other_meaning(settled.cases, committed, str(existing.uri) if existing is not None else "")
     meant = {case.case_id: case for case in settled.cases}
@@ -76,6 +79,31 @@ def settle_search(
         task=settled.task,
         convention=settled.convention,
     )
+
+
+def settle_case(
+    case: Case,
+    values: Sequence[int] | None,
+    store: CohortStore | None,
+    told: Task | None,
+    label_map: LabelConvention | None,
+    decides: Sequence[Task],
+) -> SettledSearch | None:
+    """What the case says by itself; None where that leaves two readings, or another task than the store's."""
+    try:
+        found = settle_tasks(
+            [case],
+            {case.case_id: values},
+            told=told,
+            label_map=label_map,
+            joins=store.task if store is not None else None,
+            joins_values=store.settings.convention if store is not None else None,
+            decides=decides,
+        )
+    except UnknownLabelsError:
+        return None
+    search = CaseSearch(cases=found.cases, refused=())
+    return SettledSearch(search=search, task=found.task, convention=found.convention) if found.cases else None
 
 
 def make_store(settled: SettledSearch, store_uri: str, modalities: Sequence[str] | None) -> CohortStore:
@@ -106,7 +134,7 @@ def without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:
     return replace(search, cases=cases, refused=(*search.refused, *refused))
 
 
-def _tasks_of_labels(store: CohortStore, committed: Mapping[str, CaseInfo]) -> list[Task]:
+def tasks_of_labels(store: CohortStore, committed: Mapping[str, CaseInfo]) -> list[Task]:
     """The store's task, and those that its labels are known to be of.
 
     A case without a voxel of a label has the task that fitted best, which is no evidence of what others' values mean.

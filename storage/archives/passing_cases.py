@@ -16,14 +16,17 @@ from storage.scans.naming import is_nifti_name
 class PassingCases:
     """Iterate once for the cases, each holding its files; then ask for the `listing`, which has all there is.
 
-    A folder's files are held until another folder's come. What then makes a labelled case goes out. The rest is held
-    until the end, as it may belong to files that are still to come, HELD_BYTES of it at most: more is let go by, the
-    oldest first, and needs a pass of its own.
+    A folder's files are held until another folder's come. What then makes a labelled case goes out, as `accept` gives
+    it. The rest, and what `accept` gives None for, is held until the end, as it may belong to files that are still to
+    come, HELD_BYTES of it at most: more is let go by, the oldest first, and needs a pass of its own.
     """
 
-    def __init__(self, ranges: Ranges, find: Callable[[Listing], CaseSearch]) -> None:
+    def __init__(
+        self, ranges: Ranges, find: Callable[[Listing], CaseSearch], accept: Callable[[Case], Case | None]
+    ) -> None:
         self._ranges = ranges
         self._find = find
+        self._accept = accept
         self._contents = StreamContents(archive=ranges.uri)
         self._held: dict[PurePosixPath, dict[str, StreamedMember]] = {}  # by folder, the oldest first
 
@@ -58,8 +61,9 @@ class PassingCases:
             return
         place = InArchive(archive=self._ranges.uri, inside=path)
         for case in self._find(Listing(top=Folder(path=place, files=dict(sorted(files.items()))))).cases:
-            if case.label is not None:
-                yield case
+            accepted = self._accept(case) if case.label is not None else None
+            if case.label is not None and accepted is not None:
+                yield accepted
                 for file in (*case.files.values(), case.label):
                     files.pop(file.name, None)
         if not files:

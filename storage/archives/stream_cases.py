@@ -1,10 +1,8 @@
 """The cases of a compressed tar archive: one pass for the names, one in which each case goes out when it is complete.
 
-What is held meanwhile is the labels of the first pass, and in the second the files of cases that are not complete yet,
-each at most HELD_BYTES.
+What is held meanwhile is the files of cases that are not complete yet, at most HELD_BYTES, and labels to be looked at.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -17,11 +15,9 @@ from storage.errors import InputError
 from storage.scans.case import Case, files_of
 from storage.scans.gunzip import is_gzip
 from storage.scans.listing import Listing
-from storage.scans.naming import is_nifti_name
 
 HELD_BYTES = 1 << 30
-# Names of labels; one that is called otherwise is read in a pass of its own. Tables and descriptions are held, too.
-_MAYBE_LABEL = re.compile("seg|label|mask", re.IGNORECASE)
+# Tables and descriptions, which case search reads.
 TABLES = (".csv", ".tsv", ".json")
 _UNSURE = Fault("the archive's checksum is wrong, and this file has none of its own", AGAIN)
 
@@ -83,23 +79,14 @@ class StreamListing(Listing):
 
 
 def list_stream(ranges: Ranges) -> StreamListing:
-    """Pass over a compressed tar archive for its names; what is called like a label is held.
+    """Pass over a compressed tar archive for its names.
 
     Raises InputError where it does not begin as such an archive.
     """
     contents = StreamContents(archive=ranges.uri)
-    room = HELD_BYTES
-
-    def wanted(member: StreamedMember) -> bool:
-        if not is_nifti_name(member.name):
-            return member.name.lower().endswith(TABLES)
-        return room > 0 and any(_MAYBE_LABEL.search(part) for part in member.inside.parts[-2:])
-
-    for member in stream_members(ranges, contents, wanted):
+    for member in stream_members(ranges, contents, lambda member: member.name.lower().endswith(TABLES)):
         if member.data is not None and member.inside in contents.files:
-            held = member.squeezed_up()
-            room -= len(held.data or b"")
-            contents.files[member.inside] = replace(held, fault=contents.files[member.inside].fault)
+            contents.files[member.inside] = replace(member, fault=contents.files[member.inside].fault)
     listing = contents.listing()
     return StreamListing(top=listing.top, refused=listing.refused, archive=ranges.uri, damaged=contents.damaged)
 

@@ -15,7 +15,9 @@ from storage.scans.gunzip import GZIP_WINDOW, is_gzip
 from storage.scans.listing import UnreadableError
 
 _DAMAGED = cast(type[Exception], zlib_ng.error)  # the package's stubs declare this class as an instance
-_PIECE = 1 << 20
+# S3 takes a round trip a read; what zlib is given and does not take in at once it hands back as a copy.
+_PIECE = 1 << 23
+_BITE = 1 << 16
 DECOMPRESS = "decompress the archive to a .tar, which is read wherever its files lie"
 
 
@@ -52,6 +54,7 @@ class _Gunzipped:
     def __init__(self, ranges: Ranges) -> None:
         self._ranges = ranges
         self._at = 0
+        self._piece = memoryview(b"")
         self._packed = b""
         self._stream = zlib_ng.decompressobj(wbits=GZIP_WINDOW)
 
@@ -59,7 +62,9 @@ class _Gunzipped:
         """Some bytes, at most `size`; none at the end. Raises StreamEndsError."""
         while True:
             if self._stream.eof:
-                self._packed = self._stream.unused_data or self._fetch()
+                self._packed = self._stream.unused_data
+                if len(self._packed) < 2:
+                    self._packed += self._fetch()
                 if not is_gzip(self._packed):  # the end, or what some tools pad it with
                     return b""
                 self._stream = zlib_ng.decompressobj(wbits=GZIP_WINDOW)
@@ -75,9 +80,11 @@ class _Gunzipped:
                 return data
 
     def _fetch(self) -> bytes:
-        piece = self._ranges.read_at(self._at, _PIECE)
-        self._at += len(piece)
-        return piece
+        if not len(self._piece):
+            self._piece = memoryview(self._ranges.read_at(self._at, _PIECE))
+            self._at += len(self._piece)
+        bite, self._piece = self._piece[:_BITE], self._piece[_BITE:]
+        return bytes(bite)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +104,7 @@ def stream_members(
     stream = _Gunzipped(ranges)
     try:
         archive = tarfile.open(  # noqa: SIM115
-            fileobj=cast(BinaryIO, stream), mode="r|", bufsize=1 << 16, tarinfo=Header
+            fileobj=cast(BinaryIO, stream), mode="r|", bufsize=1 << 18, tarinfo=Header
         )
     except (tarfile.TarError, StreamEndsError) as error:
         raise InputError(f"wanted a tar archive, gzipped, {ranges.uri} cannot be read ({error}); {AGAIN}") from None
@@ -118,10 +125,19 @@ def stream_members(
                 yield replace(member, data=data)
             else:
                 yield member
-        if stream.read(_PIECE).strip(b"\0"):
-            contents.refuse("", cut(archive.offset, "a damaged header"))
-        while stream.read(_PIECE):  # to the checksum, which comes last
-            pass
+        _read_to_the_end(archive, contents)
     except (tarfile.TarError, StreamEndsError) as error:
         contents.refuse("", cut(archive.offset, str(error)))
         contents.damaged = isinstance(error, StreamDamagedError)
+
+
+def _read_to_the_end(archive: tarfile.TarFile, contents: StreamContents) -> None:
+    """To the checksum, which comes last. What is no header ends the archive for tarfile without a word."""
+    stream = archive.fileobj
+    assert stream is not None
+    found = "no end mark" if stream.tell() == archive.offset else ""
+    while rest := stream.read(_BITE):
+        if rest.strip(b"\0"):
+            found = "a damaged header"
+    if found:
+        contents.refuse("", cut(archive.offset, found))

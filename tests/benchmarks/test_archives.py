@@ -12,7 +12,7 @@ from storage import InputError
 
 @pytest.mark.processes
 def test_a_row_for_each_archive_and_the_same_figures_as_json(phantom_source: Path, tmp_path: Path) -> None:
-    run(ArchivesBenchmark(source=phantom_source, cases=1, task="gli-2021", json=tmp_path / "figures.json"))
+    run(ArchivesBenchmark(source=phantom_source, cases=1, json=tmp_path / "figures.json"))
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert [row["archive"] for row in rows] == list(KINDS)
     for row in rows:
