@@ -31,7 +31,7 @@ from ray_jobs.settings.input_check import check_input
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run_input import find_or_make_store
 from storage import MODALITIES, InputError, list_source, open_store
-from storage.archives import passing_cases, stream_cases
+from storage.archives import passing_cases, stream_cases, tar_stream
 from storage.archives.ranges import Ranges
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import TASKS
@@ -218,8 +218,12 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     assert len(open_store(tmp_path / "store").case_ids) == 4
 
 
-def test_a_compressed_tar_is_read_once(tmp_path: Path, read: list[int]) -> None:
-    archive = pack(tmp_path / "download.tar.gz", cohort())
+def test_a_compressed_tar_is_read_once_and_a_case_of_it_is_held(
+    tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = cohort(cases=4)
+    monkeypatch.setattr(passing_cases, "HELD_BYTES", sum(map(len, files.values())) // 2)
+    archive = pack(tmp_path / "download.tar.gz", files)
     assert main(["--source", str(archive), "--store", str(tmp_path / "store")]) == 0
     head = 512  # by which it is known
     assert sum(read) in range(archive.stat().st_size, archive.stat().st_size + 4 * head)
@@ -386,10 +390,13 @@ def test_a_tar_that_is_cut_off_or_damaged(tmp_path: Path) -> None:
         assert "Brats18_T_2_1" in found, name
 
 
-def test_a_tar_gz_of_pieces_is_one_and_missing_its_last_piece_is_said(tmp_path: Path) -> None:
+def test_a_tar_gz_of_pieces_is_one_and_missing_its_last_piece_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = pack(tmp_path / "download.tar", cohort(cases=4)).read_bytes()
     middle = whole.index(b"top/HGG/Brats18_T_3_1/")
     first, second = gzip_of(whole[:middle]), gzip_of(whole[middle:])
+    monkeypatch.setattr(tar_stream, "_BITE", len(first) + 1)  # the second begins in the middle of its first two bytes
     for pieces, converted in (([first, second, bytes(100)], 4), ([first], 3)):
         (tmp_path / "pieces.tar.gz").write_bytes(b"".join(pieces))
         store = tmp_path / f"store{converted}"
