@@ -24,6 +24,7 @@ from models import StepResult, settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import Run, TrainPlan, prepare
 from ray_jobs.training.train_loop import train_step
@@ -70,7 +71,8 @@ def training_config(config: EndToEndBenchmark) -> TrainConfig:
 def make_plan(cache: DecodedCaseCache, case_ids: tuple[str, ...], train: TrainConfig) -> TrainPlan:
     """Of the cache's cases these train, and none is scored."""
     splits = Splits(train=case_ids, validation=(), test=())
-    return TrainPlan(config=train, store=cache.store.uri, splits=splits, cache=cache.folder)
+    config = fit_to_store(train, cache.store)
+    return TrainPlan(config=config, store=cache.store.uri, splits=splits, cache=cache.folder)
 
 
 def stage_rows(run: Run, device: torch.device, *, steps: int) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from benchmarks.gpu_checks.bench import Bench, Finding
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
@@ -82,7 +83,8 @@ def make_short_plan(bench: Bench) -> TrainPlan:
     )
     *training, validating = bench.cases
     splits = Splits(train=tuple(training) or (validating,), validation=(validating,), test=())
-    return TrainPlan(config=config, store=bench.cache.store.uri, splits=splits, cache=bench.cache.folder)
+    fitted = fit_to_store(config, bench.cache.store)
+    return TrainPlan(config=fitted, store=bench.cache.store.uri, splits=splits, cache=bench.cache.folder)
 
 
 def describe_run(result: Mapping[str, Any], losses: Sequence[float], config: TrainConfig) -> Finding:

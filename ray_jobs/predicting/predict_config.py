@@ -9,6 +9,7 @@ from ray_jobs.checkpoints.checkpoint import Checkpoint
 from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse_other_scans
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.settings.groups import refuse_below_one
+from ray_jobs.settings.label_choice import told_task, told_values
 from storage import MODALITIES, InputError, Task
 from storage.archives.kinds import SourceKind, find_kind, place_of
 
@@ -73,6 +74,9 @@ class PredictConfig:
         if not all(0 <= smallest < math.inf for smallest in self.smallest_mm3):
             raise InputError(f"--smallest-mm3 must be 0 or more, got {self.smallest_mm3}")
         refuse_below_one(self, "workers")
+        told_task(self.task)
+        told_task(self.write_task, flag="--write-task")
+        told_values(self.label_map)
 
 
 def find_input(place: str) -> tuple[str, SourceKind]:

@@ -109,8 +109,6 @@ class CasePredictor:
             record["notes"] = list(held.case.notes)
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
-        if held.case.notes:
-            record["notes"] = list(held.case.notes)
         clock.lap("scoring")
         if plan.figures:
             inside = (slice(None), *box_slices(held.case.bbox))

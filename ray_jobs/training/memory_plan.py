@@ -210,7 +210,8 @@ def ask(config: TrainConfig) -> str:
     """Return what `config` leaves to memory and what it settles in its place, as a text to compare."""
     given = (config.micro_batch_size, config.execution.activation_checkpointing)
     around = (config.sampling.global_batch_size, config.optimiser.name, config.optimiser.ema_decay, config.precision)
-    return f"{sorted(config.by_memory)} {given} {around} {config.model} {config.loss}"
+    model = repr(config.model).replace(", region_labels=None", "")  # versions that did not know them wrote the rest
+    return f"{sorted(config.by_memory)} {given} {around} {model} {config.loss}"
 
 
 def list_ways(config: TrainConfig, shape: tuple[int, ...], *, share: int) -> Iterator[Way]:

@@ -64,6 +64,14 @@ def test_a_folder_that_is_not_there(tmp_path: Path, name: str, arguments: list[s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", [("--task", "gli-1999"), ("--write-task", "gli-1999"), ("--label-map", "1", "99")])
+def test_labels_that_nobody_knows(tmp_path: Path, flag: tuple[str, ...]) -> None:
+    arguments = ("--checkpoint", "nowhere", "--input", "nowhere", "--output", "out", *flag)
+    status, said, imported = answer(tmp_path, "predict", *arguments)
+    assert status == 2 and flag[0] in said and flag[-1] in said and "nowhere" not in said
+    assert imported == set()
+
+
 def test_the_watch_sees_what_is_imported(tmp_path: Path) -> None:
     script = tmp_path / "heavy.py"
     script.write_text("import scipy")

@@ -17,7 +17,7 @@ from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.config import BY_MEMORY, TrainConfig, give_by_hand
 from ray_jobs.settings.presets import preset
 from ray_jobs.training import memory_plan
-from ray_jobs.training.memory_plan import GIB, MEMORY, Card, Way, decide, list_patches, note_micro_batch, settle
+from ray_jobs.training.memory_plan import GIB, MEMORY, Card, Way, ask, decide, list_patches, note_micro_batch, settle
 from ray_jobs.training.run import TrainPlan
 
 MEDIAN = (140, 170, 140)
@@ -172,6 +172,18 @@ def test_what_is_settled_is_kept_on_such_gpus_and_elsewhere_the_patch_is(
     assert max(smaller) <= 16 and smaller != (16, 16, 16)
     gpus[:] = [big]
     assert settle(plan, other).config.sampling.patch_shape == smaller
+
+
+def test_what_an_earlier_version_settled_is_kept() -> None:
+    asked = (  # as memory.json of a run from before regions had labels says it
+        "['execution.activation_checkpointing', 'micro_batch_size', 'sampling.patch_shape'] (None, False) "
+        "(4, 'sgd', None, 'auto') UNetConfig(dimensions=3, modalities=4, regions=3, "
+        "widths=(32, 64, 128, 256, 320, 320), encoder_blocks=None, decoder_blocks=2, block='plain', norm_groups=None, "
+        "down='strided', up='transposed', stem_stride=1, deep_supervision=3, head='regions') LossConfig(dice='batch', "
+        "voxel='bce', dice_weight=1.0, voxel_weight=1.0, focal_gamma=2.0, smooth=1e-05, squared=False, "
+        "output_weights=None)"
+    )
+    assert ask(preset("brats3d")) == asked
 
 
 def test_a_flag_given_at_a_later_start_wins_and_the_patch_is_kept(
