@@ -57,7 +57,7 @@ def test_a_short_flags_text_stands_beside_it(
     monkeypatch.setenv("COLUMNS", "100")
     lines = first_screen(predict.main, capsys).splitlines()
     (line,) = [line for line in lines if line.startswith("--input STR")]
-    assert "Folder with NIfTI cases" in line
+    assert "Folder, .zip or .tar with NIfTI" in line
     assert not [line for line in lines if "--label-map" in line]
 
 
