@@ -50,7 +50,10 @@ def decode_task(values: Mapping[str, Any], where: str) -> Task:
         if values.get("regions") != list(old.region_names):
             raise InputError(f"wanted the regions {list(old.region_names)} in {where}, found {values.get('regions')}")
         return old
-    convention = convention_named(described["label_convention"])
+    try:
+        convention = convention_named(described["label_convention"])
+    except ValueError as error:
+        raise InputError(f"{where} was made by another version: {error}") from None
     if not described["name"]:
         return task_of_old_store(convention)
     return find_task(
