@@ -27,7 +27,7 @@ from dali_pipelines.loader import compute_batches
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.shard import positions
 from dali_pipelines.source import Sample, SampleReader, labelled_infos, make_sampler, stored_dtype
-from storage import MODALITIES, CohortStore, DecodedCaseCache, open_store
+from storage import CohortStore, DecodedCaseCache, open_store
 
 AUGMENTATION = AUGMENTATION_PRESETS["nnunet"]
 # Of the cheap stage, whose cost is the same for every patch; augmentation's depends on what was drawn.
@@ -48,7 +48,7 @@ def run(config: LoaderBenchmark) -> None:
         patches_per_epoch=100_000,
     )
     rows = [
-        {"sample": "x".join(map(str, (len(MODALITIES), *sampling.patch_shape))), **row}
+        {"sample": "x".join(map(str, (len(store.settings.modalities), *sampling.patch_shape))), **row}
         for sampling, patches in ((volumes, config.patches), (slices, 8 * config.patches))
         for row in measure_stages(store, config, sampling, patches=patches)
     ]
@@ -72,7 +72,8 @@ def measure_stages(
         if gpu.startswith("cuda"):
             add("gpu_full", measure_loader(cache, config, sampling, gpu, patches=patches))
     # int16 images, uint8 labels, and a little for the files' checksums
-    case_bytes = [(2 * len(MODALITIES) + 1) * math.prod(info.shape) + 64 for info in store.infos() if info.labelled]
+    layers = 2 * len(store.settings.modalities) + 1
+    case_bytes = [layers * math.prod(info.shape) + 64 for info in store.infos() if info.labelled]
     quarter = max(sum(case_bytes) // 4, max(case_bytes))
     for patches_per_case, name in ((1, "gpu_feed_quarter_cache"), (4, "gpu_feed_quarter_cache_4_per_case")):
         with tempfile.TemporaryDirectory() as folder:

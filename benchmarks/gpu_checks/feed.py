@@ -16,7 +16,6 @@ from dali_pipelines import AUGMENTATION_PRESETS, Batch, SamplingConfig
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.training.run import Run, prepare
 from ray_jobs.training.train_loop import train_step
-from storage import MODALITIES
 
 BATCH = 2
 STEPS = 60
@@ -37,7 +36,7 @@ def check_one_batch(bench: Bench) -> Iterable[Finding]:
     yield Finding(
         passed=not wrong,
         figures=", ".join(dict.fromkeys(wrong))
-        or f"{len(batches)} batches of {shape_in_words(sampling)} on {bench.device}: the first after "
+        or f"{len(batches)} batches of {shape_in_words(bench, sampling)} on {bench.device}: the first after "
         f"{1000 * first.wall:.0f} ms, the others {1000 * rest.wall / 3:.0f} ms each",
     )
 
@@ -109,11 +108,12 @@ def measure_loader_alone(bench: Bench) -> Iterable[Finding]:
         ).milliseconds()
         yield Finding(
             what=name,
-            figures=f"{cost['wall_ms']:g} ms and {cost['cpu_ms']:g} CPU-ms a patch of {shape_in_words(sampling)}, "
-            "one thread that reads and one of DALI's",
+            figures=f"{cost['wall_ms']:g} ms and {cost['cpu_ms']:g} CPU-ms a patch of "
+            f"{shape_in_words(bench, sampling)}, one thread that reads and one of DALI's",
         )
 
 
-def shape_in_words(sampling: SamplingConfig) -> str:
+def shape_in_words(bench: Bench, sampling: SamplingConfig) -> str:
     """A batch's shape."""
-    return " x ".join(map(str, (sampling.global_batch_size, len(MODALITIES), *sampling.patch_shape)))
+    modalities = bench.cache.store.settings.modalities
+    return " x ".join(map(str, (sampling.global_batch_size, len(modalities), *sampling.patch_shape)))

@@ -11,6 +11,8 @@ from storage.labels.conventions import convention_named
 from storage.labels.tasks import find_task, task_of_old_store
 from storage.store.plausibility import Spacing, typical_spacing
 
+OWN_TASK_ONLY = "a network predicts its own task only; give one that was trained on this"
+
 
 def describe_task(store: CohortStore) -> dict[str, Any]:
     """Return what a checkpoint says of the store it was trained on, as JSON."""
@@ -50,7 +52,10 @@ def decode_task(values: Mapping[str, Any], where: str) -> Task:
         if values.get("regions") != list(old.region_names):
             raise InputError(f"wanted the regions {list(old.region_names)} in {where}, found {values.get('regions')}")
         return old
-    convention = convention_named(described["label_convention"])
+    try:
+        convention = convention_named(described["label_convention"])
+    except ValueError as error:
+        raise InputError(f"{where} was made by another version: {error}") from None
     if not described["name"]:
         return task_of_old_store(convention)
     return find_task(
@@ -62,14 +67,11 @@ def decode_task(values: Mapping[str, Any], where: str) -> Task:
     )
 
 
-def refuse_other_task(checkpoint: Checkpoint, task: Task, place: str) -> None:
+def refuse_other_task(checkpoint: Checkpoint, task: Task, place: str, remedy: str) -> None:
     """Raise InputError where the regions of `task`, which is that of `place`, are not those of the network."""
     own = read_task(checkpoint)
     if own.regions != task.regions:
-        raise InputError(
-            f"{checkpoint.uri} was trained on {describe(own)}; {place} is {describe(task)}: "
-            "a network predicts its own task only, give one that was trained on this"
-        )
+        raise InputError(f"{checkpoint.uri} was trained on {describe(own)}, {place} is {describe(task)}: {remedy}")
 
 
 def describe(task: Task) -> str:

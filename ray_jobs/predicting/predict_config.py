@@ -112,8 +112,9 @@ def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) 
 def choose_task(checkpoints: Sequence[Checkpoint]) -> Task:
     """Return the task of the networks; raises InputError where they have other regions, whose mean is nothing."""
     task = read_task(checkpoints[0])
+    remedy = "only networks of the same regions can be averaged; give one of them alone"
     for checkpoint in checkpoints:
-        refuse_other_task(checkpoint, task, checkpoints[0].uri)
+        refuse_other_task(checkpoint, task, checkpoints[0].uri, remedy)
     return task
 
 

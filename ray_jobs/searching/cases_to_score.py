@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_config, read_store_digest, refuse_other_scans
-from ray_jobs.checkpoints.trained_on import refuse_other_task
+from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, refuse_other_task
 from storage import InputError, open_store, split_cohort
 
 Split = Literal["train", "validation", "test", "all"]
@@ -17,7 +17,7 @@ def cases_of(store_uri: str, split: Split, checkpoint: str) -> tuple[str, ...]:
     """
     assert split in get_args(Split)
     found, store = find_checkpoint(checkpoint), open_store(store_uri)
-    refuse_other_task(found, store.task, f"the store {store.uri}")
+    refuse_other_task(found, store.task, f"the store {store.uri}", OWN_TASK_ONLY)
     remedy = "give a store that convert.py made of those scans (--modalities, in that order)"
     refuse_other_scans(found, store.settings.modalities, f"the store {store.uri}", remedy)
     if split == "all":
