@@ -5,7 +5,7 @@ same scan: what could be meant in two ways is not put together.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -72,22 +72,29 @@ def scans_of(case_id: str) -> tuple[str, ...]:
 def _group(files: Iterable[NamedFile]) -> list[_Group]:
     """The files of each folder by case id."""
     groups: dict[Place, dict[str, _Group]] = defaultdict(dict)
+    scanned: set[str] = set()
     for file in files:
         here = groups[file.folder]
         here.setdefault(file.case_id, _Group(folder=file.folder, case_id=file.case_id)).files[file.role].append(file)
+        if file.role != "label":
+            scanned.add(file.case_id)
     for folder, here in groups.items():
-        _adopt_lone_label(here, folder)
+        _adopt_lone_label(here, folder, scanned)
     return list(chain.from_iterable(here.values() for here in groups.values()))
 
 
-def _adopt_lone_label(groups: dict[str, _Group], folder: Place) -> None:
+def _adopt_lone_label(groups: dict[str, _Group], folder: Place, scanned: Collection[str]) -> None:
     """BraTS 2020's case 355 names its segmentation W39_1998.09.19_Segm.nii: one label and one case without, together.
 
-    Only where the folder is named after the case, so that nothing is paired by guesswork.
+    Only where the folder is named after the case, and the label after no other, so that nothing is paired by guesswork.
     """
     owner = groups.get(folder.name)
     lone = [group for group in groups.values() if not group.modalities]
-    if owner is not None and owner.modalities and "label" not in owner.files and len(lone) == 1 and len(groups) == 2:
+    if owner is None or not owner.modalities or "label" in owner.files or len(lone) != 1 or len(groups) != 2:
+        return
+    other = lone[0].case_id
+    of_another = other in scanned or bool(tasks_named(other))
+    if not of_another or other.lower() == owner.case_id.lower():
         owner.files["label"] = lone[0].files["label"]
         del groups[lone[0].case_id]
 

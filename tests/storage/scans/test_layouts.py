@@ -220,6 +220,16 @@ def test_scans_in_folders_that_are_called_alike_are_not_of_one_case_but_a_segmen
     assert ids_of(find_cases(tmp_path), refused=2) == ["002"]
 
 
+def test_a_segmentation_that_names_a_case_is_never_anothers_whatever_folder_it_lies_in(tmp_path: Path) -> None:
+    for own, other in (("BraTS-GLI-00001-000", "BraTS-GLI-00002-000"), ("B", "A"), ("A", "B")):
+        touch(tmp_path / own, *(f"{own}_{name}.nii.gz" for name in MODALITIES), f"{other}_seg.nii.gz")
+    found = find_cases(tmp_path)
+    labels = {case.case_id: str(case.label and case.label.relative_to(tmp_path)) for case in found.cases}  # type: ignore[attr-defined]
+    assert labels == {"A": "B/A_seg.nii.gz", "B": "A/B_seg.nii.gz", "BraTS-GLI-00001-000": "None"}
+    (refusal,) = found.refused
+    assert refusal.case_id == "BraTS-GLI-00002-000" and "segmentations only" in refusal.finding
+
+
 def test_a_second_segmentation_elsewhere_is_refused_and_its_case_stays(tmp_path: Path) -> None:
     touch(tmp_path / "A", *(f"A_{name}.nii.gz" for name in (*MODALITIES, "seg")))
     touch(tmp_path / "again", "A_seg.nii.gz")
