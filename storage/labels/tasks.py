@@ -140,6 +140,15 @@ GLI_2024_TASK = Task(
     convention=GLI_2024,
     regions=POST_TREATMENT_REGIONS,
 )
+MEN_RT_TASK = Task(
+    name="men-rt",
+    title="meningioma before radiotherapy, BraTS 2024 on",
+    ids=(r"(?P<person>BraTS-MEN-RT-\w+)-\d+",),
+    convention=GTV,
+    regions=GTV_REGIONS,
+    scans=("t1ce",),
+    skull_stripped=False,
+)
 MSD_TASK = _glioma("msd", "Medical Segmentation Decathlon, Task01", r"(?P<person>BRATS_\d+)", convention=MSD)
 BRATS_2013_TASK = _glioma("gli-2013", "adult glioma, BraTS 2013", convention=BRATS_2013)
 
@@ -168,15 +177,7 @@ TASKS: dict[str, Task] = {
             regions=PAEDIATRIC_REGIONS,
         ),
         _glioma("goat", "generalizability across tumours, BraTS 2024 on", r"(?P<person>BraTS-GoAT-\w+?)(?:-\d+)?"),
-        Task(
-            name="men-rt",
-            title="meningioma before radiotherapy, BraTS 2024 on",
-            ids=(r"(?P<person>BraTS-MEN-RT-\w+)-\d+",),
-            convention=GTV,
-            regions=GTV_REGIONS,
-            scans=("t1ce",),
-            skull_stripped=False,
-        ),
+        MEN_RT_TASK,
         MSD_TASK,
         _glioma("upenn-gbm", "UPENN-GBM (TCIA)", r"(?P<person>UPENN-GBM-\d+)_\d+", convention=BRATS_124),
         _glioma("ucsf-pdgm", "UCSF-PDGM (TCIA)", r"(?P<person>UCSF-PDGM-\d+)(?:_FU\d+d)?", convention=BRATS_124),

@@ -2,7 +2,7 @@
 
 The table of tasks says which names a task has and which values; cases whose names allow the same tasks are looked at
 together, and a task stays if their values are all among its own. One that stays is it. Of two (PED and MET of 2023 and
-of 2024, where no value tells) none is guessed: the user's --task decides, or the store that the cases are to join.
+of 2024, where no value tells) none is guessed: the user's --task decides, or what is stored of the same source.
 A --task whose values are not those found is refused for all cases: those that by chance have no other value would be
 read with the wrong meaning. Rewritten values, which no name explains, are a store's only where it was told of them.
 
@@ -25,6 +25,7 @@ from storage.labels.tasks import (
     GLI_2021_TASK,
     GLI_2023_TASK,
     GLI_2024_TASK,
+    MEN_RT_TASK,
     MSD_TASK,
     TASKS,
     Task,
@@ -32,6 +33,7 @@ from storage.labels.tasks import (
     tasks_named,
 )
 from storage.scans.case import Case, Naming
+from storage.scans.naming import nifti_stem
 from storage.scans.nifti import read_segmentation
 from storage.scans.nifti_header import NiftiError
 from storage.scans.task_refusals import (
@@ -39,6 +41,7 @@ from storage.scans.task_refusals import (
     nothing_said,
     readings_left,
     tasks_apart,
+    told_apart,
     told_otherwise_before,
     values_contradict,
 )
@@ -114,7 +117,9 @@ def settle_tasks(
         values = {case.case_id: tuple(values_by_case.get(case.case_id) or ()) for case in group}
         before = (joins, joins_values) if joins is not None and joins_values is not None else None
         task, convention = _settle_group(readings, group, values, told, label_map, decides, before)
-        settled += [replace(case, task=task.name, convention=case.convention or convention) for case in group]
+        settled += [
+            replace(case, task=task.name, convention=label_map or case.convention or convention) for case in group
+        ]
         tasks[task.name] += len(group)
         by_name[task.name] = task
     if not settled:
@@ -134,7 +139,16 @@ def settle_tasks(
 
 
 def _readings(case: Case) -> tuple[Task, ...]:
-    """The tasks that the case's name allows, else the endings of its files; none where neither says anything."""
+    """The tasks that the case's name allows, else the endings of its files; none where neither says anything.
+
+    A segmentation that is called a GTV may be one, whatever the case is called.
+    """
+    found = _readings_by_names(case)
+    gtv = case.label is not None and nifti_stem(case.label.name).lower().endswith("gtv")
+    return (*found, MEN_RT_TASK) if gtv and found and MEN_RT_TASK not in found else found
+
+
+def _readings_by_names(case: Case) -> tuple[Task, ...]:
     if case.naming is Naming.MSD:
         return (MSD_TASK,)
     if case.naming is Naming.NNUNET and case.convention is None and case.label is not None:
@@ -172,9 +186,14 @@ def _settle_group(
     if mapped is not None:
         meant = frozenset(mapped.stored_by_source.values()) - {0}
         fits = [task for task in readings if meant <= task.labels]
-        if told is not None and meant <= told.labels:
+        if told is not None and not meant <= told.labels:
+            raise told_apart(told, mapped, "--label-map" if label_map is not None else "dataset.json")
+        if told is not None:
             return told, mapped
-        return (fits[0] if len(fits) == 1 else custom_task(mapped)), mapped
+        try:
+            return (fits[0] if len(fits) == 1 else custom_task(mapped)), mapped
+        except ValueError as error:
+            raise UnknownLabelsError(f"--label-map: {error}", "name labels that one task has together") from None
     if not readings and told is None:
         return _without_a_name(group[0], values, decides, before)
     if told is not None:
@@ -189,6 +208,8 @@ def _settle_group(
         if before is not None and _speaks_against(before, fits[0], values):
             raise told_otherwise_before(fits[0], before[1], values)
         return fits[0], fits[0].convention
+    if before is not None and before[0] in fits and not _is_users_word(before) and _read_alike(fits, values):
+        return before[0], before[0].convention
     if not fits and before is not None and _is_users_word(before) and _fitting([_as_told(before)], values):
         return before
     raise readings_left(fits or list(readings), values, fit=bool(fits))
@@ -257,6 +278,12 @@ def _all_but_few(task: Task, found: Mapping[str, set[int]]) -> bool:
 
 def _same_meaning(one: Task, other: Task) -> bool:
     return one.convention == other.convention and one.regions == other.regions
+
+
+def _read_alike(tasks: Sequence[Task], values: Mapping[str, Sequence[int]]) -> bool:
+    """Whether each value that occurs means the same in all of the tasks, as in MET of both years where no 4 is."""
+    found = set().union(*values.values())
+    return all(len({task.convention.stored_by_source.get(value) for task in tasks}) == 1 for value in found)
 
 
 def _holder(tasks: Sequence[Task], told: Task | None) -> Task | None:

@@ -33,13 +33,23 @@ def tasks_apart(joins: Task | None, tasks: Mapping[str, int], name: str) -> Unkn
     )
 
 
+def told_apart(told: Task, mapped: LabelConvention, said_by: str) -> UnknownLabelsError:
+    """The user's task has not the labels that the values are told to mean."""
+    return UnknownLabelsError(
+        f"--task says {told.name} ({describe_values(told.convention)}), {said_by} says {describe_values(mapped)}",
+        "leave out --task, or say what the values mean with --label-map and labels of that task",
+    )
+
+
 def name_contradicts(case: Case, told: Task, readings: Sequence[Task]) -> Refusal:
+    """Where the user's task holds the labels of the name's, nothing need be said."""
     named = " or ".join(task.name for task in readings)
+    way_out = "leave out --task" if all(told.holds(task) for task in readings) else "convert it apart"
     return Refusal(
         case_id=case.case_id,
         file=str(case.label or next(iter(case.files.values()), "")),
         finding=f"its name says {named}, --task says {told.name}",
-        remedy=f"convert it apart; if its values were rewritten, say what they mean with {MAP_FLAG}",
+        remedy=f"{way_out}; if its values were rewritten, say what they mean with {MAP_FLAG}",
     )
 
 

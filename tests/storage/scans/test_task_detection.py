@@ -96,6 +96,34 @@ def test_the_flag_settles_between_readings_and_never_contradicts_a_name() -> Non
     assert (rewritten.task.name, rewritten.cases[0].convention.name) == ("gli-2021", "custom-1:1,2:2,3:3")
 
 
+def test_what_the_user_says_of_values_counts_more_than_a_dataset_json_and_never_more_than_labels_can_be() -> None:
+    (case,) = cohort(Naming.NNUNET, "B_000")
+    stated = replace(case, convention=custom_convention({1: 2, 2: 1, 3: 3}))
+    with_ignored = custom_convention({1: 2, 2: 1, 3: 3, 4: 0})
+    assert settle_tasks([stated], {}, label_map=with_ignored).cases[0].convention is with_ignored
+    with pytest.raises(InputError, match=r"--task says men-rt .*, dataset.json says 1 edema"):
+        settle_tasks([stated], {}, told=TASKS["men-rt"])
+    with pytest.raises(InputError, match=r"--label-map: no task has regions of the stored labels .4, 5. together"):
+        settle_tasks([case], {}, label_map=custom_convention({1: 4, 2: 5}))
+
+
+def test_a_segmentation_that_is_called_a_gtv_is_not_taken_for_a_core() -> None:
+    for naming, case_id in ((Naming.HYPHEN, "BraTS-MEN-00001-000"), (Naming.UNDERSCORE, "case7")):
+        (case,) = cohort(naming, case_id)
+        gtv = replace(case, label=Path(f"{case_id}_GTV.nii.gz"))
+        with pytest.raises(InputError, match=r"2 ways: .* or men-rt"):
+            settle_tasks([gtv], {case_id: (1,)})
+        assert settle_tasks([gtv], {case_id: (1,)}, told=TASKS["men-rt"]).task is TASKS["men-rt"]
+        assert settle_tasks([gtv], {case_id: (1, 2)}).task.region_names == ("WT", "TC", "ET")
+
+
+def test_a_flag_whose_store_holds_the_other_years_too_is_to_be_left_out() -> None:
+    before = settle({"BraTS-GLI-1-000": (1, 3), "BraTS-GLI-1-100": (1, 4)}, told=TASKS["gli-2024"]).refused
+    assert [refusal.remedy.startswith("leave out --task;") for refusal in before] == [True]
+    apart = settle({"BraTS-GLI-1-000": (1, 3), "BraTS-GLI-1-100": (1, 4)}, told=TASKS["gli-2023"]).refused
+    assert [refusal.remedy.startswith("convert it apart;") for refusal in apart] == [True]
+
+
 @pytest.mark.parametrize(
     ("naming", "values", "told", "said"),
     [
@@ -131,6 +159,11 @@ def test_tasks_that_mean_something_else_are_not_mixed() -> None:
 def test_a_store_settles_only_what_it_was_told_of() -> None:
     ped, values = TASKS["ped-2024"], {"BraTS-PED-1-000": (1, 2)}
     assert settle(values, joins=ped, joins_values=ped.convention, decides=[ped]).task is ped
+    with pytest.raises(InputError, match="2 ways"):  # other children's may be of another year
+        settle(values, joins=ped, joins_values=ped.convention)
+    assert settle({"BraTS-PED-1-000": None}, joins=ped, joins_values=ped.convention).task is ped
+    later = TASKS["met-2024"]  # in which 1, 2 and 3 are what they were in 2023
+    assert settle({"BraTS-MET-1-000": (1, 2)}, joins=later, joins_values=later.convention).task is later
     glioma = TASKS["gli-2023"]
     with pytest.raises(InputError, match="2 ways"):  # a store of gliomas says nothing of children
         settle(values, joins=glioma, joins_values=glioma.convention, decides=[glioma])
