@@ -23,7 +23,7 @@ from storage.archives.stream_cases import StreamListing
 from storage.archives.tar_stream import StreamedMember
 from storage.cases.info import CaseInfo
 from storage.cases.notes import summarise_notes
-from storage.labels.conventions import LabelConvention
+from storage.labels.conventions import MODALITIES, LabelConvention
 from storage.labels.tasks import Task
 from storage.scans.case import Case, CaseSearch
 from storage.scans.listing import Listing, ScanFile
@@ -70,6 +70,8 @@ def convert_cohort(
     existing = find_existing(store_uri, modalities, console)
     if existing is not None:
         modalities = existing.settings.modalities
+    elif modalities is None and task is not None and task.scans != MODALITIES:
+        modalities = task.scans  # whatever the cases are called
     find = partial(find_cases, modalities=modalities, names=names, subjects=subjects, trust_grid=trust_grid)
     early = EarlyConversion(existing, task, label_map)
     listing = _list_or_begin(source, find, early, store_uri, modalities, workers, subjects)

@@ -1,6 +1,7 @@
 """What a source's labels mean, and the store for them: each case with its task, before any is converted."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from storage.scans.case import Case, CaseSearch
 from storage.scans.task_detection import need_values, settle_tasks
 from storage.store.cohort_conversion import plan_conversion
 from storage.store.cohort_store import create_store, find_store
+from storage.store.in_use import only_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ def find_existing(store_uri: str, modalities: Sequence[str] | None, console: Con
     except CorruptStoreError:
         console.print(f"the index of {store_uri} is damaged and is made anew from its cases")
         return None
+    if existing is not None and not existing.case_ids and not existing.committed_cases():
+        return None  # nothing of it has a meaning that must be kept: of a first try, all of whose cases were refused
     if existing is not None and modalities is not None and existing.settings.modalities != tuple(modalities):
         raise InputError(
             f"wanted a store of {', '.join(modalities)}, {existing.uri} has {', '.join(existing.settings.modalities)}; "
@@ -107,13 +111,28 @@ def settle_case(
 
 
 def make_store(settled: SettledSearch, store_uri: str, modalities: Sequence[str] | None) -> CohortStore:
-    return create_store(
-        store_uri,
-        task=settled.task,
-        modalities=modalities or settled.task.scans,
-        convention=settled.convention,
-        repair=True,
-    )
+    """The store for these cases: of the scans told, else of the task's, else of those that the cases have."""
+    cases = settled.search.cases
+    scans = settled.task.scans
+    if not any(set(scans) <= set(case.files) for case in cases):  # nnU-Net's datasets list theirs, which may be fewer
+        scans = tuple(cases[0].files)
+    with ExitStack() as held:
+        if _is_store(store_uri):  # without a case, and another command may be about to write the first
+            held.enter_context(only_writer(store_uri, "wait for its end, or name another store"))
+        return create_store(
+            store_uri,
+            task=settled.task,
+            modalities=modalities or scans,
+            convention=settled.convention,
+            repair=True,
+        )
+
+
+def _is_store(store_uri: str) -> bool:
+    try:
+        return find_store(store_uri) is not None
+    except CorruptStoreError:
+        return True
 
 
 def without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:

@@ -220,7 +220,7 @@ def create_store(
     """Make an empty store of `task`, or open the one that is there if its task holds `task` and its scans are the same.
 
     `modalities` are the task's, and `convention` is that of its values, where nothing else is said. With `repair` a
-    damaged index is replaced by an empty one, for a driver that lists the cases anew.
+    damaged index is replaced by an empty one, for a driver that lists the cases anew, and so is one without a case.
     Raises InputError for a folder that holds something else, or a store with other settings.
     """
     objects = Objects(uri, create=True)
@@ -232,9 +232,11 @@ def create_store(
     raw = objects.get(ROOT_KEY)
     if raw is not None and repair:
         try:
-            decode_index(raw, objects.uri)
+            if not decode_index(raw, objects.uri).records:
+                raw = None
         except CorruptStoreError:
             raw = None
+        if raw is None:
             rootless = CohortStore(objects, Index(settings=settings, records={}, digest=""))
             rootless.check_settings(rootless.committed_cases())  # else the new root would say what its cases do not
     if raw is None:

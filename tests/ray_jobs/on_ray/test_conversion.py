@@ -1,0 +1,62 @@
+"""What a conversion makes of cohorts with other scans than four, and of a store in which a first try left nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ray_jobs.on_ray.conversion import convert_cohort
+from storage import TASKS, CohortStore, InputError, open_store
+from storage.labels.conventions import custom_convention
+from storage.store.in_use import only_writer
+
+
+def write(path: Path, seed: int, *, label: bool = False) -> None:
+    """A scan or a segmentation of 6 voxels a side, with the values 1 to 3."""
+    voxels = np.zeros((6, 6, 6), np.int16)
+    voxels[1:5, 1:5, 1:5] = np.random.default_rng(seed).integers(1, 4 if label else 900, (4, 4, 4))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels.astype(np.uint8) if label else voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+
+
+def convert(source: Path, store: Path, **told: Any) -> CohortStore:
+    convert_cohort(source, str(store), **told)
+    return open_store(str(store))
+
+
+def test_a_dataset_of_nnunets_with_two_channels_makes_a_store_of_two_scans(tmp_path: Path) -> None:
+    source = tmp_path / "Dataset007_Two"
+    for channel in range(2):
+        write(source / "imagesTr" / f"B_000_{channel:04d}.nii.gz", channel)
+    write(source / "labelsTr" / "B_000.nii.gz", 9, label=True)
+    about = {"channel_names": {"0": "FLAIR", "1": "T1c"}, "labels": {"background": 0, "ED": 1, "NCR": 2, "ET": 3}}
+    (source / "dataset.json").write_text(json.dumps(about))
+    store = convert(source, tmp_path / "s.zarr")
+    assert (store.settings.modalities, store.case_ids) == (("flair", "t1ce"), ("B_000",))
+
+
+def test_a_task_that_is_told_says_the_scans_of_cases_by_any_name(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "pat1" / "pat1_t1c.nii.gz", 1)
+    write(tmp_path / "in" / "pat1" / "pat1_gtv.nii.gz", 2, label=True)
+    store = convert(
+        tmp_path / "in",
+        tmp_path / "s.zarr",
+        task=TASKS["men-rt"],
+        label_map=custom_convention(dict.fromkeys((1, 2, 3), 7)),
+    )
+    assert (store.task.name, store.settings.modalities) == ("men-rt", ("t1ce",))
+
+
+def test_a_store_without_a_case_binds_nobody(tmp_path: Path) -> None:
+    name = "BraTS-GLI-00001-000"
+    for seed, ending in enumerate(("t1n", "t1c", "t2w", "t2f", "seg")):
+        write(tmp_path / "in" / name / f"{name}-{ending}.nii.gz", seed, label=ending == "seg")
+    wrong = convert(tmp_path / "in", tmp_path / "s.zarr", label_map=custom_convention({1: 7}), modalities=("t1",))
+    assert (wrong.task.region_names, wrong.case_ids) == (("GTV",), ())  # its label has a 2, too
+    with only_writer(str(tmp_path / "s.zarr"), "wait"), pytest.raises(InputError, match="wait"):
+        convert(tmp_path / "in", tmp_path / "s.zarr")  # whoever made it may be about to write its first case
+    right = convert(tmp_path / "in", tmp_path / "s.zarr")
+    assert (right.task.name, len(right.settings.modalities), right.case_ids) == ("gli-2023", 4, (name,))
