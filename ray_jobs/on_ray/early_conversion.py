@@ -47,14 +47,14 @@ class EarlyConversion:
         self._meant: dict[str, Case] = {}
         self._told, self._label_map = told, label_map
         self._committed = existing.committed_cases() if existing is not None else {}
-        self._decides = tasks_of_labels(existing, self._committed) if existing is not None else []
 
     def accept(self, case: Case, make: Callable[[SettledSearch], CohortStore]) -> Case | None:
         """The case with what its labels mean, where it alone says so; the store is made for the first."""
         values = None
         if need_values([case], label_map=self._label_map) and isinstance(case.label, StreamedMember):
             values = self.values[case.label.inside] = read_label_values(case)
-        settled = settle_case(case, values, self.store, self._told, self._label_map, self._decides)
+        decides = tasks_of_labels([case], self._committed)  # what is stored of others waits until all is known
+        settled = settle_case(case, values, self.store, self._told, self._label_map, decides)
         stored = self._committed.get(case.case_id)
         if settled is None or case.case_id in self._meant:  # which of two is meant is said when all is known
             return None

@@ -72,7 +72,7 @@ def settle_search(
         label_map=label_map,
         joins=existing.task if existing is not None else None,
         joins_values=existing.settings.convention if existing is not None else None,
-        decides=tasks_of_labels(existing, committed) if existing is not None else (),
+        decides=tasks_of_labels(search.cases, committed),
     )
     _refuse_other_meaning(settled.cases, committed, str(existing.uri) if existing is not None else "")
     meant = {case.case_id: case for case in settled.cases}
@@ -153,13 +153,15 @@ def without_other_scans(search: CaseSearch, store: CohortStore) -> CaseSearch:
     return replace(search, cases=cases, refused=(*search.refused, *refused))
 
 
-def tasks_of_labels(store: CohortStore, committed: Mapping[str, CaseInfo]) -> list[Task]:
-    """The store's task, and those that its labels are known to be of.
+def tasks_of_labels(cases: Sequence[Case], committed: Mapping[str, CaseInfo]) -> list[Task]:
+    """The tasks that labels of this very source are known to be of, since they are stored.
 
-    A case without a voxel of a label has the task that fitted best, which is no evidence of what others' values mean.
+    Another source's say nothing: PED of 2023 would join a store of 2024 with the wrong meaning. Nor does a case without
+    a voxel of a label, which has the task that fitted best.
     """
-    labelled = [info.task for info in committed.values() if any(info.region_voxels.values())]
-    return [TASKS[name] for name in dict.fromkeys([store.task.name, *labelled]) if name in TASKS]
+    stored = [committed[case.case_id] for case in cases if case.case_id in committed]
+    labelled = [info.task for info in stored if any(info.region_voxels.values())]
+    return [TASKS[name] for name in dict.fromkeys(labelled) if name in TASKS]
 
 
 def _refuse_other_meaning(cases: Sequence[Case], committed: Mapping[str, CaseInfo], store_uri: str) -> None:

@@ -6,6 +6,7 @@ task that can have it; the generators of such cohorts beside the project are run
 
 import re
 import runpy
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -124,8 +125,13 @@ def test_years_of_one_name_are_told_apart_or_asked_and_never_beside_another_mean
         means = dict.fromkeys((row.values[value] for value in values), 9)
         store = tmp_path / f"{year}.zarr"
         assert tissues_in(convert(tmp_path / "in", store, told=row.task), name) == means
-        write(tmp_path / f"more {year}", f"BraTS-{kind}-00002-000", NEW, values)  # which the store's own settle
-        assert tissues_in(convert(tmp_path / f"more {year}", store), f"BraTS-{kind}-00002-000") == means
+        more, second = tmp_path / f"more {year}", f"BraTS-{kind}-00002-000"
+        write(more, second, NEW, values)
+        if kind == "PED" and alone is None:  # of another source, which may be of the other year, and its labels mean something else then
+            with pytest.raises(InputError, match="2 ways"):
+                convert(more, store)
+        shutil.copytree(tmp_path / "in", more, dirs_exist_ok=True)  # of the same source, whose labels are known
+        assert tissues_in(convert(more, store), second) == means
     if kind == "PED":
         with pytest.raises(InputError, match=r"of the store's task .gli-2023.*found ped-2024"):
             convert(tmp_path / "in", tmp_path / "gliomas.zarr", told="ped-2024")

@@ -10,32 +10,40 @@ from ray_jobs.on_ray.settled_search import settle_search
 from storage import TASKS, InputError
 from storage.scans.case import Case, CaseSearch, Naming
 
+PED = "BraTS-PED-00001-000"
+
 
 def search_of(*case_ids: str) -> CaseSearch:
-    scans, label = {"t1": Path("t1n.nii")}, Path("seg.nii")
-    cases = [Case(case_id=each, subject=each, files=scans, label=label, naming=Naming.HYPHEN) for each in case_ids]
+    cases = [
+        Case(case_id=each, subject=each, files={"t1": Path("t1n.nii")}, label=Path("seg.nii"), naming=Naming.HYPHEN)
+        for each in case_ids
+    ]
     return CaseSearch(cases=tuple(cases), refused=())
 
 
-def store_of(task: str, **committed: dict[str, int]) -> Any:
-    """A store of `task` with a case of each task named, with so many voxels of its regions."""
+def store_of(task: str, **committed: tuple[str, dict[str, int]]) -> Any:
+    """A store of `task` with cases, each of a task and with so many voxels of its regions."""
     infos = {
-        name: SimpleNamespace(task=name.replace("_", "-"), region_voxels=voxels, label_convention="")
-        for name, voxels in committed.items()
+        name.replace("_", "-"): SimpleNamespace(
+            task=own, region_voxels=voxels, label_convention=TASKS[own].convention.name, sources={}, subject=name
+        )
+        for name, (own, voxels) in committed.items()
     }
     settings = SimpleNamespace(convention=TASKS[task].convention)
     return SimpleNamespace(uri="s.zarr", task=TASKS[task], settings=settings, committed_cases=lambda: infos)
 
 
-def test_only_labels_say_what_later_ones_mean() -> None:
-    search = search_of("BraTS-PED-00001-000")
+def test_only_labels_of_the_same_source_say_what_others_of_it_mean() -> None:
+    def settle(store: Any, *case_ids: str) -> str:
+        search = settle_search(search_of(*case_ids), store, None, None, lambda cases: [(1, 2)] * len(cases)).search
+        return next(case.task for case in search.cases if case.case_id == PED)
+
     labelled = {"WT": 9, "TC": 5, "ET": 0}
-
-    def settle(store: Any) -> str:
-        return settle_search(search, store, None, None, lambda cases: [(1, 2)] * len(cases)).search.cases[0].task
-
-    assert settle(store_of("gli-2023", gli_2023=labelled, ped_2023=labelled)) == "ped-2023"
-    assert settle(store_of("ped-2024", ped_2024={})) == "ped-2024"  # so it was told when it was made
+    for task, year in (("gli-2023", "ped-2023"), ("ped-2024", "ped-2024"), ("ped-2023", "ped-2023")):
+        store = store_of(task, BraTS_PED_00002_000=(year, labelled))
+        assert settle(store, PED, "BraTS-PED-00002-000") == year  # one folder, and part of it is stored
+        with pytest.raises(InputError, match="2 ways"):  # another folder, which may be of the other year
+            settle(store, PED)
     for unlabelled in ({}, {"WT": 0, "TC": 0, "ET": 0}):
         with pytest.raises(InputError, match="2 ways"):
-            settle(store_of("gli-2023", gli_2023=labelled, ped_2023=unlabelled))
+            settle(store_of("ped-2023", BraTS_PED_00002_000=("ped-2023", unlabelled)), PED, "BraTS-PED-00002-000")
