@@ -142,6 +142,8 @@ def _place(tissue_of: dict[int, int], regions: Mapping[str, set[int]]) -> set[in
     for values, found in ((in_core, len(in_core) <= 1), (around, len(around) <= 1 and (core or not around))):
         if not found:
             raise UnclearLabelsError(f"of {_written(values)} only the regions are told, not which is which tissue")
+    if in_core and not {ENHANCING, NON_ENHANCING_TUMOUR} & set(tissue_of.values()):
+        raise UnclearLabelsError(f"{_written(in_core)} is the whole core, enhancing or not, which is no tissue")
     tissue_of |= dict.fromkeys(in_core, NECROTIC_CORE) | dict.fromkeys(around, EDEMA)
     return in_core
 

@@ -28,12 +28,13 @@ _CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 def is_raw_folder(folder: Folder) -> bool:
     """Whether this is a dataset's folder: dataset.json, and images with the numbers of their channels.
 
-    A decathlon's BRATS_0484 ends in no channel: none is the first, or its label is called like it.
+    A decathlon's BRATS_0484 ends in no channel: none is the first, or its label is called like it. A file or two that
+    somebody left among them change nothing.
     """
     images = [name for part in IMAGES for name in scans_in(folder, part)]
     numbers = [match[2] for name in images if (match := _CHANNEL_FILE.fullmatch(nifti_stem(name)))]
     decathlon = scans_in(folder, "imagesTr").keys() & scans_in(folder, "labelsTr").keys()
-    return DATASET_FILE in folder.files and len(numbers) == len(images) and "0000" in numbers and not decathlon
+    return DATASET_FILE in folder.files and 2 * len(numbers) > len(images) and "0000" in numbers and not decathlon
 
 
 def find_raw_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSearch:
@@ -57,7 +58,7 @@ def find_raw_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSear
     except UnclearLabelsError as error:
         notices = (f"{file} does not say what its labels mean: {error}; say it with --task or --label-map",)
     cases: list[Case] = []
-    refused: list[Refusal] = []
+    refused: list[Refusal] = _refuse_without_channel(folder)
     for part, images in parts.items():
         labels = {nifti_stem(name): label for name, label in scans_in(folder, LABELS_OF[part]).items()}
         refused += [
@@ -108,6 +109,21 @@ def _images(folder: Folder, part: str) -> dict[str, dict[int, ScanFile]]:
         if match := _CHANNEL_FILE.fullmatch(nifti_stem(name)):
             images[match[1]][int(match[2])] = file
     return images
+
+
+def _refuse_without_channel(folder: Folder) -> list[Refusal]:
+    """Files beside the images whose names end in no channel."""
+    strange = [
+        file
+        for part in IMAGES
+        for name, file in scans_in(folder, part).items()
+        if not _CHANNEL_FILE.fullmatch(nifti_stem(name))
+    ]
+    remedy = "end its name in its channel, such as _0000, or move it elsewhere"
+    return [
+        Refusal(case_id=nifti_stem(file.name), file=str(file), finding="its name ends in no channel", remedy=remedy)
+        for file in strange
+    ]
 
 
 def _refuse_without_images(case_id: str, label: ScanFile) -> Refusal:

@@ -106,6 +106,7 @@ def test_tissues_and_regions_by_their_names(labels: dict[str, Any], meant: dict[
         ({"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [3]}, (), "of 1, 2 only the regions are told"),
         ({"background": 0, "WT": [1, 2, 3, 4], "TC": [1, 3, 4], "ET": 4}, (), "of 1, 3 only the regions are told"),
         ({"background": 0, "whole tumor": 1}, (), "of 1 only the regions"),
+        ({"background": 0, "WT": [1, 2], "TC": 2}, (), "2 is the whole core, enhancing or not"),
         ({"background": 0, "WT": [1, 2, 3], "TC": [1, 2], "ET": 3}, (), "3 is called enhancing, and the values of TC"),
         ({"background": 0, "whole tumor": 1, "tumor core": 2, "enhancing": 3}, (), "3 is called enhancing"),
         ({"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": 3}, CHILDREN, "in BraTS-PED 2024"),

@@ -84,6 +84,14 @@ def test_channels_in_other_words(tmp_path: Path, names: tuple[str, ...]) -> None
     assert [path.name for path in case.files.values()] == [f"B_000_{channel:04d}.nii.gz" for channel in range(4)]
 
 
+def test_a_file_that_somebody_left_among_the_images_is_refused_and_the_dataset_is_read(tmp_path: Path) -> None:
+    touch(raw(tmp_path, V2) / "imagesTr", "brain.nii.gz")
+    found = find_cases(tmp_path)
+    assert len(found.cases) == 3
+    (refusal,) = found.refused
+    assert refusal.file.endswith("imagesTr/brain.nii.gz") and "no channel" in refusal.finding
+
+
 def test_a_dataset_has_the_scans_that_it_lists(tmp_path: Path) -> None:
     raw(tmp_path, {**V1, "modality": {"0": "T1-Gd", "1": "T2-FLAIR"}}, channels=2)
     assert [tuple(case.files) for case in find_cases(tmp_path).cases] == [("flair", "t1ce")] * 3
