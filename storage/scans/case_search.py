@@ -114,6 +114,8 @@ def _ids_alike(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def _check_modalities(modalities: Sequence[str], names: Mapping[str, str] | None) -> None:
+    if len(set(modalities)) < len(modalities):
+        raise InputError(f"--modalities: wanted each scan once, got {', '.join(modalities)}; leave out what is twice")
     unknown = [modality for modality in modalities if modality not in (MODALITIES if names is None else names)]
     if unknown and names is None:
         raise InputError(

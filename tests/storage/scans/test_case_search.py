@@ -113,6 +113,12 @@ def test_other_names_when_told(tmp_path: Path) -> None:
     assert case.notes == ("ignored brainmask.nii.gz",)
 
 
+def test_a_scan_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "A", *(f"A_{name}.nii.gz" for name in MODALITIES))
+    with pytest.raises(InputError, match="--modalities: wanted each scan once, got t1, t2, t1"):
+        find_cases(tmp_path, modalities=("t1", "t2", "t1"))
+
+
 def test_missing_modalities_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     touch(tmp_path / "A", *(f"A_{name}.nii.gz" for name in (*MODALITIES, "seg")))
     touch(tmp_path / "B", "B_flair.nii.gz", "B_t1.nii.gz", "B_seg.nii.gz")
