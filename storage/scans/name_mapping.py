@@ -31,9 +31,8 @@ def _read_one(file: ScanFile) -> tuple[dict[str, str], list[str]]:
     except (OSError, UnreadableError) as error:
         return {}, [f"no grades read, it cannot be read ({error})"]
     said = [] if encoding == "UTF-8" else [f"not UTF-8, read as {encoding}"]
-    rows, broken = _split(text)
-    if broken:
-        said.append(f"read up to row {len(rows)} ({broken})")
+    rows, objections = _split(text)
+    said += objections
     header = [cell.strip() for cell in rows[0]] if rows else []
     column = next((index for index, name in enumerate(header) if name.lower() == "grade"), None)
     if column is None:
@@ -73,19 +72,26 @@ def _decode(raw: bytes) -> tuple[str, str]:
         return raw.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def _split(text: str) -> tuple[list[list[str]], str]:
-    """Rows of cells without empty rows, and what stopped the reading, if anything did."""
+def _split(text: str) -> tuple[list[list[str]], list[str]]:
+    """Rows of cells without empty rows, and what stopped the reading or swallowed rows, if anything did."""
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and lines[0].lower().startswith("sep="):  # Excel's own first line
         del lines[0]
     separator = max(_SEPARATORS, key=lines[0].count) if lines else ","
     rows: list[list[str]] = []
+    said: list[str] = []
+    reader = csv.reader(lines, delimiter=separator)
+    before = 0
     try:
-        for row in csv.reader(lines, delimiter=separator):
-            rows.append(row)  # noqa: PERF402 what was read before an error counts
+        for row in reader:
+            rows.append(row)
+            if reader.line_num > before + 1:
+                count = reader.line_num - before
+                said.append(f"row {len(rows)} goes on over {count} lines, up to the next quotation mark")
+            before = reader.line_num
     except csv.Error as error:
-        return rows, str(error)
-    return rows, ""
+        said.append(f"read up to row {len(rows)} ({error})")
+    return rows, said
 
 
 def _rows(numbers: list[int]) -> str:

@@ -46,6 +46,7 @@ def read(folder: Path, content: bytes, name: str = "name_mapping.csv") -> tuple[
             (table() + "GBM,a,b,c\n\n\nIV,a,b,c\n").encode(),
             ("2 rows, from row 4 on, with another grade than HGG or LGG",),
         ),
+        ((table() + 'LGG,"a,b,c\nHGG,d,e,f\n').encode(), ("row 4 goes on over 2 lines", "row 4 with more or fewer")),
         ((table() + 'LGG,"' + "x" * 140_000).encode(), ("read up to row 3 (field larger",)),
     ],
 )
