@@ -119,7 +119,7 @@ def open_cohort(
         sources={case_id: _describe_files(case) for case_id, case in cases.items()},
         source=FolderInput(cases=cases, modalities=tuple(modalities), task=task),
         refused=(*search.refused, *settled.refused),
-        notices=search.notices,
+        notices=(*search.notices, *settled.notices),
     )
 
 

@@ -37,6 +37,7 @@ from storage.scans.naming import nifti_stem
 from storage.scans.nifti import read_segmentation
 from storage.scans.nifti_header import NiftiError
 from storage.scans.task_refusals import (
+    describe_settled,
     name_contradicts,
     nothing_said,
     readings_left,
@@ -58,6 +59,8 @@ class SettledCohort:
     convention: LabelConvention
     cases: tuple[Case, ...]
     refused: tuple[Refusal, ...] = ()
+    notices: tuple[str, ...] = ()
+    """A line for labelled cases with two readings, of which `decides` settled one."""
 
 
 def read_label_values(case: Case) -> tuple[int, ...] | None:
@@ -107,6 +110,7 @@ def settle_tasks(
     refused: list[Refusal] = []
     tasks: Counter[str] = Counter()
     by_name: dict[str, Task] = {}
+    notices: list[str] = []
     for group in groups.values():
         readings = _readings(group[0])
         if told is not None and readings and not any(_same_meaning(told, task) for task in readings):
@@ -117,6 +121,9 @@ def settle_tasks(
         values = {case.case_id: tuple(values_by_case.get(case.case_id) or ()) for case in group}
         before = (joins, joins_values) if joins is not None and joins_values is not None else None
         task, convention = _settle_group(readings, group, values, told, label_map, decides, before)
+        if told is None and label_map is None and group[0].convention is None and task in decides:
+            others = [other for other in _fitting(readings, values) if not _same_meaning(task, other)]
+            notices += describe_settled(task, others, values)
         settled += [
             replace(case, task=task.name, convention=label_map or case.convention or convention) for case in group
         ]
@@ -135,6 +142,7 @@ def settle_tasks(
         convention=label_map or holder.convention,
         cases=tuple(sorted(settled, key=lambda case: order[case.case_id])),
         refused=tuple(refused),
+        notices=tuple(notices),
     )
 
 

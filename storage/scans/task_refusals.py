@@ -88,6 +88,16 @@ def readings_left(tasks: Sequence[Task], values: Mapping[str, Sequence[int]], *,
     )
 
 
+def describe_settled(task: Task, others: Sequence[Task], values: Mapping[str, Sequence[int]]) -> list[str]:
+    """Labelled cases were read as of `task`, and might be of `others`; nothing where there is neither."""
+    labelled = [case_id for case_id, own in values.items() if own]
+    if not labelled or not others:
+        return []
+    count = f"{len(labelled)} cases such as {labelled[0]}" if len(labelled) > 1 else labelled[0]
+    names = " or ".join(other.name for other in others)
+    return [f"{count}: labels read as {task.name}, may be {names} by names and values; --task says which"]
+
+
 def describe_found(values: Mapping[str, Sequence[int]]) -> str:
     """Each value with how many cases have it and one of them."""
     by_value: dict[int, list[str]] = defaultdict(list)

@@ -127,7 +127,9 @@ def test_years_of_one_name_are_told_apart_or_asked_and_never_beside_another_mean
         assert tissues_in(convert(tmp_path / "in", store, told=row.task), name) == means
         more, second = tmp_path / f"more {year}", f"BraTS-{kind}-00002-000"
         write(more, second, NEW, values)
-        if kind == "PED" and alone is None:  # of another source, which may be of the other year, and its labels mean something else then
+        if (
+            kind == "PED" and alone is None
+        ):  # of another source, which may be of the other year, and its labels mean something else then
             with pytest.raises(InputError, match="2 ways"):
                 convert(more, store)
         shutil.copytree(tmp_path / "in", more, dirs_exist_ok=True)  # of the same source, whose labels are known

@@ -205,9 +205,18 @@ def test_a_network_settles_what_its_own_task_is_among() -> None:
     assert settle(unlabelled, decides=[TASKS["ped-2024"]]).task is TASKS["ped-2024"]
     with pytest.raises(InputError, match="--task ped-2023 or ped-2024"):  # in whose values would it be written?
         settle(unlabelled, decides=[network])
+    assert settle(unlabelled, decides=[TASKS["ped-2024"]]).notices == ()
     assert settle({"pat1": None}, Naming.TOLD, decides=[network]).task is network
     with pytest.raises(InputError, match="2 ways"):
         settle({"BraTS-PED-1-000": (1, 2)}, decides=[network])
+
+
+def test_labels_that_only_the_network_settles_are_said() -> None:
+    children, network = {"BraTS-PED-1-000": (1, 2, 3), "BraTS-PED-2-000": None}, TASKS["ped-2024"]
+    (notice,) = settle(children, decides=[network]).notices
+    assert notice.startswith("BraTS-PED-1-000: labels read as ped-2024, may be ped-2023")
+    assert settle({**children, "BraTS-PED-2-000": (4,)}, decides=[network]).notices == ()
+    assert settle(children, decides=[network], told=network).notices == ()
 
 
 @pytest.mark.parametrize(
