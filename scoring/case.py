@@ -65,6 +65,4 @@ def _refuse_other_labels(predicted_DHW: Labels, true_DHW: Labels, task: Task) ->
     for what, labels_DHW in (("prediction", predicted_DHW), ("truth", true_DHW)):
         if others := set(np.unique(labels_DHW).tolist()) - task.labels - {0}:
             names = ", ".join(STORED_LABEL_NAMES[label] for label in sorted(others))
-            raise ValueError(
-                f"the {what} has {names}; wanted labels of {task.name} alone, for the rules of 2026 refuse a case with others"
-            )
+            raise ValueError(f"wanted labels of {task.name} alone, as the rules of 2026 do, got {names} in the {what}")

@@ -5,6 +5,7 @@ Letters in names: D H W voxels z y x.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from scoring.matched_lesions import (
 )
 from scoring.rules import MatchedRules
 from scoring.scores import Scores, Spacing, count_scores
-from scoring.surface import SurfacePair, measure, pooled_hd95, surface_dice
+from scoring.surface import SurfacePair, pooled_hd95, surface_dice
 from scoring.whole_case import count, in_mm3
 
 LesionScores = tuple[float, float, float]
@@ -37,14 +38,18 @@ def score_matched(
     """The region's scores. The masks may be cut from a grid of that shape."""
     predicted, true = number_components(predicted_DHW), number_components(true_DHW)
     lesions = match_lesions(predicted, true)
-    borders = SurfacePair(predicted=border_voxels(predicted_DHW, predicted), true=border_voxels(true_DHW, true))
+    # The program measures whole masks in voxels, and lesions with the sides of voxels in the wrong order, x for z.
+    in_voxels = SurfacePair(
+        predicted=border_voxels(predicted_DHW, predicted), true=border_voxels(true_DHW, true), spacing_mm=_VOXELS
+    )
+    borders = in_voxels if spacing_mm == _VOXELS else replace(in_voxels, spacing_mm=spacing_mm[::-1])
     found = sum(lesion.predicted is not None for lesion in lesions)
     false = int(predicted.max()) - found
     empty = not lesions and not false
     scores = count_scores(count(predicted_DHW, true_DHW, everywhere=int(np.prod(grid))), spacing_mm)
-    scores |= _whole_case(borders, found=found, empty=empty, dice=scores["dice"])
+    scores |= _whole_case(in_voxels, found=found, empty=empty, dice=scores["dice"])
     scores |= count_matches("lesions", found, len(lesions) - found, false, nothing=math.nan)
-    matched = _score_matched(lesions, borders, spacing_mm)
+    matched = _score_matched(lesions, borders)
     # What is missed or false does not lower these.
     means = _means(list(matched.values()), (math.nan, math.nan, math.nan) if empty else (0.0, math.inf, 0.0))
     if rules.large_mm3 is None:
@@ -54,12 +59,12 @@ def score_matched(
 
 
 def _whole_case(borders: SurfacePair, *, found: int, empty: bool, dice: float) -> Scores:
-    """The program measures whole masks in voxels, and only where some lesion is found."""
+    """Of whole masks, which the program measures only where some lesion is found."""
     if empty:
         return dict.fromkeys(("dice", "hd95_voxels", "surface_dice_voxels"), math.nan)
     if not found:
         return {"dice": 0.0, "hd95_voxels": PENALTY_MM, "surface_dice_voxels": 0.0}
-    distances = measure(borders, spacing_mm=_VOXELS)
+    distances = borders.whole
     return {
         "dice": dice,
         "hd95_voxels": pooled_hd95(distances),
@@ -88,16 +93,13 @@ def _of_large(
     return scores | _means(of_large, (math.nan, math.nan, math.nan))
 
 
-def _score_matched(
-    lesions: Sequence[LesionMatch], borders: SurfacePair, spacing_mm: Spacing
-) -> dict[int, LesionScores]:
-    """The scores of every matched lesion. The program takes the sides of voxels in the wrong order, x for z."""
-    swapped = spacing_mm[::-1]
+def _score_matched(lesions: Sequence[LesionMatch], borders: SurfacePair) -> dict[int, LesionScores]:
+    """The scores of every matched lesion, by its number."""
     scores = {}
     for lesion in lesions:
         if lesion.predicted is not None:
-            distances = measure(borders.of((lesion.predicted,), (lesion.true,)), spacing_mm=swapped)
-            close = surface_dice(distances, tolerance=min(swapped))
+            distances = borders.between((lesion.predicted,), (lesion.true,))
+            close = surface_dice(distances, tolerance=min(borders.spacing_mm))
             scores[lesion.true] = (lesion.dice, pooled_hd95(distances), close)
     return scores
 

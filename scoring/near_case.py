@@ -3,7 +3,7 @@
 Letters in names: D H W voxels z y x.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -12,16 +12,16 @@ from scoring.border_voxels import border_voxels
 from scoring.components import Mask
 from scoring.near_lesions import (
     Lesions,
+    at_tolerances,
     average,
     compare_lesions,
     find_predicted,
     find_true,
     join_through,
 )
-from scoring.near_surfaces import NearSurfaces
 from scoring.rules import NearRules
 from scoring.scores import Scores, Spacing, count_scores
-from scoring.surface import SurfacePair
+from scoring.surface import SurfacePair, weighted_hd95
 from scoring.surface_elements import surface_elements
 from scoring.whole_case import count
 
@@ -61,44 +61,45 @@ def _score_region(
     grid: Sequence[int],
 ) -> Scores:
     penalty = float(np.linalg.norm(grid)) if rules.penalty_mm is None else rules.penalty_mm
-    surfaces = NearSurfaces(
-        elements=SurfacePair(
-            predicted=surface_elements(predicted_DHW, predicted.numbers, spacing_mm=spacing_mm),
-            true=surface_elements(true_DHW, true.numbers, spacing_mm=spacing_mm),
-        ),
-        borders=SurfacePair(
-            predicted=border_voxels(predicted_DHW, predicted.numbers), true=border_voxels(true_DHW, true.numbers)
-        )
-        if rules.tolerances_mm
-        else None,
+    elements = SurfacePair(
+        predicted=surface_elements(predicted_DHW, predicted.numbers, spacing_mm=spacing_mm),
+        true=surface_elements(true_DHW, true.numbers, spacing_mm=spacing_mm),
         spacing_mm=spacing_mm,
     )
-    lesions, false = compare_lesions(predicted, true, surfaces, rules, penalty_mm=penalty)
+    borders = SurfacePair(
+        predicted=border_voxels(predicted_DHW, predicted.numbers),
+        true=border_voxels(true_DHW, true.numbers),
+        spacing_mm=spacing_mm,
+    )
+    lesions, false = compare_lesions(predicted, true, elements, borders, rules, penalty_mm=penalty)
     means = average(lesions, false, rules, penalty_mm=penalty)
     scores = count_scores(count(predicted_DHW, true_DHW, everywhere=int(np.prod(grid))), spacing_mm)
-    scores |= _scores_of_masks(predicted_DHW, true_DHW, surfaces, rules, penalty)
+    empty = _empty_masks(predicted_DHW, true_DHW)
+    scores["hd95"] = 0.0 if empty == 2 else penalty if empty else weighted_hd95(elements.whole)
+    scores |= _surface_dice("surface_dice", borders, rules, empty)
     if rules.joins_predicted:
         kept = predicted.numbers > 0
-        of_kept = _scores_of_masks(kept, true_DHW, surfaces.of_kept(), rules, penalty)
-        del of_kept["hd95"]
         scores["kept_dice"] = count(kept, true_DHW, everywhere=0).dice
-        scores |= {f"kept_{name}": score for name, score in of_kept.items()}
+        numbers = range(1, int(predicted.numbers.max()) + 1)
+        scores |= _surface_dice("kept_surface_dice", borders, rules, _empty_masks(kept, true_DHW), numbers)
     scores |= {"lesion_dice": means.dice, "lesion_hd95": means.hd95}
     scores |= _by_tolerance("lesion_surface_dice", rules, means.surface_dice)
     counts = {"found": means.found, "missed": means.missed, "false": means.false}
     return scores | {f"lesions_{name}": number for name, number in counts.items()}
 
 
-def _scores_of_masks(
-    predicted_DHW: Mask, true_DHW: Mask, surfaces: NearSurfaces, rules: NearRules, penalty_mm: float
+def _empty_masks(predicted_DHW: Mask, true_DHW: Mask) -> int:
+    return 2 - int(predicted_DHW.any()) - int(true_DHW.any())
+
+
+def _surface_dice(
+    name: str, borders: SurfacePair, rules: NearRules, empty: int, kept: Collection[int] | None = None
 ) -> Scores:
-    """HD95 and surface Dice of whole masks; two empty ones are 0 mm and 1, one is the penalty and 0."""
-    if predicted_DHW.any() and true_DHW.any():
-        hd95, shares = surfaces.compare(rules)
-    else:
-        equal = bool(predicted_DHW.any() == true_DHW.any())
-        hd95, shares = 0.0 if equal else penalty_mm, tuple(float(equal) for _ in rules.tolerances_mm)
-    return {"hd95": hd95, **_by_tolerance("surface_dice", rules, shares)}
+    """Of a whole true mask and the predicted one or the kept lesions of it; 1 where both are empty, 0 where one is."""
+    if empty or not rules.tolerances_mm:
+        return _by_tolerance(name, rules, [float(empty == 2)] * len(rules.tolerances_mm))
+    distances = borders.whole if kept is None else borders.between(kept, np.unique(borders.true.component).tolist())
+    return _by_tolerance(name, rules, at_tolerances(distances, rules))
 
 
 def _by_tolerance(name: str, rules: NearRules, shares: Sequence[float]) -> Scores:

@@ -20,9 +20,12 @@ from scoring.components import (
     renumber,
 )
 from scoring.joining import join_by_neighbour
-from scoring.near_surfaces import NearSurfaces
 from scoring.rules import NearRules
+from scoring.surface import SurfaceDistances, SurfacePair, surface_dice, weighted_hd95
 from scoring.whole_case import in_mm3
+
+# To the sum of all shares, so that equal masks have a little less than 1.
+_ADDED = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ def join_through(lesions: Lesions, rules: NearRules, others: Mapping[str, Lesion
 def compare_lesions(
     predicted: Lesions,
     true: Lesions,
-    surfaces: NearSurfaces,
+    elements: SurfacePair,
+    borders: SurfacePair,
     rules: NearRules,
     *,
     penalty_mm: float,
@@ -102,21 +106,24 @@ def compare_lesions(
     hits = np.bincount(true.numbers[predicted.numbers > 0], minlength=len(sizes))
     compared = []
     for lesion in (np.flatnonzero(sizes[1:]) + 1).tolist():
-        volume = in_mm3(int(sizes[lesion]), surfaces.spacing_mm)
+        volume = in_mm3(int(sizes[lesion]), elements.spacing_mm)
         if volume <= rules.smallest_mm3:
             continue
         matches = tuple(near.get(lesion, ()))
         if matches:
             size = int(sizes[lesion]) + sum(int(predicted_sizes[match]) for match in matches)
-            scores = surfaces.of(matches, lesion).compare(rules)
-            dice = 2.0 * int(hits[lesion]) / size
+            dice, hd95 = 2.0 * int(hits[lesion]) / size, weighted_hd95(elements.between(matches, (lesion,)))
+            close = at_tolerances(borders.between(matches, (lesion,)), rules) if rules.tolerances_mm else ()
         else:
-            scores, dice = (penalty_mm, tuple(0.0 for _ in rules.tolerances_mm)), 0.0
-        compared.append(
-            NearLesion(volume_mm3=volume, predicted=matches, dice=dice, hd95=scores[0], surface_dice=scores[1])
-        )
+            dice, hd95, close = 0.0, penalty_mm, tuple(0.0 for _ in rules.tolerances_mm)
+        compared.append(NearLesion(volume_mm3=volume, predicted=matches, dice=dice, hd95=hd95, surface_dice=close))
     touched = {match for matches in near.values() for match in matches}
     return compared, int(np.count_nonzero(predicted_sizes[1:])) - len(touched)
+
+
+def at_tolerances(distances: SurfaceDistances, rules: NearRules) -> tuple[float, ...]:
+    """Surface Dice at each of the rules' tolerances, with what the programs add lest they divide by 0."""
+    return tuple(surface_dice(distances, tolerance=at) * 2 / (2 + _ADDED) for at in rules.tolerances_mm)
 
 
 def average(lesions: Sequence[NearLesion], false: int, rules: NearRules, *, penalty_mm: float) -> NearScores:

@@ -12,7 +12,7 @@ from scoring.border_voxels import border_voxels
 from scoring.components import Mask, number_components
 from scoring.matched_lesions import count_matches, match_lesions
 from scoring.scores import Scores, Spacing, count_scores
-from scoring.surface import SurfacePair, larger_hd95, measure, surface_dice
+from scoring.surface import SurfacePair, larger_hd95, surface_dice
 from scoring.whole_case import count
 
 TOLERANCE_MM = 1.0
@@ -28,9 +28,11 @@ def score_plain(predicted_DHW: Mask, true_DHW: Mask, *, spacing_mm: Spacing, gri
     found = sum(lesion.predicted is not None for lesion in lesions)
     false = int(predicted.max()) - found
     scores = count_scores(count(predicted_DHW, true_DHW, everywhere=int(np.prod(grid))), spacing_mm)
-    borders = SurfacePair(predicted=border_voxels(predicted_DHW, predicted), true=border_voxels(true_DHW, true))
+    borders = SurfacePair(
+        predicted=border_voxels(predicted_DHW, predicted), true=border_voxels(true_DHW, true), spacing_mm=spacing_mm
+    )
     if lesions and predicted.any():
-        distances = measure(borders, spacing_mm=spacing_mm)
+        distances = borders.whole
         scores |= {"hd95": larger_hd95(distances), "surface_dice": surface_dice(distances, tolerance=TOLERANCE_MM)}
     else:
         empty = not lesions and not predicted.any()
@@ -38,9 +40,7 @@ def score_plain(predicted_DHW: Mask, true_DHW: Mask, *, spacing_mm: Spacing, gri
     parts = len(lesions) + false
     scores["lesion_dice"] = sum(lesion.dice for lesion in lesions) / parts if parts else 1.0
     matched = [
-        measure(borders.of((lesion.predicted,), (lesion.true,)), spacing_mm=spacing_mm)
-        for lesion in lesions
-        if lesion.predicted is not None
+        borders.between((lesion.predicted,), (lesion.true,)) for lesion in lesions if lesion.predicted is not None
     ]
     close = sum(surface_dice(distances, tolerance=TOLERANCE_MM) for distances in matched)
     scores["lesion_surface_dice"] = close / parts if parts else 1.0

@@ -1,18 +1,22 @@
-"""Points of a surface and the distances between two surfaces.
+"""Points of a surface, and the distances between the surfaces of a whole case and of its lesions.
 
-Distances are looked up from the points of one surface in a tree of the other's, and then computed as a distance
-transform does, so that they are the same to the last bit.
+Every point's nearest one on the other surface is looked up once, in a tree. It serves for a lesion too where it belongs
+to the lesion's match. Distances are then computed as a distance transform does, so that they are the same to the bit.
 Letters in names: N points.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from scoring.scores import Spacing
+
 Distances = NDArray[np.float64]
+Chosen = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,31 +27,16 @@ class Surface:
     weights: NDArray[np.float64]
     component: NDArray[np.int64]
 
-    def of(self, numbers: Collection[int]) -> "Surface":
-        """The surface of these components only."""
-        if len(numbers) == 1:
-            (only,) = numbers
-            chosen = self.component == only
-        else:
-            chosen = np.isin(self.component, list(numbers))
-        return Surface(points=self.points[chosen], weights=self.weights[chosen], component=self.component[chosen])
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurfacePair:
-    """The predicted and the true surface."""
-
-    predicted: Surface
-    true: Surface
-
-    def of(self, predicted: Collection[int], true: Collection[int]) -> "SurfacePair":
-        """The surfaces of some lesions."""
-        return SurfacePair(predicted=self.predicted.of(predicted), true=self.true.of(true))
+    def of(self, numbers: Collection[int]) -> Chosen:
+        """Which points belong to these components."""
+        wanted = np.zeros(max(int(self.component.max(initial=0)), *numbers, 0) + 1, dtype=bool)
+        wanted[list(numbers)] = True
+        return wanted[self.component]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceDistances:
-    """From every point of the predicted surface to the nearest of the true one, and the other way, with weights."""
+    """From every point of a predicted surface to the nearest of the true one, and the other way, with weights."""
 
     from_predicted: Distances
     from_true: Distances
@@ -55,27 +44,60 @@ class SurfaceDistances:
     true_weights: NDArray[np.float64]
 
 
-def measure(surfaces: SurfacePair, *, spacing_mm: Sequence[float]) -> SurfaceDistances:
-    """The distances in both directions, in mm; raises ValueError for a surface without points."""
-    predicted, true = surfaces.predicted, surfaces.true
-    return SurfaceDistances(
-        from_predicted=_nearest(predicted.points, true.points, spacing_mm),
-        from_true=_nearest(true.points, predicted.points, spacing_mm),
-        predicted_weights=predicted.weights,
-        true_weights=true.weights,
-    )
+@dataclass(frozen=True, kw_only=True)
+class SurfacePair:
+    """The surfaces of a predicted and of a true mask."""
 
+    predicted: Surface
+    true: Surface
+    spacing_mm: Spacing
 
-def _nearest(points_N3: NDArray[np.int64], others_N3: NDArray[np.int64], spacing_mm: Sequence[float]) -> Distances:
-    if not len(points_N3) or not len(others_N3):
-        raise ValueError("wanted two surfaces, got an empty mask, which has none")
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    tree = cKDTree(others_N3 * spacing, balanced_tree=False, compact_nodes=False)
-    _, nearest = tree.query(points_N3 * spacing)
-    steps = (points_N3 - others_N3[nearest]) * spacing
-    depth, height, width = (steps * steps).T
-    distances: Distances = np.sqrt(depth + height + width)
-    return distances
+    @property
+    def whole(self) -> SurfaceDistances:
+        """Between the masks; raises ValueError where one is empty."""
+        return self._measure(np.ones(len(self.predicted.points), bool), np.ones(len(self.true.points), bool))
+
+    def between(self, predicted: Collection[int], true: Collection[int]) -> SurfaceDistances:
+        """Between some components of the one and some of the other; raises ValueError where that is nothing."""
+        return self._measure(self.predicted.of(predicted), self.true.of(true))
+
+    def _measure(self, predicted_N: Chosen, true_N: Chosen) -> SurfaceDistances:
+        return SurfaceDistances(
+            from_predicted=self._nearest(self.predicted, predicted_N, self.true, true_N, self._true_of_predicted),
+            from_true=self._nearest(self.true, true_N, self.predicted, predicted_N, self._predicted_of_true),
+            predicted_weights=self.predicted.weights[predicted_N],
+            true_weights=self.true.weights[true_N],
+        )
+
+    @cached_property
+    def _true_of_predicted(self) -> NDArray[np.int64]:
+        return self._look_up(self.predicted.points, self.true.points)
+
+    @cached_property
+    def _predicted_of_true(self) -> NDArray[np.int64]:
+        return self._look_up(self.true.points, self.predicted.points)
+
+    def _look_up(self, points_N3: NDArray[np.int64], others_N3: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of every point the index of the nearest other one."""
+        if not len(points_N3) or not len(others_N3):
+            raise ValueError("wanted two surfaces, got an empty mask, which has none")
+        tree = cKDTree(others_N3 * self.spacing_mm, leafsize=32, balanced_tree=False, compact_nodes=False)
+        nearest: NDArray[np.int64] = tree.query(points_N3 * self.spacing_mm)[1]
+        return nearest
+
+    def _nearest(
+        self, surface: Surface, chosen_N: Chosen, other: Surface, chosen_other_N: Chosen, of_whole_N: NDArray[np.int64]
+    ) -> Distances:
+        nearest = of_whole_N[chosen_N]
+        points = surface.points[chosen_N]
+        elsewhere = ~chosen_other_N[nearest]
+        if elsewhere.any():
+            others = np.flatnonzero(chosen_other_N)
+            nearest[elsewhere] = others[self._look_up(points[elsewhere], other.points[others])]
+        steps = (points - other.points[nearest]) * self.spacing_mm
+        depth, height, width = (steps * steps).T
+        distances: Distances = np.sqrt(depth + height + width)
+        return distances
 
 
 def weighted_hd95(distances: SurfaceDistances) -> float:
@@ -104,5 +126,5 @@ def larger_hd95(distances: SurfaceDistances) -> float:
 
 def surface_dice(distances: SurfaceDistances, *, tolerance: float) -> float:
     """The mean of the shares of the two surfaces that lie within the tolerance (mm) of the other one."""
-    shares = [float(np.mean(one <= tolerance)) for one in (distances.from_predicted, distances.from_true)]
+    shares = [np.count_nonzero(one <= tolerance) / len(one) for one in (distances.from_predicted, distances.from_true)]
     return sum(shares) / 2

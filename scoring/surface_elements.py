@@ -9,6 +9,7 @@ have the largest area together where voxels are cubes.
 Letters in names: D H W voxels z y x.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
@@ -21,6 +22,7 @@ from scoring.surface import Surface
 
 Corner = tuple[int, int, int]
 Line = tuple[Corner, ...]
+Normal = tuple[float, float, float]
 
 # Bit b of a code is corner b, as (D, H, W).
 CORNERS: tuple[Corner, ...] = tuple((d, h, w) for d in (0, 1) for h in (0, 1) for w in (0, 1))
@@ -47,20 +49,24 @@ def surface_elements(mask_DHW: Mask, numbers_DHW: Numbers, *, spacing_mm: Sequen
 def areas_of_codes(spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
     """The area in mm² of each of the 256 ways in which eight voxels are inside or outside."""
     depth, height, width = spacing_mm
-    scale = np.array([height * width, depth * width, depth * height])
-    return np.array([sum(float(np.linalg.norm(normal * scale)) for normal in _normals(code)) for code in range(256)])
+    return np.array(
+        [
+            sum(math.hypot(d * height * width, h * depth * width, w * depth * height) for d, h, w in _normals(code))
+            for code in range(256)
+        ]
+    )
 
 
 @lru_cache
-def _normals(code: int) -> tuple[NDArray[np.float64], ...]:
+def _normals(code: int) -> tuple[Normal, ...]:
     """The normals of a code's triangles where voxels are cubes of side 1; a normal is as long as its area."""
     if code.bit_count() > 4:
         return _normals(255 - code)
     inside = {corner for bit, corner in enumerate(CORNERS) if code >> bit & 1}
-    normals: list[NDArray[np.float64]] = []
+    normals: list[Normal] = []
     for line in _closed_lines(inside):
         fillings = ([_normal(*triangle) for triangle in triangles] for triangles in _fillings(line))
-        normals += max(fillings, key=lambda filling: sum(float(np.linalg.norm(normal)) for normal in filling))
+        normals += max(fillings, key=lambda filling: sum(math.hypot(*normal) for normal in filling))
     return tuple(normals)
 
 
@@ -108,7 +114,9 @@ def _fillings(line: Line) -> Iterator[list[Line]]:
             yield [*before, (line[0], line[middle], line[-1]), *behind]
 
 
-def _normal(*triangle: Corner) -> NDArray[np.float64]:
-    one, two, three = (np.array(cut) / 2 for cut in triangle)
-    normal: NDArray[np.float64] = np.abs(np.cross(two - one, three - one)) / 2
-    return normal
+def _normal(*triangle: Corner) -> Normal:
+    one, two, three = triangle
+    (a, b, c), (d, e, f) = (
+        [(end - start) / 2 for end, start in zip(other, one, strict=True)] for other in (two, three)
+    )
+    return abs(b * f - c * e) / 2, abs(c * d - a * f) / 2, abs(a * e - b * d) / 2
