@@ -48,16 +48,22 @@ def score_case(
     if rules == "2026":
         _refuse_other_labels(predicted, true, task)
         return {
-            name: score_matched(*masks(name), own, spacing_mm=spacing, grid=grid)
+            name: score_matched(*cut_masks(*masks(name)), own, spacing_mm=spacing, grid=grid)
             for name, own in RULES_2026[task.name].items()
         }
-    return {name: score_plain(*masks(name), spacing_mm=spacing, grid=grid) for name in task.region_names}
+    return {name: score_plain(*cut_masks(*masks(name)), spacing_mm=spacing, grid=grid) for name in task.region_names}
 
 
 def masks_of(region: str, predicted_DHW: Labels, true_DHW: Labels, task: Task) -> tuple[Mask, Mask]:
     """The predicted and the true mask of a region, of the task or of a program."""
     labels = (_LABELS | task.region_labels)[region]
     return np.isin(predicted_DHW, labels), np.isin(true_DHW, labels)
+
+
+def cut_masks(predicted_DHW: Mask, true_DHW: Mask) -> tuple[Mask, Mask]:
+    """Both masks within the smallest box that has them."""
+    box = find_box(predicted_DHW | true_DHW, 0)
+    return predicted_DHW[box], true_DHW[box]
 
 
 def _refuse_other_labels(predicted_DHW: Labels, true_DHW: Labels, task: Task) -> None:

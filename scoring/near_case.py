@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from scoring.border_voxels import border_voxels
-from scoring.components import Mask
+from scoring.components import Mask, find_box
 from scoring.near_lesions import (
     Lesions,
     at_tolerances,
@@ -46,7 +46,10 @@ def score_near(
             join_through(lesions, own, {other: both[at] for other, both in others.items()})
             for at, lesions in enumerate(before_joining(name, own))
         )
-        scores[name] = _score_region(*masks_of(name), predicted, true, own, spacing_mm=spacing_mm, grid=grid)
+        predicted_mask, true_mask = masks_of(name)
+        box = find_box(predicted_mask | (true.zones > 0), 0)
+        masks = predicted_mask[box], true_mask[box]
+        scores[name] = _score_region(*masks, predicted.cut(box), true.cut(box), own, spacing_mm=spacing_mm, grid=grid)
     return scores
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scoring.components import (
+    Box,
     Mask,
     Numbers,
     count_voxels,
@@ -38,6 +39,10 @@ class Lesions:
     def renumbered(self, new: Numbers) -> "Lesions":
         """With other numbers, which may be the same for several."""
         return Lesions(numbers=new[self.numbers], zones=new[self.zones])
+
+    def cut(self, box: Box) -> "Lesions":
+        """Within a box."""
+        return Lesions(numbers=self.numbers[box], zones=self.zones[box])
 
 
 @dataclass(frozen=True, kw_only=True)
