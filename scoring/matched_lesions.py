@@ -34,7 +34,7 @@ class LesionMatch:
 
 
 def match_lesions(predicted_DHW: Numbers, true_DHW: Numbers) -> list[LesionMatch]:
-    """Every true lesion with its match: pairs that share a voxel, so chosen that most have one and Dice is best."""
+    """Every true lesion with its match: one to one, of pairs that share a voxel those with the largest sum of Dice."""
     sizes, predicted_sizes = count_voxels(true_DHW), count_voxels(predicted_DHW)
     dice = np.full((len(sizes) - 1, len(predicted_sizes) - 1), _NO_PAIR)
     for true, other, hits in pair_numbers(true_DHW, predicted_DHW):
