@@ -8,7 +8,6 @@ Letters in names: D H W voxels z y x.
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
@@ -18,8 +17,6 @@ NewNumbers = NDArray[np.int64]
 """At the index of an old number the new one, 0 for what is dropped: `new[numbers]` numbers a map anew."""
 
 Box = tuple[slice, ...]
-
-_EDGES_TOUCH = ndimage.generate_binary_structure(3, 2)
 
 
 def number_components(mask_DHW: Mask) -> Numbers:
@@ -36,8 +33,26 @@ def find_zones(mask_DHW: Mask, voxels: int) -> Numbers:
     """
     zones = np.zeros(mask_DHW.shape, dtype=np.int64)
     box = find_box(mask_DHW, voxels)
-    zones[box] = number_components(ndimage.binary_dilation(mask_DHW[box], _EDGES_TOUCH, iterations=voxels))
+    spread = mask_DHW[box]
+    for _ in range(voxels):
+        spread = dilate(spread)
+    zones[box] = number_components(spread)
     return zones
+
+
+def dilate(mask_DHW: Mask) -> Mask:
+    """The mask with all voxels that touch it by a face or an edge."""
+    along_D, along_H = _spread(mask_DHW, 0), _spread(mask_DHW, 1)
+    return _spread(along_D, 1) | _spread(along_D, 2) | _spread(along_H, 2)
+
+
+def _spread(mask_DHW: Mask, axis: int) -> Mask:
+    """The mask with its neighbours before and behind along an axis."""
+    spread = mask_DHW.copy()
+    source, target = np.moveaxis(mask_DHW, axis, 0), np.moveaxis(spread, axis, 0)
+    target[1:] |= source[:-1]
+    target[:-1] |= source[1:]
+    return spread
 
 
 def count_voxels(numbers_DHW: Numbers) -> NDArray[np.int64]:
@@ -54,13 +69,12 @@ def renumber(present: NDArray[np.bool_]) -> NewNumbers:
 
 def find_box(mask_DHW: Mask, margin: int) -> Box:
     """The smallest box around the mask with a margin, as far as the grid goes; of an empty mask the first voxel."""
-    found = ndimage.find_objects(mask_DHW.view(np.uint8))
-    if not found:
+    in_plane = np.any(mask_DHW, axis=0)
+    some = (np.any(mask_DHW, axis=(1, 2)), np.any(in_plane, axis=1), np.any(in_plane, axis=0))
+    sides = [np.flatnonzero(side) for side in some]
+    if not len(sides[0]):
         return tuple(slice(0, 1) for _ in mask_DHW.shape)
-    return tuple(
-        slice(max(side.start - margin, 0), min(side.stop + margin, length))
-        for side, length in zip(found[0], mask_DHW.shape, strict=True)
-    )
+    return tuple(slice(max(int(side[0]) - margin, 0), int(side[-1]) + margin + 1) for side in sides)
 
 
 def pair_numbers(first: Numbers, second: Numbers) -> list[tuple[int, int, int]]:
