@@ -35,8 +35,8 @@ def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
     regions = store.task.region_names
     if config.thresholds is not None and len(config.thresholds) != len(regions):
         raise InputError(
-            f"wanted --thresholds for the {len(regions)} regions of {store.uri} ({', '.join(regions)}), "
-            f"got {len(config.thresholds)}"
+            f"wanted --thresholds for {', '.join(regions)}, which are the regions of {store.uri}, "
+            f"got {len(config.thresholds)} numbers"
         )
     labels = tuple(region.labels for region in store.task.regions)
     network = dataclasses.replace(
