@@ -28,7 +28,10 @@ def part_notices(infos: Sequence[CaseInfo], task: Task, part: str, case_ids: Seq
     there = never_occurring(infos, task)
     own = never_occurring([info for info in infos if info.case_id in case_ids], task)
     missing = [name for name in own if name not in there]
-    return [_say_never(missing, f"in the {part} cases")] if missing and case_ids else []
+    if not missing or not case_ids:
+        return []
+    said = _say_never(missing, f"in the {part} cases")
+    return [f"{said}; {_NO_THRESHOLD}" if part == "validation" else said]
 
 
 def never_occurring(infos: Sequence[CaseInfo], task: Task) -> list[str]:
@@ -54,6 +57,7 @@ def typical_spacing(infos: Iterable[CaseInfo]) -> Spacing | None:
     return z, y, x
 
 
+_NO_THRESHOLD = "the threshold found for it is one at which none is predicted, unless --thresholds says another"
 _NO_BACKGROUND = (
     "no voxel is background: the scans are not skull-stripped, or what lies outside the brain is not 0; "
     "intensities are measured over the whole volume"

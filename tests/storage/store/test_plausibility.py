@@ -50,6 +50,8 @@ def test_a_part_without_a_region_that_the_cohort_has_is_named(small_store: Cohor
     ]
     (notice,) = part_notices(infos, TASKS["gli-2021"], "validation", ["b"])
     assert notice.startswith("ET never occurs in the validation cases") and "1.000" in notice
+    assert notice.endswith("unless --thresholds says another")  # thresholds are found on these cases and no others
+    assert not part_notices(infos, TASKS["gli-2021"], "test", ["b"])[0].endswith("another")
     assert part_notices(infos, TASKS["gli-2021"], "validation", ["a", "b"]) == []
     assert part_notices(infos, TASKS["gli-2021"], "test", []) == []
     assert part_notices(infos[1:], TASKS["gli-2021"], "validation", ["b"]) == []  # the cohort's notice says it
