@@ -169,5 +169,7 @@ def test_a_run_takes_a_network_for_the_scans_and_regions_of_its_store(
     for store, scans in ((convert(*TWO), 2), (phantom_store, 4)):
         for config in (small_config, with_scans(small_config, 3)):
             assert fit_to_store(config, store).model == with_scans(small_config, scans).model
-    with pytest.raises(InputError, match=r"wanted --thresholds for WT, TC, ET, which are the regions of .*, got 2 numbers"):
+    with pytest.raises(
+        InputError, match=r"wanted --thresholds for WT, TC, ET, which are the regions of .*, got 2 numbers"
+    ):
         check_input(dataclasses.replace(small_config, store=phantom_store.uri, thresholds=(0.5, 0.5)))
