@@ -229,7 +229,8 @@ def _convert(
 ) -> list[CaseInfo | Refusal]:
     if ray.is_initialized():
         refuse_hidden_folder(store.uri, "store")
-    jobs = ((case, store.uri) for case in cases)
+    settings = repr(store.settings)
+    jobs = ((case, store.uri, settings) for case in cases)
     try:
         return workers.map(
             _convert_one, tuple(jobs) if isinstance(cases, Sequence) else jobs, "converting", total=total
@@ -240,9 +241,9 @@ def _convert(
         raise
 
 
-def _convert_one(job: tuple[Case, str]) -> CaseInfo | Refusal:
-    case, uri = job
-    return convert_or_refuse(case, _open_once(uri))
+def _convert_one(job: tuple[Case, str, str]) -> CaseInfo | Refusal:
+    case, uri, settings = job
+    return convert_or_refuse(case, _open_once(uri, settings))
 
 
 def _verify_one(job: tuple[str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
@@ -251,6 +252,6 @@ def _verify_one(job: tuple[str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _open_once(uri: str) -> CohortStore:
-    """A worker converts many cases of one store; its settings do not change while it does."""
+def _open_once(uri: str, settings: str) -> CohortStore:
+    """A worker converts many cases of one store; of other `settings` it is another, made anew in the same place."""
     return open_store(uri)

@@ -60,3 +60,5 @@ def test_a_store_without_a_case_binds_nobody(tmp_path: Path) -> None:
         convert(tmp_path / "in", tmp_path / "s.zarr")  # whoever made it may be about to write its first case
     right = convert(tmp_path / "in", tmp_path / "s.zarr")
     assert (right.task.name, len(right.settings.modalities), right.case_ids) == ("gli-2023", 4, (name,))
+    assert right.read_case(name).image_MDHW.shape[0] == 4
+    assert set(right.info(name).region_voxels) == {"WT", "TC", "ET"}
