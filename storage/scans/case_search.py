@@ -11,7 +11,7 @@ from pathlib import Path
 from storage.errors import InputError, Refusal
 from storage.labels.conventions import MODALITIES
 from storage.scans.case import Case, CaseSearch
-from storage.scans.dataset_json import with_description
+from storage.scans.dataset_json import DATASET_FILE, with_description
 from storage.scans.decathlon import find_msd_cases, is_msd_folder
 from storage.scans.joining import join_cases
 from storage.scans.layouts import read_layout
@@ -48,11 +48,8 @@ def find_cases(
     plain: list[tuple[Folder, Folder | None]] = []
     described: set[int] = set()  # folders that lie in a decathlon's, or in nnU-Net's
     for folder, above in _walk(top):
-        if names is None and is_raw_folder(folder):
-            found = find_raw_cases(folder, modalities)
-        elif is_msd_folder(folder) and not is_raw_folder(folder):
-            found = find_msd_cases(folder, modalities)
-        else:
+        found = _read_dataset(folder, modalities, names)
+        if found is None:
             if id(folder) not in described:
                 plain.append((folder, above))
             continue
@@ -85,6 +82,26 @@ def _with_what_is_told(case: Case, grades: Mapping[str, str], subjects: Mapping[
         subject=subjects.get(case.case_id, case.subject),
         trust_grid=trust_grid,
     )
+
+
+def _read_dataset(
+    folder: Folder, modalities: Sequence[str] | None, names: Mapping[str, str] | None
+) -> CaseSearch | None:
+    """The cases of a folder with a dataset.json, or why it is refused as a whole; None where it is no such folder."""
+    try:
+        if names is None and is_raw_folder(folder):
+            return find_raw_cases(folder, modalities)
+        if is_msd_folder(folder) and not is_raw_folder(folder):
+            return find_msd_cases(folder, modalities)
+    except InputError as error:
+        refusal = Refusal(
+            case_id=folder.path.name,
+            file=str(folder.files[DATASET_FILE]),
+            finding=str(error),
+            remedy="mend it, or say which file is which with --names, and what values mean with --label-map",
+        )
+        return CaseSearch(cases=(), refused=(refusal,))
+    return None
 
 
 def _walk(top: Folder) -> Iterator[tuple[Folder, Folder | None]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from storage import InputError, find_cases
+from storage import find_cases
 from storage.scans.case import Naming
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -153,11 +153,15 @@ def test_labels_without_a_meaning_are_for_the_user_to_say(tmp_path: Path) -> Non
     assert "'label 1', which is no tissue" in notice and "--task or --label-map" in notice
 
 
-def test_a_dataset_json_that_is_none_is_an_input_error(tmp_path: Path) -> None:
-    raw(tmp_path, V1)
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
-        find_cases(tmp_path)
+def test_a_dataset_json_that_is_none_costs_its_own_folder_alone(tmp_path: Path) -> None:
+    raw(tmp_path / "dataset", V1)
+    (tmp_path / "dataset" / "dataset.json").write_text("{")
+    raw(tmp_path / "sound", V1)
+    found = find_cases(tmp_path)
+    assert {case.files["t1"].parent.parent.name for case in found.cases} == {"sound"}
+    (refusal,) = found.refused
+    assert refusal.case_id == "dataset" and refusal.file.endswith("dataset/dataset.json")
+    assert "cannot be read" in refusal.finding and "--names" in refusal.remedy
 
 
 @pytest.mark.parametrize("below", ["", "imagesTs"])
