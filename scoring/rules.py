@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from storage.labels.tasks import TASKS
+from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, PAEDIATRIC_REGIONS, POST_TREATMENT_REGIONS, TASKS
 
 RulesName = Literal["2023", "2024", "2025", "2026", "plain"]
 RULES_NAMES: tuple[RulesName, ...] = ("2023", "2024", "2025", "2026", "plain")
@@ -46,9 +46,11 @@ class MatchedRules:
     """From which volume on a lesion is large, where small and large ones are scored apart."""
 
 
-_GLIOMA = ("WT", "TC", "ET")
-_POST_TREATMENT = (*_GLIOMA, "NETC", "SNFH", "RC")
-_PAEDIATRIC = (*_GLIOMA, "NET", "CC", "ED")
+_GLIOMA = tuple(region.name for region in GLIOMA_REGIONS)
+_POST_TREATMENT = tuple(region.name for region in POST_TREATMENT_REGIONS)
+_PAEDIATRIC = tuple(region.name for region in PAEDIATRIC_REGIONS)
+_MENINGIOMA = tuple(region.name for region in GTV_REGIONS)
+_WHOLE, _CORE, _ENHANCING, _NETC, _SNFH, _CAVITY = _POST_TREATMENT
 _ADULT_GLIOMA = ("gli-2021", "gli-2023", "gli-2013", "msd", "upenn-gbm", "ucsf-pdgm")
 
 NearTasks = dict[str, dict[str, NearRules]]
@@ -77,17 +79,17 @@ def _post_treatment() -> dict[str, NearRules]:
     rules = _joining(dilation=3, floor=20, penalty_mm=337.0)
     wide = replace(rules, dilation=5)
     return {
-        "WT": rules,
-        "TC": rules,
-        "ET": replace(rules, smallest_mm3=10, smallest_predicted=10, joined_through=("NETC", "RC")),
-        "NETC": replace(wide, joined_through=("ET", "RC")),
-        "SNFH": replace(rules, joined_through=("ET", "RC", "NETC")),
-        "RC": replace(wide, joined_through=("ET", "NETC")),
+        _WHOLE: rules,
+        _CORE: rules,
+        _ENHANCING: replace(rules, smallest_mm3=10, smallest_predicted=10, joined_through=(_NETC, _CAVITY)),
+        _NETC: replace(wide, joined_through=(_ENHANCING, _CAVITY)),
+        _SNFH: replace(rules, joined_through=(_ENHANCING, _CAVITY, _NETC)),
+        _CAVITY: replace(wide, joined_through=(_ENHANCING, _NETC)),
     }
 
 
 def _enhancing_joined(rules: NearRules) -> dict[str, NearRules]:
-    return {"WT": rules, "TC": rules, "ET": replace(rules, joined_through=("NETC",))}
+    return {_WHOLE: rules, _CORE: rules, _ENHANCING: replace(rules, joined_through=(_NETC,))}
 
 
 def _rules_2024() -> NearTasks:
@@ -101,7 +103,7 @@ def _rules_2024() -> NearTasks:
         "met-2023": mets,
         "met-2024": mets,
         "ped-2024": dict.fromkeys(_PAEDIATRIC, _joining(dilation=5, floor=10)),
-        "men-rt": {"GTV": meningioma},
+        "men-rt": dict.fromkeys(_MENINGIOMA, meningioma),
     }
 
 
@@ -111,7 +113,7 @@ def _rules_2025() -> NearTasks:
     tasks = {
         **_rules_2024(),
         "met-2023": _enhancing_joined(mets),
-        "met-2024": _enhancing_joined(mets) | {"RC": mets},
+        "met-2024": _enhancing_joined(mets) | {_CAVITY: mets},
         "men": _rules_2023()["men"],
     }
     return {
@@ -126,9 +128,9 @@ def _rules_2026() -> dict[str, dict[str, MatchedRules]]:
         **dict.fromkeys((*_ADULT_GLIOMA, "gli-2024"), dict.fromkeys(_POST_TREATMENT, every)),
         **dict.fromkeys(("ssa", "men", "goat"), dict.fromkeys(_GLIOMA, every)),
         "met-2023": dict.fromkeys(_GLIOMA, mets),
-        "met-2024": dict.fromkeys((*_GLIOMA, "RC"), mets),
+        "met-2024": dict.fromkeys((*_GLIOMA, _CAVITY), mets),
         "ped-2024": dict.fromkeys(_PAEDIATRIC, every),
-        "men-rt": {"GTV": every},
+        "men-rt": dict.fromkeys(_MENINGIOMA, every),
     }
 
 

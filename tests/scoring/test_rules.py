@@ -126,8 +126,8 @@ def test_lesions_are_joined_through_a_neighbouring_tissue_in_2024(cores: list[Bo
 
 
 def test_a_lesion_that_touches_two_cores_goes_with_the_first_alone() -> None:
-    """Enhancing tissue in a row with cores between, 1 A 2 B 3: 2 goes with 1 through A, and 3 stays alone."""
-    pieces = {0: ENHANCING, 4: NECROTIC_CORE, 11: ENHANCING, 19: NECROTIC_CORE, 26: ENHANCING, 30: 0}
+    """Enhancing tissue in a row with cores between, 1 A 2 B 3: 2 goes with 1, which is too small alone, not with 3."""
+    pieces = {1: ENHANCING, 4: NECROTIC_CORE, 11: ENHANCING, 19: NECROTIC_CORE, 26: ENHANCING, 30: 0}
     starts = list(pieces)
     row = [(np.s_[8:12, 8:12, at:to], pieces[at]) for at, to in pairwise(starts)]
     assert score(paint(*row), paint(*row), "2024", "ssa")["lesions_found"] == 2
