@@ -49,7 +49,7 @@ def dilate(mask_DHW: Mask) -> Mask:
 def _spread(mask_DHW: Mask, axis: int) -> Mask:
     """The mask with its neighbours before and behind along an axis."""
     spread = mask_DHW.copy()
-    source, target = np.moveaxis(mask_DHW, axis, 0), np.moveaxis(spread, axis, 0)
+    source, target = mask_DHW.swapaxes(0, axis), spread.swapaxes(0, axis)
     target[1:] |= source[:-1]
     target[:-1] |= source[1:]
     return spread
