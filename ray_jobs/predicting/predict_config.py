@@ -142,7 +142,7 @@ def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint], 
     for checkpoint, thresholds in zip(checkpoints, found, strict=True):
         if thresholds is None:
             raise InputError(
-                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; give --thresholds, one for "
-                f"each of {', '.join(task.region_names)}"
+                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; "
+                f"give --thresholds {' '.join(task.region_names)}"
             )
     return tuple(math.fsum(each[region] for each in found if each) / len(found) for region in task.region_names)
