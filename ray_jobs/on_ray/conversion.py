@@ -73,7 +73,8 @@ def convert_cohort(
     elif modalities is None and task is not None and task.scans != MODALITIES:
         modalities = task.scans  # whatever the cases are called
     find = partial(find_cases, modalities=modalities, names=names, subjects=subjects, trust_grid=trust_grid)
-    early = EarlyConversion(existing, task, label_map)
+    committed = existing.committed_cases() if existing is not None else {}
+    early = EarlyConversion(existing, committed, task, label_map)
     listing = _list_or_begin(source, find, early, store_uri, modalities, workers, subjects)
     try:
         search = find(listing)
@@ -81,15 +82,17 @@ def convert_cohort(
             first = f"; the first of {len(search.refused)} refusals: {search.refused[0]}" if search.refused else ""
             raise InputError(f"wanted complete cases below {source}, found none{first}")
         _refuse_unknown_ids(subjects or {}, search, source)
+        committed = {case_id: info for case_id, info in committed.items() if case_id not in early.converted}
+        plan = plan_conversion(search.cases, committed, subjects=subjects)
         read_values = partial(_read_values, listing, early, workers)
-        settled = settle_search(search, existing, task, label_map, read_values, early.converted.keys())
+        settled = settle_search(search, existing, committed, plan.todo, task, label_map, read_values)
     except InputError:
         early.undo()
         raise
     early.compare(settled, damaged=isinstance(listing, StreamListing) and listing.damaged)
     store = early.store or make_store(settled, store_uri, modalities)
     search = without_other_scans(settled.search, store)
-    return _carry_out(search, listing, store, workers, early, subjects, started)
+    return _carry_out(search, plan, committed, listing, store, workers, early, subjects, started)
 
 
 def _list_or_begin(
@@ -132,6 +135,8 @@ def _read_values(
 
 def _carry_out(
     search: CaseSearch,
+    plan: ConversionPlan,
+    committed: Mapping[str, CaseInfo],
     listing: Listing,
     store: CohortStore,
     workers: Workers,
@@ -140,19 +145,15 @@ def _carry_out(
     started: float,
 ) -> ConversionReport:
     """Convert what is not stored yet, as the store's only writer, and leave the report."""
-
-    def look() -> tuple[dict[str, CaseInfo], ConversionPlan]:
-        committed = store.committed_cases()
-        store.check_settings(committed)
-        known = early.refused.keys() | early.same
-        rest = [case for case in search.cases if case.case_id not in known]
-        return committed, plan_conversion(rest, committed, subjects=subjects)
-
+    known = early.refused.keys() | early.same
+    rest = {case.case_id: case for case in search.cases if case.case_id not in known}
+    plan = plan.of(rest)
     with ExitStack() as stack:
-        committed, plan = look()
         if plan.todo or early.converted:  # who has nothing to do may be beside another that has
             stack.enter_context(only_writer(store.uri, "wait for its end, or name another store"))
-            committed, plan = look()  # the one before may have done it meanwhile
+            committed = store.committed_cases()  # the one before may have done it meanwhile
+            plan = plan_conversion(rest.values(), committed, subjects=subjects)
+        store.check_settings(committed)
         brought: Iterable[Case] = plan.todo
         if isinstance(listing, StreamListing):
             brought = early.leave_same(listing.bring(plan.todo), committed, subjects)

@@ -35,7 +35,13 @@ class EarlyConversion:
     have no checksum of their own.
     """
 
-    def __init__(self, existing: CohortStore | None, told: Task | None, label_map: LabelConvention | None) -> None:
+    def __init__(
+        self,
+        existing: CohortStore | None,
+        committed: Mapping[str, CaseInfo],
+        told: Task | None,
+        label_map: LabelConvention | None,
+    ) -> None:
         self.store: CohortStore | None = existing
         self.made = False
         self.values: dict[PurePosixPath, Sequence[int] | None] = {}
@@ -46,7 +52,7 @@ class EarlyConversion:
         self.unsure: set[str] = set()
         self._meant: dict[str, Case] = {}
         self._told, self._label_map = told, label_map
-        self._committed = existing.committed_cases() if existing is not None else {}
+        self._committed = dict(committed)
 
     def accept(self, case: Case, make: Callable[[SettledSearch], CohortStore]) -> Case | None:
         """The case with what its labels mean, where it alone says so; the store is made for the first."""

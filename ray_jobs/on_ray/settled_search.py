@@ -1,6 +1,6 @@
 """What a source's labels mean, and the store for them: each case with its task, before any is converted."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,6 @@ from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import TASKS, Task
 from storage.scans.case import Case, CaseSearch
 from storage.scans.task_detection import need_values, settle_tasks
-from storage.store.cohort_conversion import plan_conversion
 from storage.store.cohort_store import create_store, find_store
 from storage.store.in_use import only_writer
 
@@ -47,19 +46,17 @@ def find_existing(store_uri: str, modalities: Sequence[str] | None, console: Con
 def settle_search(
     search: CaseSearch,
     existing: CohortStore | None,
+    committed: Mapping[str, CaseInfo],
+    new: Sequence[Case],
     told: Task | None,
     label_map: LabelConvention | None,
     read_values: Callable[[Sequence[Case]], Sequence[Sequence[int] | None]],
-    early: Collection[str] = (),
 ) -> SettledSearch:
     """The cases with what their labels mean, and the task that holds them.
 
-    Of cases that are stored already the meaning is known; they are asked about only where the user says something.
-    `early` are those stored a moment ago, before all of the search was known.
+    `committed` are the cases of the existing store and `new` those that are to be converted. Of the others the meaning
+    is known; they are asked about only where the user says something.
     """
-    stored = existing.committed_cases() if existing is not None else {}
-    committed = {case_id: info for case_id, info in stored.items() if case_id not in early}
-    new = plan_conversion(search.cases, committed).todo
     todo = new if told is None and label_map is None else search.cases
     if not todo and existing is not None:
         return SettledSearch(search=search, task=existing.task, convention=existing.settings.convention)
@@ -79,7 +76,12 @@ def settle_search(
     refused = {refusal.case_id for refusal in settled.refused}
     cases = tuple(meant.get(case.case_id, case) for case in search.cases if case.case_id not in refused)
     return SettledSearch(
-        search=replace(search, cases=cases, refused=(*search.refused, *settled.refused)),
+        search=replace(
+            search,
+            cases=cases,
+            refused=(*search.refused, *settled.refused),
+            notices=(*search.notices, *settled.notices),
+        ),
         task=settled.task,
         convention=settled.convention,
     )

@@ -4,7 +4,7 @@ The driver calls `plan_conversion`, has `convert_or_refuse` run once for each pl
 calls `finish_conversion`. Only the driver writes the index.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,14 @@ class ConversionPlan:
     todo: tuple[Case, ...]
     changed: tuple[str, ...]
     skipped: tuple[str, ...]
+
+    def of(self, case_ids: Collection[str]) -> "ConversionPlan":
+        """What is planned of these cases."""
+        return ConversionPlan(
+            todo=tuple(case for case in self.todo if case.case_id in case_ids),
+            changed=tuple(case_id for case_id in self.changed if case_id in case_ids),
+            skipped=tuple(case_id for case_id in self.skipped if case_id in case_ids),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from ray_jobs.on_ray.conversion import convert_cohort
-from storage import TASKS, CohortStore, InputError, open_store
+from storage import TASKS, CaseInfo, CohortStore, InputError, open_store
 from storage.labels.conventions import custom_convention
+from storage.scans.listing import ScanFile
+from storage.store import cohort_conversion
 from storage.store.in_use import only_writer
 
 
@@ -62,3 +64,54 @@ def test_a_store_without_a_case_binds_nobody(tmp_path: Path) -> None:
     assert (right.task.name, len(right.settings.modalities), right.case_ids) == ("gli-2023", 4, (name,))
     assert right.read_case(name).image_MDHW.shape[0] == 4
     assert set(right.info(name).region_voxels) == {"WT", "TC", "ET"}
+
+
+def write_years(source: Path) -> tuple[str, str]:
+    """A case of 2021 and one of 2023, each with its own names and values."""
+    old, new = "BraTS2021_00001", "BraTS-GLI-00001-000"
+    endings = {old: ("_flair", "_t1", "_t1ce", "_t2", "_seg"), new: ("-t2f", "-t1n", "-t1c", "-t2w", "-seg")}
+    for number, (name, ends) in enumerate(endings.items()):
+        for seed, ending in enumerate(ends):
+            write(source / name / f"{name}{ending}.nii.gz", 10 * number + seed, label=ending.endswith("seg"))
+    path = source / old / f"{old}_seg.nii.gz"
+    values = np.asanyarray(nib.load(path).dataobj)
+    nib.save(nib.Nifti1Image(np.where(values == 3, 4, values).astype(np.uint8), np.diag([-1.0, -1.0, 1.0, 1.0])), path)
+    return old, new
+
+
+def test_a_case_that_is_stored_anew_for_its_subject_keeps_what_its_values_mean(tmp_path: Path) -> None:
+    old, new = write_years(tmp_path / "in")
+    store = convert(tmp_path / "in", tmp_path / "s.zarr")
+    before = {name: store.read_case(name).label_DHW for name in (old, new)}
+    store = convert(tmp_path / "in", tmp_path / "s.zarr", subjects={old: "P", new: "P"})
+    assert {info.case_id: (info.subject, info.task) for info in store.infos()} == {
+        old: ("P", "gli-2021"),
+        new: ("P", "gli-2023"),
+    }
+    for name, label_DHW in before.items():
+        np.testing.assert_array_equal(store.read_case(name).label_DHW, label_DHW)
+
+
+def test_where_nothing_is_to_be_done_records_and_files_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_years(tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "s.zarr")
+    for path in (tmp_path / "in").rglob("*.nii.gz"):
+        path.touch()  # of another time, so that only its bytes say that it is the same
+    looked: list[str] = []
+    records, digest = CohortStore.committed_cases, cohort_conversion.file_digest
+
+    def noted_records(store: CohortStore) -> dict[str, CaseInfo]:
+        looked.append("records")
+        return records(store)
+
+    def noted_digest(file: ScanFile) -> str | None:
+        looked.append(str(file))
+        return digest(file)
+
+    monkeypatch.setattr(CohortStore, "committed_cases", noted_records)
+    monkeypatch.setattr(cohort_conversion, "file_digest", noted_digest)
+    convert(tmp_path / "in", tmp_path / "s.zarr")
+    assert looked.count("records") == 1
+    assert len(looked) == 1 + 10 and len(set(looked)) == len(looked)

@@ -20,6 +20,7 @@ from ray_jobs.on_ray.settled_search import make_store, settle_search
 from storage import TASKS, CohortStore, InputError, convert_case, find_cases, open_store, split_cohort
 from storage.labels.conventions import STORED_LABEL_NAMES
 from storage.scans.task_detection import read_label_values, settle_tasks
+from storage.store.cohort_conversion import plan_conversion
 from tests.storage.scans.brats_family import NEW, OLD, ROW_OF, TABLE, Row
 from tests.storage.scans.drawn_cohorts import listed
 
@@ -62,8 +63,15 @@ def convert(source: Path, store_uri: Path, *, told: str | None = None) -> Cohort
     search = find_cases(source)
     assert search.refused == ()
     existing = open_store(store_uri) if store_uri.exists() else None
+    committed = existing.committed_cases() if existing is not None else {}
     settled = settle_search(
-        search, existing, TASKS[told] if told else None, None, lambda cases: [read_label_values(each) for each in cases]
+        search,
+        existing,
+        committed,
+        plan_conversion(search.cases, committed).todo,
+        TASKS[told] if told else None,
+        None,
+        lambda cases: [read_label_values(each) for each in cases],
     )
     if settled.search.refused:
         raise InputError(str(settled.search.refused[0]))
