@@ -69,11 +69,15 @@ def decode_task(values: Mapping[str, Any], where: str) -> Task:
 
 def refuse_other_task(checkpoint: Checkpoint, task: Task, place: str, remedy: str) -> None:
     """Raise InputError where the regions of `task`, which is that of `place`, are not those of the network."""
-    own = read_task(checkpoint)
+    refuse_other_regions(checkpoint.uri, read_task(checkpoint), task, place, remedy)
+
+
+def refuse_other_regions(network: str, own: Task, task: Task, place: str, remedy: str) -> None:
+    """Raise InputError where the regions of `task`, which is that of `place`, are not those of `network`'s own task."""
     if own.regions != task.regions:
-        raise InputError(f"{checkpoint.uri} was trained on {describe(own)}, {place} is {describe(task)}: {remedy}")
+        raise InputError(f"{network} was trained on {_describe(own)}, {place} is {_describe(task)}: {remedy}")
 
 
-def describe(task: Task) -> str:
+def _describe(task: Task) -> str:
     """A task in a sentence: its name and regions."""
     return f"{task.name or 'an unnamed task'} ({', '.join(task.region_names)})"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, describe
+from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, refuse_other_regions
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.predict_config import find_input
@@ -145,8 +145,7 @@ def _open_store(place: str, task: Task, modalities: Sequence[str]) -> Cohort:
 
 
 def _refuse_other_regions(task: Task, found: Task, place: str) -> None:
-    if found.regions != task.regions:
-        raise InputError(f"the network was trained on {describe(task)}, {place} is {describe(found)}: {OWN_TASK_ONLY}")
+    refuse_other_regions("the network", task, found, place, OWN_TASK_ONLY)
 
 
 def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from storage import TASKS, InputError, Task
 from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention, custom_convention
+from storage.labels.tasks import labels_of
 
 
 def told_task(name: str | None, *, flag: str = "--task") -> Task | None:
@@ -27,7 +28,7 @@ def told_values(label_map: Mapping[int, int]) -> LabelConvention | None:
 
 def refuse_incomplete(convention: LabelConvention, task: Task) -> None:
     """Raise InputError for a convention in which not every segmentation of `task` can be written."""
-    missing = {label for region in task.regions for label in region.labels} - set(convention.stored_by_source.values())
+    missing = labels_of(task.regions) - convention.labels
     if missing:
         names = ", ".join(f"{STORED_LABEL_NAMES[label]} ({label})" for label in sorted(missing))
         raise InputError(

@@ -46,6 +46,11 @@ class LabelConvention:
                 raise ValueError(f"wanted a stored label for the value {source} ({meant}), got {stored}")
 
     @property
+    def labels(self) -> frozenset[int]:
+        """The stored labels that the values stand for, without the background."""
+        return frozenset(self.stored_by_source.values()) - {BACKGROUND}
+
+    @property
     def lossy(self) -> bool:
         """True when two source values become one stored label, so that the source cannot be rebuilt."""
         return len(set(self.stored_by_source.values())) < len(self.stored_by_source)

@@ -43,6 +43,11 @@ class Region:
     colour: Colour
 
 
+def labels_of(regions: Sequence[Region]) -> frozenset[int]:
+    """The stored labels of which `regions` are made."""
+    return frozenset(label for region in regions for label in region.labels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One task of one span of years.
@@ -73,7 +78,7 @@ class Task:
     @property
     def labels(self) -> frozenset[int]:
         """The stored labels that its values stand for, without the background."""
-        return frozenset(self.convention.stored_by_source.values()) - {0}
+        return self.convention.labels
 
     def person_of(self, case_id: str) -> str | None:
         """The person whose exam `case_id` names; None where it is no id of this task."""
@@ -84,7 +89,7 @@ class Task:
 
     def holds(self, other: "Task") -> bool:
         """Whether cases of `other` may lie in a store of this task: each of their labels is one of its own."""
-        return other.labels <= {*self.labels, *(label for region in self.regions for label in region.labels)}
+        return other.labels <= self.labels | labels_of(self.regions)
 
 
 _WT, _TC, _ET = (0.25, 0.55, 0.95), (0.25, 0.80, 0.35), (0.75, 0.25, 0.85)
@@ -228,11 +233,10 @@ def task_of_old_store(convention: LabelConvention) -> Task:
 
 def custom_task(convention: LabelConvention) -> Task:
     """The task of labels that the user told: the first set of regions that has them all; raises ValueError for none."""
-    labels = frozenset(convention.stored_by_source.values()) - {0}
     for regions in (GLIOMA_REGIONS, POST_TREATMENT_REGIONS, PAEDIATRIC_REGIONS, GTV_REGIONS):
-        if labels <= {label for region in regions for label in region.labels}:
+        if convention.labels <= labels_of(regions):
             return Task(name="custom", title="labels told", ids=(), convention=convention, regions=regions)
-    raise ValueError(f"no task has regions of the stored labels {sorted(labels)} together")
+    raise ValueError(f"no task has regions of the stored labels {sorted(convention.labels)} together")
 
 
 def find_task(

@@ -1,6 +1,5 @@
 """Files that are in no case: refused by folder, with where the rest lies and what would join it."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,10 +9,9 @@ from storage.scans.dataset_json import DATASET_FILE, IMAGES
 from storage.scans.layouts import Layout, NamedFile
 from storage.scans.listing import Place, ScanFile
 from storage.scans.naming import nifti_stem, owner_of
-from storage.scans.nnunet import say_channels
+from storage.scans.nnunet import match_channel, say_channels
 
 _SHOWN = 5
-_BY_CHANNEL = re.compile(r".+_(\d{4})")
 _NAMES = "add the scans, or say which file is which with --names (flair ENDING … label ENDING) and --modalities"
 
 
@@ -84,7 +82,7 @@ def _remedy(
     bare: Case | None,
 ) -> str:
     """What would make cases of the files, or segmentations of cases that have none."""
-    channels = {match[1] if (match := _BY_CHANNEL.fullmatch(nifti_stem(file.name))) else "" for file in ignored}
+    channels = {match[2] if (match := match_channel(file.name)) else "" for file in ignored}
     if ignored and "" not in channels:
         return f"put nnU-Net's {DATASET_FILE} beside imagesTr or imagesTs, or {say_channels(channels)}"
     if folder.name in IMAGES and not labels:

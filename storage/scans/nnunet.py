@@ -22,8 +22,6 @@ from storage.scans.label_names import UnclearLabelsError, convention_by_names
 from storage.scans.listing import Folder, ScanFile
 from storage.scans.naming import modality_named, nifti_stem
 
-_CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
-
 
 def is_raw_folder(folder: Folder) -> bool:
     """Whether this is a dataset's folder: dataset.json, and images with the numbers of their channels.
@@ -32,7 +30,7 @@ def is_raw_folder(folder: Folder) -> bool:
     somebody left among them change nothing.
     """
     images = [name for part in IMAGES for name in scans_in(folder, part)]
-    numbers = [match[2] for name in images if (match := _CHANNEL_FILE.fullmatch(nifti_stem(name)))]
+    numbers = [match[2] for name in images if (match := match_channel(name))]
     decathlon = scans_in(folder, "imagesTr").keys() & scans_in(folder, "labelsTr").keys()
     return DATASET_FILE in folder.files and 2 * len(numbers) > len(images) and "0000" in numbers and not decathlon
 
@@ -87,6 +85,11 @@ def find_raw_cases(folder: Folder, modalities: Sequence[str] | None) -> CaseSear
     return CaseSearch(cases=tuple(cases), refused=tuple(refused), notices=notices)
 
 
+def match_channel(name: str) -> re.Match[str] | None:
+    """The case (group 1) and channel (group 2) that the name of an image says; None where it ends in no channel."""
+    return re.fullmatch(r"(.+)_(\d{4})", nifti_stem(name))
+
+
 def _channels(description: Mapping[str, Any]) -> dict[int, str]:
     """The name of each channel in a dataset.json of either version."""
     listed = description.get("channel_names") or description.get("modality") or {}
@@ -106,19 +109,14 @@ def _images(folder: Folder, part: str) -> dict[str, dict[int, ScanFile]]:
     """The files of each case by channel."""
     images: dict[str, dict[int, ScanFile]] = defaultdict(dict)
     for name, file in scans_in(folder, part).items():
-        if match := _CHANNEL_FILE.fullmatch(nifti_stem(name)):
+        if match := match_channel(name):
             images[match[1]][int(match[2])] = file
     return images
 
 
 def _refuse_without_channel(folder: Folder) -> list[Refusal]:
     """Files beside the images whose names end in no channel."""
-    strange = [
-        file
-        for part in IMAGES
-        for name, file in scans_in(folder, part).items()
-        if not _CHANNEL_FILE.fullmatch(nifti_stem(name))
-    ]
+    strange = [file for part in IMAGES for name, file in scans_in(folder, part).items() if match_channel(name) is None]
     remedy = "end its name in its channel, such as _0000, or move it elsewhere"
     return [
         Refusal(case_id=nifti_stem(file.name), file=str(file), finding="its name ends in no channel", remedy=remedy)

@@ -192,7 +192,7 @@ def _settle_group(
     """The task of cases whose names allow the same ones, and what their values mean."""
     mapped = label_map or group[0].convention
     if mapped is not None:
-        meant = frozenset(mapped.stored_by_source.values()) - {0}
+        meant = mapped.labels
         fits = [task for task in readings if meant <= task.labels]
         if told is not None and not meant <= told.labels:
             raise told_apart(told, mapped, "--label-map" if label_map is not None else "dataset.json")
