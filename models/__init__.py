@@ -1,4 +1,4 @@
-"""U-Nets, losses, thresholds, metrics and inference in pure PyTorch. Knows no Ray, Zarr, DALI, rank or path.
+"""U-Nets, losses, thresholds and inference in pure PyTorch. Knows no Ray, Zarr, DALI, rank or path.
 
 The public names are in __init__.pyi; each is imported when it is first asked for, so that a command which only parses
 its flags does not wait for PyTorch, DALI or Zarr.

@@ -12,14 +12,10 @@ from .device_setup import settle_execution as settle_execution
 from .device_setup import varying_shapes as varying_shapes
 from .ema import WeightAverage as WeightAverage
 from .inference import sliding_window_probabilities as sliding_window_probabilities
-from .lesions import LesionScores as LesionScores
-from .lesions import score_lesions as score_lesions
 from .losses import Loss as Loss
 from .memory import count_step_bytes as count_step_bytes
 from .memory import find_peak as find_peak
 from .memory_table import StepPeak as StepPeak
-from .metrics import CaseScores as CaseScores
-from .metrics import score_case as score_case
 from .precision import NonFiniteGradientsError as NonFiniteGradientsError
 from .precision import OptimiserStep as OptimiserStep
 from .precision import Precision as Precision

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ray_jobs.checkpoints.lookup import find_checkpoint
-from ray_jobs.predicting.folder import PredictionFolder, refuse_overlap
+from ray_jobs.predicting.folder import CaseFolder, refuse_overlap
 from ray_jobs.predicting.predict_config import (
     PredictConfig,
     choose_modalities,
+    choose_rules,
     choose_sizes,
     choose_task,
     choose_thresholds,
@@ -34,8 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     modalities = choose_modalities(config, checkpoints)
     task = choose_task(checkpoints)
     thresholds = choose_thresholds(config, checkpoints, task)
-    config = dataclasses.replace(config, smallest_mm3=choose_sizes(config, task))
-    folder = PredictionFolder(config.output)
+    sizes, rules = choose_sizes(config, task), choose_rules(config.rules, task)
+    config = dataclasses.replace(config, smallest_mm3=sizes, rules=rules)
+    folder = CaseFolder(config.output, record="{case_id}_seg.json", made="predictions")
     if "://" not in config.input:
         source, _ = find_input(config.input)
         if folder.folder is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, PAEDIATRIC_REGIONS, POST_TREATMENT_REGIONS, TASKS
+from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, PAEDIATRIC_REGIONS, POST_TREATMENT_REGIONS, TASKS, Task
 
 RulesName = Literal["2023", "2024", "2025", "2026", "plain"]
 RULES_NAMES: tuple[RulesName, ...] = ("2023", "2024", "2025", "2026", "plain")
@@ -134,6 +134,14 @@ def _rules_2026() -> dict[str, dict[str, MatchedRules]]:
     }
 
 
+# Of the first year in which a task's cases were called so; those of before 2023 had no lesions, and other collections
+# have no rules.
+_DEFAULT: Mapping[str, RulesName] = {
+    **dict.fromkeys(("gli-2023", "ssa", "men", "met-2023", "ped-2023"), "2023"),
+    **dict.fromkeys(("gli-2024", "met-2024", "ped-2024", "men-rt"), "2024"),
+    "goat": "2026",
+}
+
 NEAR_RULES: Mapping[RulesName, NearTasks] = {"2023": _rules_2023(), "2024": _rules_2024(), "2025": _rules_2025()}
 RULES_2026 = _rules_2026()
 
@@ -143,3 +151,18 @@ def tasks_of(rules: RulesName) -> tuple[str, ...]:
     if rules == "plain":
         return tuple(TASKS)
     return tuple(RULES_2026 if rules == "2026" else NEAR_RULES[rules])
+
+
+def default_rules(task: Task) -> RulesName:
+    """The rules that a task's cases are scored by where nothing else is said."""
+    return _DEFAULT.get(task.name, "plain")
+
+
+def takes_files_as_they_are(rules: RulesName) -> bool:
+    """Whether the program drops values that its task has not, and of headers takes but the sides of voxels."""
+    return rules in NEAR_RULES
+
+
+def title_of(rules: RulesName) -> str:
+    """How the rules are called beside a number."""
+    return "plain rules" if rules == "plain" else f"the rules of BraTS {rules}"

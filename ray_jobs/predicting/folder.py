@@ -1,4 +1,4 @@
-"""The output of a prediction: what it is (config.json), and for each case its files and, last, the record of them.
+"""The output of a command that does case by case: what it is (config.json), and for each case its files, then a record.
 
 A case with a record from the same input is done; what a killed run left of another is written anew.
 """
@@ -7,30 +7,42 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.checkpoints.run_folder import CONFIG, describe_changes, encode_json
 from storage import InputError
+from storage.scans.listing import ScanFile
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
 
-RECORD = "{case_id}_seg.json"
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """What came of a case: files by their names below the output folder, and what its record says."""
+
+    files: Mapping[str, bytes]
+    record: Mapping[str, Any]
 
 
-class PredictionFolder:
-    """The folder at a path (`folder`, None elsewhere) or an s3:// URL. Nothing is made before `claim`."""
+class CaseFolder:
+    """The folder at a path (`folder`, None elsewhere) or an s3:// URL. Nothing is made before `claim`.
 
-    def __init__(self, uri: str | Path) -> None:
+    `record` is how a case's is called, and `made` what is kept there, for messages.
+    """
+
+    def __init__(self, uri: str | Path, *, record: str, made: str) -> None:
         self.uri, self.folder = parse_uri(uri)
+        self._record, self._made = record, made
 
     @cached_property
     def _objects(self) -> Objects:
         return Objects(self.uri, create=True)
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Take the folder for predictions made as `identity` says, which is JSON.
+        """Take the folder for what is made as `identity` says, which is JSON.
 
         Raises InputError, naming what differs, where those in it were made otherwise, and where it cannot be used.
         """
@@ -42,7 +54,7 @@ class PredictionFolder:
         changes = describe_changes(before, identity)
         if changes:
             raise InputError(
-                f"the predictions in {self.uri} were made otherwise ({changes}): "
+                f"the {self._made} in {self.uri} were made otherwise ({changes}): "
                 "give another --output, or the same values to go on"
             )
 
@@ -53,7 +65,7 @@ class PredictionFolder:
     def finished(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the records of finished cases by id, of those in `sources`: all files there, made from the same."""
         there = set(self._objects.keys())
-        places = {place: case_id for case_id in sources if (place := RECORD.format(case_id=case_id)) in there}
+        places = {place: case_id for case_id in sources if (place := self._record.format(case_id=case_id)) in there}
         records = {}
         for (place, case_id), encoded in zip(places.items(), self._objects.get_many(list(places)), strict=True):
             record = self._decode(place, encoded)
@@ -64,7 +76,7 @@ class PredictionFolder:
 
     def finish(self, files: Mapping[str, bytes], record: Mapping[str, Any]) -> dict[str, Any]:
         """Write a case's files, then its record with their names; return the record as it will be read again."""
-        place = RECORD.format(case_id=record["case_id"])
+        place = self._record.format(case_id=record["case_id"])
         self._objects.delete(place)  # first, so that it never speaks of files that are half replaced
         for name, content in files.items():
             self.write(name, content)
@@ -75,7 +87,7 @@ class PredictionFolder:
 
     def discard(self, case_id: str) -> None:
         """Remove what an earlier run made of a case that is now refused."""
-        place = RECORD.format(case_id=case_id)
+        place = self._record.format(case_id=case_id)
         record = self._read(place)
         if record is not None:
             for name in (place, *record["files"]):
@@ -105,8 +117,17 @@ class PredictionFolder:
         return content
 
 
+def describe_file(path: ScanFile) -> list[Any]:
+    """Return what tells whether the file is another one by now."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        return [path.name, error.strerror]  # reading it will say more
+    return [path.name, state.st_size, state.st_mtime_ns]
+
+
 def refuse_overlap(output: Path, source: Path) -> None:
-    """Raise InputError where predictions would lie among the scans, to be taken for labels the next time."""
+    """Raise InputError where the output would lie among the scans, to be taken for labels the next time."""
     if os.path.commonpath([output, source]) == str(source):
         raise InputError(
             f"wanted an --output outside the input {source}, got {output}: its files would count as labels"

@@ -8,13 +8,13 @@ from typing import Any
 from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, refuse_other_regions
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
+from ray_jobs.predicting.folder import describe_file
 from ray_jobs.predicting.predict_config import find_input
 from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, list_source, open_store
 from storage.archives.kinds import SourceKind, is_archive_name
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
 from storage.scans.case import files_of
-from storage.scans.listing import ScanFile
 from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.held_case import hold_source, hold_stored
 from storage.store.index import ROOT_KEY
@@ -153,16 +153,8 @@ def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:
 
 
 def _describe_files(case: Case) -> dict[str, Any]:
-    described: dict[str, Any] = {role: _describe_file(path) for role, path in files_of(case).items()}
+    described: dict[str, Any] = {role: describe_file(path) for role, path in files_of(case).items()}
     return described | ({"trust_grid": True} if case.trust_grid else {})  # what was refused or not scored may be now
-
-
-def _describe_file(path: ScanFile) -> list[Any]:
-    try:
-        state = path.stat()
-    except OSError as error:
-        return [path.name, error.strerror]  # reading it will say more
-    return [path.name, state.st_size, state.st_mtime_ns]
 
 
 @lru_cache(maxsize=1)

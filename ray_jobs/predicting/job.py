@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
 from rich.console import Console
@@ -12,22 +11,17 @@ from rich.console import Console
 from models import RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.checkpoints.trained_on import read_spacing
-from ray_jobs.evaluation.case_scores import encode_csv, mean_of_records, print_means
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
-from ray_jobs.on_ray.spread import spread
-from ray_jobs.predicting.folder import PredictionFolder
+from ray_jobs.predicting.case_by_case import CasesToDo, do_cases
+from ray_jobs.predicting.conclusion import Words, conclude
+from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.input import Cohort, Told, open_cohort
-from ray_jobs.predicting.predict_config import PredictConfig
+from ray_jobs.predicting.predict_config import PredictConfig, choose_rules
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
-from ray_jobs.predicting.report_page import build_report
-from ray_jobs.settings.console import tracked
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
-from ray_jobs.watching.provenance import git_commit
 from storage import Task
-from storage.cases.notes import summarise_notes
 
-REFUSED = 3
-METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
+PREDICTED = Words(done="segmented", none="no case could be segmented", files="segmentations")
 
 
 def predict(
@@ -36,7 +30,7 @@ def predict(
     task: Task,
     modalities: tuple[str, ...],
     thresholds: tuple[float, ...],
-    folder: PredictionFolder,
+    folder: CaseFolder,
     console: Console,
 ) -> int:
     """Segment every case that is still to do, where Ray runs; return the exit status."""
@@ -67,6 +61,7 @@ def predict(
         source=cohort.source,
         rules=rules,
         inference=config.inference,
+        scored_by=choose_rules(config.rules, task),
         written=None if written is None else written.convention,
         probabilities=config.probabilities,
         figures=config.figures,
@@ -81,7 +76,7 @@ def predict(
 def predict_cases(
     plan: PredictionPlan,
     cohort: Cohort,
-    folder: PredictionFolder,
+    folder: CaseFolder,
     identity: Mapping[str, Any],
     console: Console,
     *,
@@ -89,35 +84,23 @@ def predict_cases(
     use_gpu: bool,
 ) -> int:
     """Write every case that is still to do, and then the report, into the folder; return the exit status."""
-    made_by = {**identity, "git_commit": git_commit()}
-    total, records = len(cohort.sources), folder.finished(cohort.sources)
-    todo = [case_id for case_id in cohort.sources if case_id not in records]
-    at_once, device = min(workers, len(todo)) or workers, "GPU" if use_gpu else "CPU"
-    values = names_of_values(plan, cohort)
-    console.print(f"{len(todo)} of {total} cases to do, {at_once} at once, {device}, labels as {values}")
-    refused: dict[str, str] = {}
-
-    def refuse(case_id: str, reason: str) -> None:
-        refused[case_id] = reason
-        folder.discard(case_id)
-        console.print(f"refused {reason}", markup=False, style="yellow", soft_wrap=True)
-
-    for refusal in cohort.refused:
-        refuse(refusal.case_id, str(refusal))
+    cases = CasesToDo(sources=cohort.sources, refused=cohort.refused, identity=identity)
     make = MakePredictor(plan=plan, use_gpu=use_gpu)
-    with closing(spread(make, todo, workers=workers, use_gpu=use_gpu)) as outcomes:
-        for outcome in tracked(outcomes, console, "predicting", total=total, done=total - len(todo)):
-            case_id, predicted = outcome.item, outcome.result
-            if predicted is None:
-                refuse(case_id, name_case(case_id, outcome.error or ""))
-            else:
-                if "label_refused" in predicted.record:
-                    said = f"not scored {predicted.record['label_refused']}"
-                    console.print(said, markup=False, style="yellow", soft_wrap=True)
-                about = {**predicted.record, "source": cohort.sources[case_id], "made_by": made_by}
-                records[case_id] = folder.finish(predicted.files, about)
-    done = [records[case_id] for case_id in cohort.sources if case_id in records]
-    return _conclude(folder, cohort, done, refused, identity, console)
+    said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
+    done, refused = do_cases(
+        make, cases, folder, console, doing="predicting", said=said, workers=workers, use_gpu=use_gpu
+    )
+    return conclude(
+        folder,
+        done,
+        refused,
+        identity,
+        console,
+        regions=cohort.task.regions,
+        rules=plan.scored_by,
+        notices=cohort.notices,
+        words=PREDICTED,
+    )
 
 
 def describe_prediction(
@@ -134,6 +117,7 @@ def describe_prediction(
         "thresholds": dict(zip(cohort.task.region_names, plan.rules.thresholds, strict=True)),
         "overlap_rule": plan.rules.overlap,
         "smallest_mm3": dict(zip(cohort.task.region_names, plan.rules.smallest_mm3 or (), strict=True)),
+        "rules": plan.scored_by,
         "inference": dataclasses.asdict(plan.inference),
         "label_convention": ", ".join(convention.name for convention in cohort.conventions),
         "write_convention": names_of_values(plan, cohort),
@@ -148,55 +132,3 @@ def names_of_values(plan: PredictionPlan, cohort: Cohort) -> str:
     """Return in whose values segmentations are written."""
     written = cohort.conventions if plan.written is None else [plan.written]
     return ", ".join(convention.name for convention in written)
-
-
-def name_case(case_id: str, reason: str) -> str:
-    """Return the reason with the case's name before it, once."""
-    return reason if reason.startswith(case_id) else f"{case_id}: {reason}"
-
-
-def gather_notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what was odd about cases, each once, with how many it is true of."""
-    cases_of: dict[str, list[str]] = {}
-    for record in records:
-        for notice in record.get("notices", ()):
-            cases_of.setdefault(notice, []).append(record["case_id"])
-    return [
-        f"{ids[0] if len(ids) == 1 else f'{len(ids)} cases such as {ids[0]}'}: {notice}"
-        for notice, ids in cases_of.items()
-    ]
-
-
-def _conclude(
-    folder: PredictionFolder,
-    cohort: Cohort,
-    records: list[dict[str, Any]],
-    refused: Mapping[str, str],
-    identity: Mapping[str, Any],
-    console: Console,
-) -> int:
-    notes = {record["case_id"]: record.get("notes", ()) for record in records}
-    notices = [*cohort.notices, *gather_notices(records), *summarise_notes(notes)]
-    for notice in notices:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
-    metrics = {
-        "settings": identity,
-        "refused": refused,
-        "notices": notices,
-        "mean": mean_of_records(records),
-        "cases": records,
-    }
-    folder.write(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
-    folder.write(TABLE, encode_csv(records))
-    name = folder.uri.rsplit("/", 1)[-1]
-    page = build_report(
-        name, records, refused, identity, notices=notices, regions=cohort.task.regions, read=folder.read
-    )
-    folder.write(REPORT, page)
-    if not records:
-        console.print("no case could be segmented; the reasons are above", style="red")
-        return REFUSED
-    print_means(records, console, title=f"{len(records)} cases segmented, {len(refused)} refused")
-    for what, name in {"segmentations": "", "scores": TABLE, "report": REPORT}.items():
-        console.print(f"{what:<13} {folder.uri}/{name}", soft_wrap=True, highlight=False)
-    return REFUSED if refused else 0

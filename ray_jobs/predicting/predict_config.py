@@ -10,6 +10,7 @@ from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.settings.groups import refuse_below_one
 from ray_jobs.settings.label_choice import told_task, told_values
+from scoring import RulesName, default_rules, tasks_of
 from storage import MODALITIES, InputError, Task
 from storage.archives.kinds import SourceKind, find_kind, place_of
 
@@ -44,6 +45,8 @@ class PredictConfig:
     smallest_mm3: tuple[float, ...] = ()
     """Connected components of each region smaller than this are left out. Default: none is."""
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    rules: RulesName | None = None
+    """Whose rules cases with a label are scored by. Default: those of the task's year; see docs/scores.md."""
     probabilities: bool = False
     """Also write <case_id>_prob.nii.gz: float32, the task's regions along the fourth axis."""
     figures: bool = True
@@ -116,6 +119,14 @@ def choose_task(checkpoints: Sequence[Checkpoint]) -> Task:
     for checkpoint in checkpoints:
         refuse_other_task(checkpoint, task, checkpoints[0].uri, remedy)
     return task
+
+
+def choose_rules(told: RulesName | None, task: Task) -> RulesName:
+    """Return the rules to score a task by: those told, else its own; raises InputError where they do not know it."""
+    if told is not None and told != "plain" and task.name not in tasks_of(told):
+        known, name = ", ".join(tasks_of(told)), task.name or "of an older checkpoint, which has no name"
+        raise InputError(f"wanted --rules that know the task {name}, got {told}, which know {known}; plain know all")
+    return told or default_rules(task)
 
 
 def choose_sizes(config: PredictConfig, task: Task) -> tuple[float, ...]:

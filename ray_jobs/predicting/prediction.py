@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from dali_pipelines import VolumeLoader
 from models import RegionRules, segment_regions
-from ray_jobs.evaluation.case_scores import describe_case
+from ray_jobs.evaluation.case_scores import describe_case, volumes_of
 from ray_jobs.evaluation.trained import TrainedNetwork, open_trained
 from ray_jobs.pictures.renders import draw_render
 from ray_jobs.pictures.sections import draw_sections
+from ray_jobs.predicting.folder import CaseResult
 from ray_jobs.predicting.input import FolderInput, StoreInput
 from ray_jobs.predicting.predict_config import InferenceConfig
-from storage import HeldCase, InputError, region_masks
+from scoring import RulesName, score_case
+from storage import CaseInfo, HeldCase, InputError, Task, region_masks
 from storage.cases.grid import box_slices
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
@@ -38,6 +40,7 @@ class PredictionPlan:
     source: StoreInput | FolderInput
     rules: RegionRules
     inference: InferenceConfig
+    scored_by: RulesName
     written: LabelConvention | None
     """In whose values segmentations are written; None: each case's own."""
     probabilities: bool
@@ -47,21 +50,13 @@ class PredictionPlan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictedCase:
-    """What came of a case: files by their names below the output folder, and what its record says."""
-
-    files: dict[str, bytes]
-    record: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class MakePredictor:
     """Picklable; called where the device is."""
 
     plan: PredictionPlan
     use_gpu: bool
 
-    def __call__(self) -> Callable[[str], PredictedCase]:
+    def __call__(self) -> Callable[[str], CaseResult]:
         device = torch.device("cuda:0" if self.use_gpu else "cpu")
         networks = [open_trained(uri, device) for uri in self.plan.checkpoints]
         return CasePredictor(self.plan, networks, device).predict
@@ -77,7 +72,7 @@ class CasePredictor:
             network.evaluator(dataclasses.replace(network.config.validation, **told)) for network in networks
         ]
 
-    def predict(self, case_id: str) -> PredictedCase:
+    def predict(self, case_id: str) -> CaseResult:
         """Predict, write and score the case. Raises InputError for one that cannot be read or is too large."""
         try:
             return self._predict(case_id)
@@ -88,21 +83,20 @@ class CasePredictor:
             ) from error
 
     @torch.inference_mode()
-    def _predict(self, case_id: str) -> PredictedCase:
+    def _predict(self, case_id: str) -> CaseResult:
         plan, clock = self._plan, _Clock()
         held = plan.source.read(case_id)
         clock.lap("reading")
         probabilities_RDHW = self.probabilities(held)
         predicted_DHW = segment_regions(probabilities_RDHW, plan.rules, spacing_mm=held.case.spacing)
-        predicted_RDHW = region_masks(predicted_DHW, held.task.regions).astype(bool)
         clock.lap("network")
         values = plan.written or held.convention
         files = {SEGMENTATION: encode_segmentation(predicted_DHW, held.case, values)}
         if plan.probabilities:
             files[PROBABILITIES] = encode_probabilities(probabilities_RDHW.cpu().numpy(), held.case)
         clock.lap("writing")
-        label_RDHW = whole_scan_label(held)
-        record = describe_case(held.case, held.task.regions, predicted_RDHW, label_RDHW)
+        label_DHW = whole_scan_label(held)
+        record = score_labels(predicted_DHW, label_DHW, held.case, held.task, plan.scored_by)
         if notices := case_notices(held.case, held.task, plan.spacing):
             record["notices"] = notices
         if held.case.notes:
@@ -111,14 +105,15 @@ class CasePredictor:
             record["label_refused"] = held.label_refused
         clock.lap("scoring")
         if plan.figures:
-            inside = (slice(None), *box_slices(held.case.bbox))
-            label = None if label_RDHW is None else label_RDHW[inside]
-            shown = (held.case, held.task.regions, held.arrays.image_MDHW, label, predicted_RDHW[inside])
+            inside, regions = box_slices(held.case.bbox), held.task.regions
+            label = None if label_DHW is None else region_masks(label_DHW[inside], regions).astype(bool)
+            predicted = region_masks(predicted_DHW[inside], regions).astype(bool)
+            shown = (held.case, regions, held.arrays.image_MDHW, label, predicted)
             files[SECTIONS] = draw_sections(*shown)
             files[RENDER] = draw_render(*shown, skull_stripped=held.task.skull_stripped)
             clock.lap("figures")
         named = {name.format(case_id=case_id): content for name, content in files.items()}
-        return PredictedCase(files=named, record={**record, "seconds": clock.seconds})
+        return CaseResult(files=named, record={**record, "seconds": clock.seconds})
 
     def probabilities(self, held: HeldCase) -> torch.Tensor:
         """Probabilities_RDHW of the whole scan, float32: the networks' mean, 0 outside the frame of each.
@@ -149,14 +144,25 @@ class CasePredictor:
         return total_RDHW.div_(len(self._networks)) if len(self._networks) > 1 else total_RDHW
 
 
-def whole_scan_label(held: HeldCase) -> NDArray[np.bool_] | None:
-    """The label's regions over the whole scan, None without a label."""
+def score_labels(
+    predicted_DHW: NDArray[np.uint8], label_DHW: NDArray[np.uint8] | None, case: CaseInfo, task: Task, rules: RulesName
+) -> dict[str, Any]:
+    """The case's record: its scores by those rules, without a label its volumes."""
+    if label_DHW is None:
+        counts = dict(enumerate(np.bincount(predicted_DHW[predicted_DHW > 0]).tolist()))
+        return describe_case(case.case_id, volumes_of(counts, task.regions, case.spacing), labelled=False)
+    scores = score_case(predicted_DHW, label_DHW, task=task, rules=rules, spacing_mm=case.spacing)
+    return describe_case(case.case_id, scores, labelled=True)
+
+
+def whole_scan_label(held: HeldCase) -> NDArray[np.uint8] | None:
+    """The label over the whole scan, None without one."""
     label_DHW = held.arrays.label_DHW
     if label_DHW is None:
         return None
     full_DHW = np.zeros(held.case.original_shape, np.uint8)
     full_DHW[box_slices(held.case.bbox)] = label_DHW
-    return region_masks(full_DHW, held.task.regions).astype(bool)
+    return full_DHW
 
 
 class _Clock:

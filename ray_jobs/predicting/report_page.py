@@ -10,7 +10,19 @@ from typing import Any
 
 from PIL import Image
 
-from ray_jobs.evaluation.case_scores import MEAN, VOLUMES, columns_of, dice_of, mean_of_records, region_names
+from ray_jobs.evaluation.case_scores import (
+    MEAN,
+    SHOWN,
+    VOLUMES,
+    dice_of,
+    format_score,
+    mean_of_records,
+    region_names,
+    score_names,
+    score_of,
+    shown_of,
+)
+from scoring import RulesName, title_of
 from storage import Region
 
 PAGE = Path(__file__).with_name(
@@ -21,17 +33,8 @@ _ASCENDING = ' aria-sort="ascending"'
 _OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
 _MOST_REGIONS_SIDE_BY_SIDE = 3  # with more, one score at a time is shown, at first the first
 
-# What the table of cases can show: columns of a record's regions, each once a region.
-_SHOWN = {"dice": "Dice", "hd95_mm": "HD95, mm", "lesion_dice": "lesion Dice", "volume_ml": "volume, ml"}
-_HEADINGS = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "hd95_mm": "HD95, mm",
-    "lesion_dice": "lesion-wise Dice",
-    "lesion_hd95_mm": "lesion-wise HD95, mm",
-    "volume_ml": "volume, ml",
-    "label_volume_ml": "label's volume, ml",
-}
+# What the table of cases can show of SHOWN, each once a region.
+_COLUMNS = ("dice", "hd95", "hd95_voxels", "lesion_dice", "predicted_mm3")
 
 
 def build_report(
@@ -40,16 +43,24 @@ def build_report(
     refused: Mapping[str, str],
     settings: Mapping[str, Any],
     *,
+    done: str,
+    rules: RulesName,
     notices: Sequence[str] = (),
     regions: Sequence[Region],
     read: Callable[[str], bytes],
 ) -> bytes:
-    """Return report.html. `notices` are what is odd; `read` gives the content of a file that a record names."""
+    """Return report.html. `done` is what was done to the cases, `notices` what is odd.
+
+    `read` gives the content of a file that a record names.
+    """
     ordered = sort_worst_first(records)
     labelled = sum(record["labelled"] for record in records)
-    scores = [name for name in _SHOWN if labelled or name in VOLUMES]
-    shown = scores if len(regions) <= _MOST_REGIONS_SIDE_BY_SIDE else scores[:1]
-    said = f"{len(records)} cases segmented, {labelled} of them with a label, {len(refused)} refused."
+    there, names = score_names(records), region_names(records)
+    scores = [name for name in _COLUMNS if name in there and (labelled or name in VOLUMES)]
+    shown = scores if len(names) <= _MOST_REGIONS_SIDE_BY_SIDE else scores[:1]
+    said = f"{len(records)} cases {done}, {labelled} of them with a label, {len(refused)} refused."
+    if labelled:
+        said += f" Scores are by {title_of(rules)}."
     parts = {
         "title": html.escape(title),
         "said": said,
@@ -60,9 +71,9 @@ def build_report(
         "notices": _list("notices", "Noticed", notices),
         "order": "from worst to best by mean Dice" if labelled else "by name",
         "choices": _choices(scores, shown),
-        "head": _head(scores, shown, region_names(records), bool(labelled)),
+        "head": _head(scores, shown, names, bool(labelled)),
         "cases": "\n".join(
-            _case(record, scores, shown, bool(labelled), place, read) for place, record in enumerate(ordered)
+            _case(record, scores, shown, names, bool(labelled), place, read) for place, record in enumerate(ordered)
         ),
     }
     return Template(PAGE.read_text(encoding="utf-8")).substitute(parts).encode()
@@ -102,8 +113,8 @@ def _plain(value: Any) -> str:
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> str:
     means = mean_of_records(records)
-    names = columns_of(means)
-    head = "".join(f"<th>{_HEADINGS[name]}</th>" for name in names)
+    names = shown_of(means)
+    head = "".join(f"<th>{SHOWN[name]}</th>" for name in names)
     rows = []
     for region, values in means.items():
         label = "mean of regions" if region == MEAN else region
@@ -119,7 +130,7 @@ def _list(name: str, heading: str, lines: Sequence[str]) -> str:
 
 
 def _choices(scores: Sequence[str], shown: Sequence[str]) -> str:
-    names = {**{name: _SHOWN[name] for name in scores}, "all": "all columns"}
+    names = {**{name: SHOWN[name] for name in scores}, "all": "all columns"}
     chosen = shown[0] if len(shown) == 1 else "all"
     return "".join(
         f'<option value="{name}"{" selected" if name == chosen else ""}>{text}</option>' for name, text in names.items()
@@ -128,7 +139,7 @@ def _choices(scores: Sequence[str], shown: Sequence[str]) -> str:
 
 def _head(scores: Sequence[str], shown: Sequence[str], regions: Sequence[str], labelled: bool) -> str:  # noqa: FBT001
     columns = [("case", "")] + ([("mean Dice", "")] if labelled else [])
-    columns += [(f"{html.escape(region)} {_SHOWN[name]}", _score(name, shown)) for name in scores for region in regions]
+    columns += [(f"{html.escape(region)} {SHOWN[name]}", _score(name, shown)) for name in scores for region in regions]
     sorted_by = "mean Dice" if labelled else "case"
     marks = (f"{score}{_ASCENDING if column == sorted_by else ''}" for column, score in columns)
     buttons = (f'<button type="button">{column}</button>' for column, _ in columns)
@@ -144,14 +155,14 @@ def _case(
     record: Mapping[str, Any],
     scores: Sequence[str],
     shown: Sequence[str],
+    regions: Sequence[str],
     labelled: bool,  # noqa: FBT001
     place: int,
     read: Callable[[str], bytes],
 ) -> str:
     case_id = html.escape(record["case_id"])
     cells = [_cell("dice", dice_of(record))] if labelled else []
-    regions = record["regions"].values()
-    cells += [_cell(name, values.get(name), _score(name, shown)) for name in scores for values in regions]
+    cells += [_cell(name, score_of(record, region, name), _score(name, shown)) for name in scores for region in regions]
     figures = [name for name in record["files"] if name.endswith(".png")]
     pictures = "".join(_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
     folded = "" if place < _OPEN_AT_FIRST else " hidden"
@@ -164,10 +175,8 @@ def _case(
 
 
 def _cell(name: str, value: float | None, said: str = "") -> str:
-    if value is None:
-        return f'<td{said} data-value="">&ndash;</td>'
-    digits = 1 if name.endswith(("_mm", "_ml")) else 3
-    return f'<td{said} data-value="{value:.6f}">{value:.{digits}f}</td>'
+    text = format_score(name, value)
+    return f'<td{said} data-value="{value:.6f}">{text}</td>' if text else f'<td{said} data-value="">&ndash;</td>'
 
 
 def _picture(png: bytes, name: str) -> str:

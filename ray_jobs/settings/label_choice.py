@@ -4,16 +4,18 @@ from collections.abc import Mapping
 
 from storage import TASKS, InputError, Task
 from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention, custom_convention
-from storage.labels.tasks import labels_of
+from storage.labels.tasks import SHORT_NAMES, labels_of
 
 
 def told_task(name: str | None, *, flag: str = "--task") -> Task | None:
     """Return the task called `name`, given as `flag`; None where none is. Raises InputError for an unknown one."""
     if name is None:
         return None
-    if name not in TASKS:
-        raise InputError(f"wanted {flag} {', '.join(TASKS)}, got {name}")
-    return TASKS[name]
+    full = SHORT_NAMES.get(name, name)
+    if full not in TASKS:
+        short = ", ".join(f"{each} for {task}" for each, task in SHORT_NAMES.items())
+        raise InputError(f"wanted {flag} {', '.join(TASKS)} ({short}), got {name}")
+    return TASKS[full]
 
 
 def told_values(label_map: Mapping[int, int]) -> LabelConvention | None:

@@ -55,10 +55,13 @@ class LabelConvention:
         """True when two source values become one stored label, so that the source cannot be rebuilt."""
         return len(set(self.stored_by_source.values())) < len(self.stored_by_source)
 
+    def unknown_in(self, label_DHW: NDArray[np.uint8]) -> list[int]:
+        """The values that occur and mean nothing here."""
+        return sorted(_values_in(label_DHW) - set(self.stored_by_source))
+
     def to_stored(self, label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Source values to stored labels; raises ValueError naming values outside the convention."""
-        unknown = sorted(_values_in(label_DHW) - set(self.stored_by_source))
-        if unknown:
+        if unknown := self.unknown_in(label_DHW):
             known = sorted(self.stored_by_source)
             raise ValueError(f"label values {unknown} are outside the convention {self.name} {known}")
         table = np.zeros(256, dtype=np.uint8)

@@ -190,6 +190,9 @@ TASKS: dict[str, Task] = {
     )
 }
 
+# What people call the newest task of a name.
+SHORT_NAMES = {"gli": "gli-2023", "gli-post": "gli-2024", "met": "met-2024", "ped": "ped-2024"}
+
 
 # What a label is called in a picture's legend.
 _SEEN = {

@@ -105,6 +105,10 @@ class CohortStore:
         image_MDHW = self._read_whole(case_id, "image")
         return CaseArrays(image_MDHW, self._read_whole(case_id, "label") if info.labelled else None)
 
+    def read_label(self, case_id: str) -> NDArray[np.uint8] | None:
+        """The case's label alone, as `read_case` reads it."""
+        return self._read_whole(case_id, "label") if self.info(case_id).labelled else None
+
     def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
         """The patch of `shape` at `origin` (z y x of the stored grid); voxels outside the stored box are 0.
 

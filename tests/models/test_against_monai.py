@@ -1,9 +1,7 @@
-"""Our window inference, metrics and losses against MONAI's."""
+"""Our window inference and losses against MONAI's."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from models import (
@@ -11,14 +9,12 @@ from models import (
     Loss,
     LossConfig,
     build_unet,
-    score_case,
     sliding_window_probabilities,
 )
 
 pytest.importorskip("monai", reason="monai isn't installed (pip install .[dev])")
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceLoss, FocalLoss
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 
 
 @pytest.mark.slow
@@ -65,33 +61,6 @@ def test_no_more_forward_passes_than_monai() -> None:
     sliding_window_probabilities(count("ours"), image, window=(16, 16, 16), overlap=0.5, batch_size=2)
     sliding_window_inference(image[None], (16, 16, 16), 2, count("monai"), overlap=0.5, mode="gaussian")
     assert calls["ours"] == calls["monai"] > 0
-
-
-def _blobs(seed: int) -> Tensor:
-    noise = np.random.default_rng(seed).standard_normal((3, 20, 24, 22))
-    smooth = np.stack([ndimage.gaussian_filter(channel, 2.5) for channel in noise])
-    return torch.tensor(smooth > 0.05)
-
-
-# MONAI 1.6.1 calls its own deprecated argument.
-@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.5)])
-def test_case_scores_equal_monais(seed: int, spacing: tuple[float, float, float]) -> None:
-    predicted, present = _blobs(2 * seed), _blobs(2 * seed + 1)
-    scores = score_case(predicted, present, spacing_mm=spacing)
-    options = {"y_pred": predicted[None].float(), "y": present[None].float(), "include_background": True}
-    assert scores.dice == pytest.approx(compute_dice(**options)[0].tolist())
-    assert scores.iou == pytest.approx(compute_iou(**options)[0].tolist())
-    distances = compute_hausdorff_distance(**options, percentile=95, spacing=spacing)[0].tolist()
-    assert scores.hd95 == pytest.approx(distances)
-    assert min(distances) > 0
-
-
-def test_both_empty_scores_one_where_monai_gives_nan_unless_told() -> None:
-    empty = torch.zeros(1, 4, 4, 4)
-    assert score_case(empty, empty).dice == (1.0,)
-    assert compute_dice(empty[None], empty[None], ignore_empty=False).item() == 1.0
 
 
 @pytest.mark.parametrize("batch", [True, False])

@@ -1,5 +1,6 @@
 """Whatever a command writes to, another that is at it already is named, and loses nothing."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from storage.store.in_use import only_writer
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("on_shared_head")
-@pytest.mark.parametrize("command", ["train", "tune", "thresholds", "threshold", "predict", "convert"])
+@pytest.mark.parametrize("command", ["train", "tune", "thresholds", "threshold", "predict", "score", "convert"])
 def test_a_place_that_another_command_writes_to_is_refused(
     command: str,
     tmp_path: Path,
@@ -25,6 +26,7 @@ def test_a_place_that_another_command_writes_to_is_refused(
 ) -> None:
     place, store = tmp_path / "runs" / "twice", ["--store", phantom_store.uri]
     of_run = ["--runs", str(place.parent), "--name", place.name]
+    labels = ["--prediction", str(phantom_source), "--label", phantom_store.uri]
     trained = ["--checkpoint", make_checkpoint("trained", seed=1)]
     arguments = {
         "train": ["train.py", *store, *of_run, *small_arguments],
@@ -32,6 +34,7 @@ def test_a_place_that_another_command_writes_to_is_refused(
         "thresholds": ["tune.py", "--search", "threshold", "--split", "all", *store, *of_run, *trained],
         "threshold": ["threshold.py", *store, *trained, "--split", "all", "--output", str(place)],
         "predict": ["predict.py", *trained, "--input", phantom_store.uri, "--output", str(place)],
+        "score": ["score.py", *labels, "--output", str(place)],
         "convert": ["convert.py", "--source", str(phantom_source), "--store", str(place)],
     }[command]
     if command == "convert":  # into a store, in which a case is missing
@@ -44,6 +47,11 @@ def test_a_place_that_another_command_writes_to_is_refused(
     if command == "predict":  # into a folder of its own
         monkeypatch.setattr("ray_jobs.predicting.job.describe_prediction", lambda *_: {})
         (place / "config.json").write_text("{}")
+    if command == "score":
+        places = {"prediction": str(phantom_source), "label": phantom_store.uri}
+        (place / "config.json").write_text(
+            json.dumps({**places, "task": "gli-2021", "rules": "plain", "trust_grid": False})
+        )
     with only_writer(str(place), "wait"):
         before = {path for path in place.rglob("*") if path.name != "config.json"}
         done = run_here(*arguments)

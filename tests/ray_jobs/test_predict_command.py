@@ -66,7 +66,7 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     done = command("predict.py", *arguments)  # as a user would; all else here in this process
     assert done.returncode == 3, done.stdout + done.stderr
     assert f"refused {THREE} (" in done.stdout and "t1ce.nii.gz" in done.stdout
-    assert "2 cases segmented, 1 refused" in done.stdout and "scores of the 1 with a label" in done.stdout
+    assert "2 cases segmented, 1 refused" in done.stdout and "of the 1 with a label" in done.stdout
     made = files_of(output)
     assert set(made) == {
         *("config.json", "metrics.csv", "metrics.json", "report.html"),
@@ -88,7 +88,8 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     (row,) = [row for row in rows if (row["case_id"], row["region"]) == (ONE, "TC")]
     dice = 2 * (predicted & present).sum() / (predicted.sum() + present.sum())
     assert float(row["dice"]) == pytest.approx(dice, abs=1e-6) and 0 < dice < 1
-    assert float(row["volume_ml"]) == pytest.approx(predicted.sum() * 0.008, abs=1e-6)
+    assert float(row["predicted_mm3"]) == pytest.approx(predicted.sum() * 8)
+    assert {row["rules"] for row in rows} == {metrics["rules"]} == {"plain"} and "by plain rules" in done.stdout
 
     status, printed = run(*arguments)
     assert status == 3 and "1 of 3 cases to do" in printed

@@ -126,16 +126,17 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
             result, error = worker.do(item)
             yield Outcome(item=item, result=result, error=error)
 
-    for place in ("ray_jobs.predicting.job", "ray_jobs.predicting.input", "ray_jobs.searching.threshold_scan"):
-        monkeypatch.setattr(f"{place}.spread", spread_here)
-        monkeypatch.setattr(f"{place}.refuse_hidden_folder", lambda *_: None)
+    for place in ("predicting.case_by_case", "predicting.input", "searching.threshold_scan"):
+        monkeypatch.setattr(f"ray_jobs.{place}.spread", spread_here)
+    for place in ("predicting.job", "predicting.input", "searching.threshold_scan"):
+        monkeypatch.setattr(f"ray_jobs.{place}.refuse_hidden_folder", lambda *_: None)
     monkeypatch.setattr("ray_jobs.predicting.input.refuse_hidden_source", lambda *_: None)
     for place in ("ray_jobs.predicting.job", "ray_jobs.searching.threshold_scan"):
         monkeypatch.setattr(f"{place}.choose_workers", lambda *_, **__: (1, False))
     for place in ("ray_jobs.on_ray.ray_start", "ray_jobs.searching.threshold_scan"):
         monkeypatch.setattr(f"{place}.ray_running", nullcontext)
     monkeypatch.setattr("ray_jobs.searching.threshold_scan.most_on_cpus", lambda: 1)
-    monkeypatch.setattr("ray_jobs.predicting.job.git_commit", lambda: "here")
+    monkeypatch.setattr("ray_jobs.predicting.case_by_case.git_commit", lambda: "here")
     draw_nothing(monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""Plain distances and the areas of surface elements against MONAI's."""
+"""Plain scores of whole cases and the areas of surface elements against MONAI's."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from storage.labels.conventions import ENHANCING
 from storage.labels.tasks import TASKS
 
 pytest.importorskip("monai", reason="monai isn't installed (pip install .[dev])")
-from monai.metrics import compute_hausdorff_distance
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from monai.metrics.utils import create_table_neighbour_code_to_surface_area
 
 
@@ -25,7 +25,7 @@ def test_areas_are_those_of_the_published_table(spacing_mm: tuple[float, float, 
 
 @pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (2.5, 1.0, 0.8)])
-def test_plain_hd95_is_monais(spacing_mm: tuple[float, float, float], rng: np.random.Generator) -> None:
+def test_plain_scores_are_monais(spacing_mm: tuple[float, float, float], rng: np.random.Generator) -> None:
     noise = rng.standard_normal((2, 24, 22, 20))
     masks = np.array([ndimage.gaussian_filter(one, 1.5) > 0.1 for one in noise])
     predicted, true = masks.astype(np.uint8) * ENHANCING
@@ -33,3 +33,7 @@ def test_plain_hd95_is_monais(spacing_mm: tuple[float, float, float], rng: np.ra
     tensors = [torch.from_numpy(mask[None, None]).float() for mask in masks]
     wanted = compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=spacing_mm)
     assert scores["ET"]["hd95"] == pytest.approx(float(wanted), abs=1e-5)
+    both = {"y_pred": tensors[0], "y": tensors[1], "include_background": True}
+    assert scores["ET"]["dice"] == pytest.approx(float(compute_dice(**both)))
+    assert scores["ET"]["iou"] == pytest.approx(float(compute_iou(**both)))
+    assert 0 < scores["ET"]["iou"] < scores["ET"]["dice"] < 1

@@ -17,10 +17,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from ray_jobs.evaluation.case_scores import describe_case
 from ray_jobs.pictures.renders import draw_render
 from ray_jobs.pictures.sections import draw_sections
-from ray_jobs.predicting.prediction import RENDER, SECTIONS
+from ray_jobs.predicting.prediction import RENDER, SECTIONS, score_labels
 from ray_jobs.predicting.report_page import build_report
 from storage import find_cases, region_masks
 from storage.labels.conventions import BRATS_124, MODALITIES
@@ -131,17 +130,21 @@ def report(phantom_source: Path, tmp_path: Path) -> Path:
         label_DHW = held.arrays.label_DHW
         assert label_DHW is not None
         truth_RDHW = region_masks(label_DHW, GLIOMA_REGIONS).astype(bool)
-        predicted_RDHW = np.roll(truth_RDHW, [8, 1, 14, 4, 2][number], axis=2)  # the farther, the worse
+        predicted_DHW = np.roll(label_DHW, [8, 1, 14, 4, 2][number], axis=1)  # the farther, the worse
+        predicted_RDHW = region_masks(predicted_DHW, GLIOMA_REGIONS).astype(bool)
         label_RDHW = None if number == 4 else truth_RDHW
         named = [name.format(case_id=case.case_id) for name in (SECTIONS, RENDER)]
         shown = (held.case, GLIOMA_REGIONS, held.arrays.image_MDHW, label_RDHW, predicted_RDHW)
         files |= dict(zip(named, (draw_sections(*shown), draw_render(*shown)), strict=True))
-        records.append({**describe_case(held.case, GLIOMA_REGIONS, predicted_RDHW, label_RDHW), "files": named})
+        record = score_labels(predicted_DHW, None if number == 4 else label_DHW, held.case, GLI_2021_TASK, "2023")
+        records.append({**record, "files": named})
     page = build_report(
         "five <cases>",
         records,
         {"case & six": "case & six: <truncated>"},
         {"input": "here"},
+        done="segmented",
+        rules="2023",
         regions=GLIOMA_REGIONS,
         read=files.__getitem__,
     )
@@ -199,13 +202,17 @@ def test_the_report_opens_sorts_and_complains_of_nothing(report: Path, chromium:
 
 def test_six_regions_show_a_score_at_a_time_and_fit_a_phone(chromium: str, tmp_path: Path) -> None:
     def record(number: int) -> dict[str, Any]:
-        values = {"dice": number / 10, "hd95_mm": 9.0 - number, "lesion_dice": 0.5, "volume_ml": 1.0 * number}
+        values = {"dice": number / 10, "hd95": 9.0 - number, "lesion_dice": 0.5, "predicted_mm3": 1e3 * number}
         regions = {region.name: values for region in POST_TREATMENT_REGIONS}
         return {"case_id": f"BraTS-GLI-0000{number}-101", "labelled": True, "regions": regions, "files": []}
 
     path = tmp_path / "six.html"
     records = [record(number) for number in (1, 2, 3)]
-    path.write_bytes(build_report("six", records, {}, {}, regions=POST_TREATMENT_REGIONS, read=lambda name: b""))
+    path.write_bytes(
+        build_report(
+            "six", records, {}, {}, done="scored", rules="2024", regions=POST_TREATMENT_REGIONS, read=lambda name: b""
+        )
+    )
     heads = "[...document.querySelectorAll('#cases th')].filter((e) => e.offsetWidth).map((e) => e.textContent)"
     shown = "[...document.querySelectorAll('tr.scores')].map((e) => [...e.cells].filter((c) => c.offsetWidth).length)"
 
@@ -214,10 +221,10 @@ def test_six_regions_show_a_score_at_a_time_and_fit_a_phone(chromium: str, tmp_p
             names = [region.name for region in POST_TREATMENT_REGIONS]
             assert await page.run(heads) == ["case", "mean Dice", *(f"{name} Dice" for name in names)]
             choose = "choice.value = '{}'; choice.dispatchEvent(new Event('change'))"
-            await page.run(choose.format("hd95_mm"))
+            await page.run(choose.format("hd95"))
             assert await page.run(heads) == ["case", "mean Dice", *(f"{name} HD95, mm" for name in names)]
             assert await page.run(shown) == [8, 8, 8]
-            await page.click("#cases th[data-score=hd95_mm] button")
+            await page.click("#cases th[data-score=hd95] button")
             worst = "[...document.querySelectorAll('#cases tbody')].map((each) => each.id.at(-5))"
             assert await page.run(worst) == ["3", "2", "1"]
             await page.run(choose.format("all"))

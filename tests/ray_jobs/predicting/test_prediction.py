@@ -14,8 +14,9 @@ import torch
 
 from models import RegionRules
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.predicting.folder import CaseResult
 from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
-from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictedCase, PredictionPlan
+from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictionPlan
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.label_choice import refuse_incomplete, told_values
 from storage import CohortStore, Frame, InputError, find_cases
@@ -28,7 +29,7 @@ CASE = "BraTS20_Training_002"
 THRESHOLDS = (0.502, 0.501, 0.5)
 
 MakeCheckpoint = Callable[..., str]
-Predict = Callable[..., PredictedCase]
+Predict = Callable[..., CaseResult]
 
 
 def cut_at(thresholds: tuple[float, ...]) -> RegionRules:
@@ -43,12 +44,13 @@ def decode(raw: bytes) -> Any:
 def predict(phantom_store: CohortStore) -> Predict:
     """Predict CASE in this process."""
 
-    def run(checkpoints: Sequence[str], **changes: Any) -> PredictedCase:
+    def run(checkpoints: Sequence[str], **changes: Any) -> CaseResult:
         plan = PredictionPlan(
             checkpoints=tuple(checkpoints),
             source=StoreInput(uri=phantom_store.uri),
             rules=cut_at(THRESHOLDS),
             inference=InferenceConfig(),
+            scored_by="plain",
             written=None,
             probabilities=True,
             figures=False,
@@ -84,9 +86,8 @@ def test_the_segmentation_follows_from_the_probabilities(make_checkpoint: MakeCh
     enhancing, core, whole = passes[..., 2], passes[..., 1:].any(-1), passes.any(-1)
     wanted = np.where(enhancing, 3, np.where(core, 1, np.where(whole, 2, 0)))
     np.testing.assert_array_equal(decode(done.files[f"{CASE}_seg.nii.gz"]), wanted)
-    voxel_ml = 2 * 2 * 2 / 1000
-    volumes = [done.record["regions"][region]["volume_ml"] for region in REGIONS]
-    assert volumes == pytest.approx([mask.sum() * voxel_ml for mask in (whole, core, enhancing)])
+    volumes = [done.record["regions"][region]["predicted_mm3"] for region in REGIONS]
+    assert volumes == pytest.approx([mask.sum() * 2 * 2 * 2 for mask in (whole, core, enhancing)])
     assert whole.any() and (whole & ~enhancing).any()
 
 
@@ -123,6 +124,7 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
             source=StoreInput(uri=phantom_store.uri),
             rules=cut_at(THRESHOLDS),
             inference=inference,
+            scored_by="plain",
             written=None,
             probabilities=False,
             figures=False,
@@ -155,6 +157,7 @@ def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phan
         source=StoreInput(uri=phantom_store.uri),
         rules=cut_at(THRESHOLDS),
         inference=InferenceConfig(),
+        scored_by="plain",
         written=None,
         probabilities=False,
         figures=False,

@@ -26,8 +26,8 @@ REGIONS = GLI_2021_TASK.region_names
 
 
 def record(case_id: str, dice: float | None, names: Sequence[str] = REGIONS) -> dict[str, Any]:
-    scores = {} if dice is None else {"dice": dice, "hd95_mm": 3.25, "lesion_dice": dice}
-    regions = {region: {**scores, "volume_ml": 12.5} for region in names}
+    scores = {} if dice is None else {"dice": dice, "hd95": 3.25, "lesion_dice": dice}
+    regions = {region: {**scores, "predicted_mm3": 12500.0} for region in names}
     files = [f"figures/{case_id}_3d.png", f"figures/{case_id}_sections.png", f"{case_id}_seg.nii.gz"]
     return {"case_id": case_id, "labelled": dice is not None, "regions": regions, "files": files}
 
@@ -45,7 +45,9 @@ def build(
     records: list[dict[str, Any]], refused: dict[str, str] | None = None, regions: Sequence[Region] = GLIOMA_REGIONS
 ) -> str:
     settings = {"thresholds": {"WT": 0.5, "TC": 0.25}, "figures": True, "inference": {"overlap": None}, "input": "a<b"}
-    return build_report("run & name", records, refused or {}, settings, regions=regions, read=picture).decode()
+    return build_report(
+        "run & name", records, refused or {}, settings, done="segmented", rules="2023", regions=regions, read=picture
+    ).decode()
 
 
 def test_the_worst_come_first_and_those_without_a_label_last() -> None:
@@ -56,7 +58,15 @@ def test_the_worst_come_first_and_those_without_a_label_last() -> None:
 
 def test_what_is_odd_is_listed() -> None:
     page = build_report(
-        "run", RECORDS, {}, {}, notices=["2 cases: <odd>"], regions=GLIOMA_REGIONS, read=picture
+        "run",
+        RECORDS,
+        {},
+        {},
+        done="segmented",
+        rules="plain",
+        notices=["2 cases: <odd>"],
+        regions=GLIOMA_REGIONS,
+        read=picture,
     ).decode()
     assert '<section id="notices"><h2>Noticed</h2><ul><li>2 cases: &lt;odd&gt;</li></ul></section>' in page
     assert 'id="notices"' not in build(RECORDS)
@@ -129,10 +139,10 @@ def test_of_many_regions_one_score_at_a_time_is_shown(regions: Sequence[Region])
     for tag, rows in (("th", 1), ("td", 2)):
         scores = [attributes for name, attributes in elements if name == tag and "data-score" in attributes]
         assert Counter(each["data-score"] for each in scores) == dict.fromkeys(
-            ("dice", "hd95_mm", "lesion_dice", "volume_ml"), rows * len(regions)
+            ("dice", "hd95", "lesion_dice", "predicted_mm3"), rows * len(regions)
         )
         assert {str(each["data-score"]) for each in scores if "hidden" not in each} == (
-            {"dice"} if many else {"dice", "hd95_mm", "lesion_dice", "volume_ml"}
+            {"dice"} if many else {"dice", "hd95", "lesion_dice", "predicted_mm3"}
         )
     chosen = [attributes["value"] for name, attributes in elements if name == "option" and "selected" in attributes]
     assert chosen == ["dice" if many else "all"]

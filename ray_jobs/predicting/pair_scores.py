@@ -1,0 +1,91 @@
+"""One prediction scored against its label. Knows no Ray.
+
+Shapes: D H W voxels z y x in the order of the label's file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_jobs.evaluation.case_scores import describe_case
+from ray_jobs.predicting.folder import CaseResult
+from ray_jobs.predicting.pairs import Pairs
+from scoring import RulesName, score_case, takes_files_as_they_are, title_of
+from storage import InputError, open_store
+from storage.cases.segmentation_pair import from_store, pair_up, read_file
+from storage.labels.conventions import LabelConvention
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeScorer:
+    """Picklable; called where the cases are scored."""
+
+    pairs: Pairs
+    rules: RulesName
+    trust_grid: bool
+
+    def __call__(self) -> Callable[[str], CaseResult]:
+        return PairScorer(self.pairs, self.rules, trust_grid=self.trust_grid).score
+
+
+class PairScorer:
+    """Scores the cases of some pairs, one at a time.
+
+    The programs of some years take of a header nothing but the voxels' sides, and drop values that they do not know.
+    Their numbers are reproduced, and what they pass over is noted.
+    """
+
+    def __init__(self, pairs: Pairs, rules: RulesName, *, trust_grid: bool) -> None:
+        self._pairs, self._rules = pairs, rules
+        self._as_they_are = takes_files_as_they_are(rules)
+        self._trust_grid = trust_grid or self._as_they_are
+        self._store = None if pairs.store is None else open_store(pairs.store)
+        self._notes: list[str] = []
+
+    def score(self, case_id: str) -> CaseResult:
+        """Score the case. Raises InputError for one whose files cannot be read, or not be compared."""
+        self._notes = []
+        predicted, notes = read_file(self._pairs.predictions[case_id], "prediction")
+        self._notes += notes
+        if self._store is None:
+            convention = self._pairs.convention or self._pairs.task.convention
+            true, notes = read_file(self._pairs.labels[case_id], "label")
+            self._notes += notes
+        else:
+            case, label_DHW = self._store.info(case_id), self._store.read_label(case_id)
+            if label_DHW is None:
+                raise InputError(f"{case_id} has no label in {self._store.uri}; convert it again with its label")
+            convention = self._pairs.convention or self._store.convention_of(case)
+            true = from_store(label_DHW, case)
+        pair = pair_up(predicted, true, trust_grid=self._trust_grid)
+        self._notes += pair.notes
+        true_DHW = pair.true_DHW
+        if self._store is None:
+            true_DHW = self._stored(true_DHW, convention, f"label {true.path.name}")
+        predicted_DHW = self._stored(pair.predicted_DHW, convention, f"prediction {predicted.path.name}")
+        try:
+            scores = score_case(
+                predicted_DHW, true_DHW, task=self._pairs.task, rules=self._rules, spacing_mm=pair.spacing_mm
+            )
+        except ValueError as error:
+            raise InputError(f"{case_id}: {error}") from None
+        record = describe_case(case_id, scores, labelled=True)
+        return CaseResult(files={}, record={**record, "notes": self._notes} if self._notes else record)
+
+    def _stored(self, values_DHW: NDArray[np.uint8], convention: LabelConvention, what: str) -> NDArray[np.uint8]:
+        """The values by their meaning."""
+        unknown = convention.unknown_in(values_DHW)
+        if unknown:
+            said = ", ".join(map(str, unknown))
+            known = ", ".join(map(str, sorted(convention.stored_by_source)))
+            if not self._as_they_are:
+                raise InputError(
+                    f"{what} has values of another task: {said}, wanted {known} ({self._pairs.task.name}); "
+                    "say --task if all are of that one, or write them in these values"
+                )
+            wanted = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
+            self._notes.append(f"{wanted}: {said} in {what}")
+            values_DHW = np.where(np.isin(values_DHW, unknown), np.uint8(0), values_DHW)
+        return convention.to_stored(values_DHW)

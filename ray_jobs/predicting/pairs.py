@@ -1,0 +1,124 @@
+"""Which segmentations are compared with which labels, and what the values of both mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray_jobs.predicting.folder import describe_file
+from ray_jobs.predicting.score_config import ScoreConfig
+from ray_jobs.settings.label_choice import told_task
+from storage import TASKS, CohortStore, InputError, Refusal, Task, list_source, open_store
+from storage.archives.kinds import is_archive_name
+from storage.labels.conventions import LabelConvention
+from storage.labels.tasks import tasks_named
+from storage.scans.listing import ScanFile
+from storage.scans.segmentations import Side, find_segmentations, pair_by_name
+from storage.store.index import ROOT_KEY
+from storage.store.objects import Objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Predictions and their labels by case, with what tells whether one has changed; small enough to be sent about.
+
+    `labels` are files, or empty where the labels lie in `store`. `convention` is what the predictions' values mean, and
+    the label files'; None where each case of the store says it.
+    """
+
+    task: Task
+    convention: LabelConvention | None
+    predictions: Mapping[str, ScanFile]
+    labels: Mapping[str, ScanFile]
+    store: str | None
+    sources: Mapping[str, Mapping[str, Any]]
+    refused: Sequence[Refusal]
+
+
+def find_pairs(config: ScoreConfig) -> Pairs:
+    """Find predictions and labels and match them by name.
+
+    Raises InputError where there is nothing to compare, and where the task cannot be told.
+    """
+    predictions = _list(config.prediction, "prediction")
+    if _is_store(config.label):
+        return _with_store(config, predictions, open_store(config.label))
+    labels = _list(config.label, "label")
+    named = {name: files[0] for name, files in labels.items() if len(files) == 1}
+    twice = [
+        Refusal(
+            case_id=name,
+            file="",
+            finding=f"{len(files)} labels have its name: {files[0]}, {files[1]}",
+            remedy="name the folder that holds one of them",
+        )
+        for name, files in labels.items()
+        if len(files) > 1
+    ]
+    found = pair_by_name(predictions, named)
+    task = told_task(config.task) or _task_of_names(list(named))
+    return Pairs(
+        task=task,
+        convention=task.convention,
+        predictions=found.pairs,
+        labels={name: named[name] for name in found.pairs},
+        store=None,
+        sources={
+            name: {"prediction": describe_file(prediction), "label": describe_file(named[name])}
+            for name, prediction in found.pairs.items()
+        },
+        refused=(*twice, *(each for each in found.refused if each.case_id not in labels or each.case_id in named)),
+    )
+
+
+def _with_store(config: ScoreConfig, predictions: Mapping[str, Sequence[ScanFile]], store: CohortStore) -> Pairs:
+    told = told_task(config.task)
+    if told is not None and told.region_labels != store.task.region_labels:
+        raise InputError(
+            f"wanted --task {store.task.name or 'of the store'}, which {store.uri} was made for, got {told.name}; "
+            "leave it out"
+        )
+    found = pair_by_name(predictions, [info.case_id for info in store.infos() if info.labelled])
+    return Pairs(
+        task=told or store.task,
+        convention=None if told is None else told.convention,
+        predictions=found.pairs,
+        labels={},
+        store=store.uri,
+        sources={
+            name: {"prediction": describe_file(prediction), "label": store.info(name).digest}
+            for name, prediction in found.pairs.items()
+        },
+        refused=found.refused,
+    )
+
+
+def _list(place: str, side: Side) -> dict[str, list[ScanFile]]:
+    found = find_segmentations(list_source(place), side)
+    if not found:
+        raise InputError(f"wanted segmentations as .nii or .nii.gz in --{side} {place}, found none")
+    return found
+
+
+def _is_store(place: str) -> bool:
+    if "://" in place:
+        return not is_archive_name(place)
+    try:
+        return Objects(place).get(ROOT_KEY) is not None
+    except InputError:
+        return False
+
+
+def _task_of_names(names: Sequence[str]) -> Task:
+    """The task that every case's name may be of; raises InputError where there is none, or several."""
+    fitting = [{task.name for task in tasks_named(name)} for name in names]
+    common = set.intersection(*fitting)
+    if len(common) == 1:
+        return TASKS[common.pop()]
+    unnamed = next((name for name, fits in zip(names, fitting, strict=True) if not fits), None)
+    if unnamed is not None:
+        finding = f"the name {unnamed} is no task's"
+    elif common:
+        finding = f"the cases' names leave {', '.join(sorted(common))}"
+    else:
+        finding = f"no task has all their names ({names[0]} …)"
+    raise InputError(f"wanted --task, to know what the values mean and which regions are scored: {finding}")
