@@ -12,9 +12,17 @@ from scoring.surface import Surface
 def border_voxels(mask_DHW: Mask, numbers_DHW: Numbers) -> Surface:
     """Voxels with a face neighbour outside the mask; what lies beyond the grid is outside."""
     padded = np.pad(mask_DHW, 1)
-    inside = padded[1:-1, 1:-1, 1:-1].copy()
-    for axis in range(3):
-        for side in (slice(None, -2), slice(2, None)):
-            inside &= padded[tuple(side if at == axis else slice(1, -1) for at in range(3))]
-    points = np.nonzero(mask_DHW & ~inside)
-    return Surface(points=np.stack(points, axis=1), weights=np.ones(len(points[0])), component=numbers_DHW[points])
+    flat, (_, height, width) = padded.ravel(), padded.shape
+    first, last = height * width, padded.size - height * width
+    inside = flat[first:last].copy()
+    for step in (1, width, height * width):
+        inside &= flat[first - step : last - step]
+        inside &= flat[first + step : last + step]
+    border = np.flatnonzero(flat[first:last] & ~inside) + first
+    points = np.stack(np.unravel_index(border, padded.shape), axis=1) - 1
+    return Surface(
+        shape=mask_DHW.shape,
+        points=points,
+        weights=np.ones(len(points)),
+        component=numbers_DHW[tuple(points.T)],
+    )

@@ -5,12 +5,14 @@ is the order of the organisers' programs, which read NIfTI files as x y z in For
 Letters in names: D H W voxels z y x.
 """
 
+from typing import Any
+
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.integer[Any]]
 """Of every voxel the number of its component or lesion, from 1; 0 is none."""
 
 NewNumbers = NDArray[np.int64]
@@ -21,7 +23,7 @@ Box = tuple[slice, ...]
 
 def number_components(mask_DHW: Mask) -> Numbers:
     """Components of voxels that touch by a face, an edge or a corner."""
-    numbers: Numbers = cc3d.connected_components(np.ascontiguousarray(mask_DHW), connectivity=26).astype(np.int64)
+    numbers: Numbers = cc3d.connected_components(np.ascontiguousarray(mask_DHW), connectivity=26)
     return numbers
 
 
@@ -56,8 +58,8 @@ def _spread(mask_DHW: Mask, axis: int) -> Mask:
 
 
 def count_voxels(numbers_DHW: Numbers) -> NDArray[np.int64]:
-    """How many voxels each number has; at index 0 those of none."""
-    return np.bincount(numbers_DHW.ravel(), minlength=1)
+    """How many voxels each number has; at index 0 stands 0."""
+    return np.bincount(numbers_DHW[numbers_DHW > 0], minlength=1)
 
 
 def renumber(present: NDArray[np.bool_]) -> NewNumbers:
@@ -81,5 +83,5 @@ def pair_numbers(first: Numbers, second: Numbers) -> list[tuple[int, int, int]]:
     """Every pair of numbers that some voxel has in both maps, in their order, and how many voxels have it."""
     both = (first > 0) & (second > 0)
     across = int(second.max(initial=0)) + 1
-    pairs, counts = np.unique(first[both] * across + second[both], return_counts=True)
+    pairs, counts = np.unique(first[both].astype(np.int64) * across + second[both], return_counts=True)
     return [(*divmod(pair, across), voxels) for pair, voxels in zip(pairs.tolist(), counts.tolist(), strict=True)]

@@ -5,9 +5,10 @@ to the lesion's match. Distances are then computed as a distance transform does,
 Letters in names: N points.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,19 @@ from scipy.spatial import cKDTree
 from scoring.scores import Spacing
 
 Distances = NDArray[np.float64]
+Points = NDArray[np.int64]
+# In voxels a side: what is nearer is found by steps on the lattice, what is farther in a tree.
+_REACH = 2
+
 Chosen = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """points: places on a lattice, N x 3; weights: the area of each; component: the number of what it belongs to."""
+    """points: places on a lattice of a shape, N x 3; weights: the area of each; component: what it belongs to."""
 
-    points: NDArray[np.int64]
+    shape: tuple[int, ...]
+    points: Points
     weights: NDArray[np.float64]
     component: NDArray[np.int64]
 
@@ -45,6 +51,14 @@ class SurfaceDistances:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """Of every point which other one is nearest, and how far it is."""
+
+    other: NDArray[np.int64]
+    distance: Distances
+
+
+@dataclass(frozen=True, kw_only=True)
 class SurfacePair:
     """The surfaces of a predicted and of a true mask."""
 
@@ -55,49 +69,89 @@ class SurfacePair:
     @property
     def whole(self) -> SurfaceDistances:
         """Between the masks; raises ValueError where one is empty."""
-        return self._measure(np.ones(len(self.predicted.points), bool), np.ones(len(self.true.points), bool))
+        return SurfaceDistances(
+            from_predicted=self._of_predicted.distance,
+            from_true=self._of_true.distance,
+            predicted_weights=self.predicted.weights,
+            true_weights=self.true.weights,
+        )
 
     def between(self, predicted: Collection[int], true: Collection[int]) -> SurfaceDistances:
         """Between some components of the one and some of the other; raises ValueError where that is nothing."""
-        return self._measure(self.predicted.of(predicted), self.true.of(true))
-
-    def _measure(self, predicted_N: Chosen, true_N: Chosen) -> SurfaceDistances:
+        predicted_N, true_N = self.predicted.of(predicted), self.true.of(true)
         return SurfaceDistances(
-            from_predicted=self._nearest(self.predicted, predicted_N, self.true, true_N, self._true_of_predicted),
-            from_true=self._nearest(self.true, true_N, self.predicted, predicted_N, self._predicted_of_true),
+            from_predicted=self._distances(self.predicted, predicted_N, self.true, true_N, self._of_predicted),
+            from_true=self._distances(self.true, true_N, self.predicted, predicted_N, self._of_true),
             predicted_weights=self.predicted.weights[predicted_N],
             true_weights=self.true.weights[true_N],
         )
 
     @cached_property
-    def _true_of_predicted(self) -> NDArray[np.int64]:
-        return self._look_up(self.predicted.points, self.true.points)
+    def _of_predicted(self) -> Nearest:
+        return find_nearest(self.predicted, self.true, self.spacing_mm)
 
     @cached_property
-    def _predicted_of_true(self) -> NDArray[np.int64]:
-        return self._look_up(self.true.points, self.predicted.points)
+    def _of_true(self) -> Nearest:
+        return find_nearest(self.true, self.predicted, self.spacing_mm)
 
-    def _look_up(self, points_N3: NDArray[np.int64], others_N3: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of every point the index of the nearest other one."""
-        if not len(points_N3) or not len(others_N3):
-            raise ValueError("wanted two surfaces, got an empty mask, which has none")
-        tree = cKDTree(others_N3 * self.spacing_mm, leafsize=32, balanced_tree=False, compact_nodes=False)
-        nearest: NDArray[np.int64] = tree.query(points_N3 * self.spacing_mm)[1]
-        return nearest
-
-    def _nearest(
-        self, surface: Surface, chosen_N: Chosen, other: Surface, chosen_other_N: Chosen, of_whole_N: NDArray[np.int64]
+    def _distances(
+        self, surface: Surface, chosen_N: Chosen, other: Surface, chosen_other_N: Chosen, of_whole: Nearest
     ) -> Distances:
-        nearest = of_whole_N[chosen_N]
-        points = surface.points[chosen_N]
-        elsewhere = ~chosen_other_N[nearest]
+        """What was found for the whole case serves where it belongs to the lesion's match."""
+        distances = of_whole.distance[chosen_N]
+        elsewhere = ~chosen_other_N[of_whole.other[chosen_N]]
         if elsewhere.any():
-            others = np.flatnonzero(chosen_other_N)
-            nearest[elsewhere] = others[self._look_up(points[elsewhere], other.points[others])]
-        steps = (points - other.points[nearest]) * self.spacing_mm
-        depth, height, width = (steps * steps).T
-        distances: Distances = np.sqrt(depth + height + width)
+            points, others = surface.points[chosen_N][elsewhere], other.points[chosen_other_N]
+            distances[elsewhere] = find_in_tree(points, others, self.spacing_mm).distance
         return distances
+
+
+def find_nearest(surface: Surface, others: Surface, spacing_mm: Spacing) -> Nearest:
+    """Look around every point in steps that grow, then for those that are far from all in a tree."""
+    if not len(surface.points) or not len(others.points):
+        raise ValueError("wanted two surfaces, got an empty mask, which has none")
+    _, height, width = shape = [length + 2 * _REACH for length in surface.shape]
+    strides = np.array((height * width, width, 1))
+    # At a place in the memory the other point there, counted from 1; 0 is none.
+    other_at = np.zeros(math.prod(shape), dtype=np.int32)
+    other_at[(others.points + _REACH) @ strides] = np.arange(1, len(others.points) + 1)
+    other, distance = np.zeros(len(surface.points), dtype=np.int64), np.zeros(len(surface.points))
+    far, places = np.arange(len(surface.points)), (surface.points + _REACH) @ strides
+    steps, lengths = near_steps(spacing_mm)
+    for step, length in zip(steps @ strides, lengths, strict=True):
+        here = other_at[places + step]
+        other[far], distance[far] = here, length
+        nothing = here == 0
+        far, places = far[nothing], places[nothing]
+    other -= 1
+    if len(far):
+        of_far = find_in_tree(surface.points[far], others.points, spacing_mm)
+        other[far], distance[far] = of_far.other, of_far.distance
+    return Nearest(other=other, distance=distance)
+
+
+def find_in_tree(points_N3: Points, others_N3: Points, spacing_mm: Spacing) -> Nearest:
+    """Look up every point."""
+    tree = cKDTree(others_N3 * spacing_mm, leafsize=32, balanced_tree=False, compact_nodes=False)
+    other: NDArray[np.int64] = tree.query(points_N3 * spacing_mm)[1]
+    return Nearest(other=other, distance=lengths_of(points_N3 - others_N3[other], spacing_mm))
+
+
+@lru_cache
+def near_steps(spacing_mm: Spacing) -> tuple[Points, Distances]:
+    """All steps on the lattice that are shorter than any which leaves the cube of _REACH, the shortest first."""
+    sides = np.arange(-_REACH, _REACH + 1)
+    steps = np.stack(np.meshgrid(sides, sides, sides, indexing="ij"), axis=-1).reshape(-1, 3)
+    lengths = lengths_of(steps, spacing_mm)
+    near = np.argsort(lengths, kind="stable")[: np.count_nonzero(lengths < (_REACH + 1) * min(spacing_mm))]
+    return steps[near], lengths[near]
+
+
+def lengths_of(steps_N3: Points, spacing_mm: Spacing) -> Distances:
+    """How long steps on the lattice are, to the bit as a distance transform says."""
+    depth, height, width = np.square(steps_N3 * spacing_mm).T
+    lengths: Distances = np.sqrt(depth + height + width)
+    return lengths
 
 
 def weighted_hd95(distances: SurfaceDistances) -> float:

@@ -42,7 +42,7 @@ def surface_elements(mask_DHW: Mask, numbers_DHW: Numbers, *, spacing_mm: Sequen
     # All voxels of the eight that are inside touch each other, so the highest number is theirs.
     component = np.max([numbers[corner][points] for corner in around], axis=0)
     areas = areas_of_codes(tuple(spacing_mm))[codes[points]]
-    return Surface(points=np.stack(points, axis=1), weights=areas, component=component)
+    return Surface(shape=codes.shape, points=np.stack(points, axis=1), weights=areas, component=component)
 
 
 @lru_cache

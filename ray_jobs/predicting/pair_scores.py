@@ -76,7 +76,7 @@ class PairScorer:
 
     def _stored(self, values_DHW: NDArray[np.uint8], convention: LabelConvention, what: str) -> NDArray[np.uint8]:
         """The values by their meaning."""
-        unknown = convention.unknown_in(values_DHW)
+        stored_DHW, unknown = convention.read_values(values_DHW)
         if unknown:
             said = ", ".join(map(str, unknown))
             known = ", ".join(map(str, sorted(convention.stored_by_source)))
@@ -87,5 +87,4 @@ class PairScorer:
                 )
             wanted = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
             self._notes.append(f"{wanted}: {said} in {what}")
-            values_DHW = np.where(np.isin(values_DHW, unknown), np.uint8(0), values_DHW)
-        return convention.to_stored(values_DHW)
+        return stored_DHW

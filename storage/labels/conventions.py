@@ -55,31 +55,28 @@ class LabelConvention:
         """True when two source values become one stored label, so that the source cannot be rebuilt."""
         return len(set(self.stored_by_source.values())) < len(self.stored_by_source)
 
-    def unknown_in(self, label_DHW: NDArray[np.uint8]) -> list[int]:
-        """The values that occur and mean nothing here."""
-        return sorted(_values_in(label_DHW) - set(self.stored_by_source))
+    def read_values(self, label_DHW: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int]]:
+        """Source values to stored labels, and the values that mean nothing here, which become 0."""
+        return _replace_values(label_DHW, self.stored_by_source)
 
     def to_stored(self, label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Source values to stored labels; raises ValueError naming values outside the convention."""
-        if unknown := self.unknown_in(label_DHW):
+        stored_DHW, unknown = self.read_values(label_DHW)
+        if unknown:
             known = sorted(self.stored_by_source)
             raise ValueError(f"label values {unknown} are outside the convention {self.name} {known}")
-        table = np.zeros(256, dtype=np.uint8)
-        table[list(self.stored_by_source)] = list(self.stored_by_source.values())
-        return table[label_DHW]
+        return stored_DHW
 
     def to_source(self, label_DHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Stored labels back to the source's values. A lossy convention gives the lowest source value of each label.
 
         Raises ValueError when a stored label has no source value (a cavity in a convention without one).
         """
-        table = np.zeros(len(STORED_LABEL_NAMES), dtype=np.uint8)
-        for source in sorted(self.stored_by_source, reverse=True):
-            table[self.stored_by_source[source]] = source
-        homeless = sorted(_values_in(label_DHW) - set(self.stored_by_source.values()))
+        lowest = {self.stored_by_source[source]: source for source in sorted(self.stored_by_source, reverse=True)}
+        source_DHW, homeless = _replace_values(label_DHW, lowest)
         if homeless:
             raise ValueError(f"stored labels {homeless} have no value in the convention {self.name}")
-        return table[label_DHW]
+        return source_DHW
 
 
 BRATS_124 = LabelConvention(name="brats-124", stored_by_source={0: 0, 1: NECROTIC_CORE, 2: EDEMA, 4: ENHANCING})
@@ -121,6 +118,13 @@ def convention_named(name: str) -> LabelConvention:
         raise ValueError(f"wanted a label convention of {', '.join(CONVENTIONS)}, found {name}") from None
 
 
-def _values_in(label_DHW: NDArray[np.uint8]) -> set[int]:
-    """The values that occur, 0 always among them; counting only the few foreground voxels is what makes it cheap."""
-    return {0, *np.flatnonzero(np.bincount(label_DHW[label_DHW != 0])).tolist()}
+def _replace_values(label_DHW: NDArray[np.uint8], new: Mapping[int, int]) -> tuple[NDArray[np.uint8], list[int]]:
+    """The map with new values, 0 for 0, and those that have none; looking at the few foreground voxels is cheap."""
+    flat = label_DHW.ravel()
+    foreground = np.flatnonzero(flat != 0)
+    values = flat[foreground]
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(new)] = list(new.values())
+    replaced = np.zeros_like(flat)
+    replaced[foreground] = table[values]
+    return replaced.reshape(label_DHW.shape), sorted(set(np.flatnonzero(np.bincount(values)).tolist()) - set(new))

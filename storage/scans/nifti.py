@@ -57,6 +57,20 @@ class SourceVolume:
 
 def read_volume(path: ScanFile, *, dimensions: int = 3) -> SourceVolume:
     """Read and check one file; raises NiftiError with what was found. A fourth axis of one volume is none."""
+    read = _read(path, dimensions)
+    return replace(read, array=narrowest(read.array))
+
+
+def read_segmentation(path: ScanFile) -> SourceVolume:
+    """`read_volume` with labels for voxels: uint8."""
+    read = _read(path, dimensions=3)
+    if read.array.dtype == np.uint8:
+        return read
+    labels, notes = as_labels(narrowest(read.array), step=read.step)
+    return replace(read, array=labels, notes=(*read.notes, *notes))
+
+
+def _read(path: ScanFile, dimensions: int) -> SourceVolume:
     raw, mtime_ns = _read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     data = _decompress(raw)
@@ -65,7 +79,7 @@ def read_volume(path: ScanFile, *, dimensions: int = 3) -> SourceVolume:
     array, notes = without_nan(array)
     place = place_of(header, data)
     return SourceVolume(
-        array=narrowest(array),
+        array=array,
         place=place,
         header=data[: header.template_dtype.itemsize],
         step=step,
@@ -74,13 +88,6 @@ def read_volume(path: ScanFile, *, dimensions: int = 3) -> SourceVolume:
         mtime_ns=mtime_ns,
         notes=(*place.notes, *notes),
     )
-
-
-def read_segmentation(path: ScanFile) -> SourceVolume:
-    """`read_volume` with labels for voxels: uint8."""
-    read = read_volume(path)
-    labels, notes = as_labels(read.array, step=read.step)
-    return replace(read, array=labels, notes=(*read.notes, *notes))
 
 
 def _read_bytes(path: ScanFile) -> tuple[bytes, int]:
