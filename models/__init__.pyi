@@ -2,6 +2,7 @@ from .config import PYTORCH3DUNET_LOSS as PYTORCH3DUNET_LOSS
 from .config import UNET_PRESETS as UNET_PRESETS
 from .config import Execution as Execution
 from .config import LossConfig as LossConfig
+from .config import Objective as Objective
 from .config import OverlapRule as OverlapRule
 from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig

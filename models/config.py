@@ -12,6 +12,8 @@ from models.region_forest import RegionLabels, count_labels, number_labels
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 OverlapRule = Literal["inner", "outer"]
 """How masks of regions are made to fit together; see models/region_rules.py."""
+Objective = Literal["iou", "dice"]
+"""What thresholds and checkpoints are chosen by: a score that counts of voxels give exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.config import Objective
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegionScores:
@@ -32,6 +34,10 @@ class RegionScores:
     def mean_dice(self) -> float:
         """Mean over the regions."""
         return sum(self.dice) / len(self.dice)
+
+    def mean(self, objective: Objective) -> float:
+        """The mean over the regions that is to be as high as it can."""
+        return self.mean_iou if objective == "iou" else self.mean_dice
 
 
 class ThresholdCounts:
@@ -123,21 +129,23 @@ class ThresholdCounts:
         dice_NRT = divide_or_one(2 * hits_NRT, predicted_NRT + present_NRT)
         return iou_NRT.mean(0).T, dice_NRT.mean(0).T
 
-    def best_per_region(self) -> RegionScores:
-        """For each region the threshold with the highest IoU; of equals, the one nearest 0.5.
+    def best_per_region(self, objective: Objective = "iou") -> RegionScores:
+        """For each region the threshold with the highest score; of equals, the one nearest 0.5.
 
         Never 0, which predicts the whole scan whatever the network says: a region that is never found would get it.
         """
         iou_TR, dice_TR = self.curves()
-        return self._scores([self._argmax(iou_TR[:, region]) for region in range(self.num_regions)], iou_TR, dice_TR)
+        score_TR = iou_TR if objective == "iou" else dice_TR
+        return self._scores([self._argmax(score_TR[:, region]) for region in range(self.num_regions)], iou_TR, dice_TR)
 
-    def best_shared(self) -> RegionScores:
-        """The one threshold with the highest IoU averaged over the regions; of equals, the one nearest 0.5.
+    def best_shared(self, objective: Objective = "iou") -> RegionScores:
+        """The one threshold with the highest score averaged over the regions; of equals, the one nearest 0.5.
 
         Never 0, as above.
         """
         iou_TR, dice_TR = self.curves()
-        return self._scores([self._argmax(iou_TR.mean(1))] * self.num_regions, iou_TR, dice_TR)
+        score_TR = iou_TR if objective == "iou" else dice_TR
+        return self._scores([self._argmax(score_TR.mean(1))] * self.num_regions, iou_TR, dice_TR)
 
     def at(self, thresholds: Sequence[float]) -> RegionScores:
         """Scores at given thresholds, one for each region. Raises ValueError for one that isn't on the grid."""

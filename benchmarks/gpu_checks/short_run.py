@@ -96,7 +96,7 @@ def describe_run(result: Mapping[str, Any], losses: Sequence[float], config: Tra
         what="training",
         passed=losses[-1] < losses[0],
         figures=f"loss {losses[0]:.4g}, then {losses[-1]:.4g} in epochs of {config.sampling.steps_per_epoch} steps; "
-        f"mean IoU {result['validation']['iou']['mean']:.3f}, {result['throughput']['precision']}; "
+        f"mean plain IoU {result['validation']['iou']['mean']:.3f}, {result['throughput']['precision']}; "
         f"seconds: {', '.join(f'{part} {spent:.1f}' for part, spent in seconds.items())}",
     )
 

@@ -6,7 +6,8 @@ config.json         the resolved configuration, the store's digest, modalities a
 thresholds.json     the best threshold per region on the validation cases, or those that were given; only where the
                     checkpoint was validated
 curves.json         IoU and Dice of each region at every threshold, on the validation cases; likewise
-record.json         epoch, step and scores; written last, so a folder with it is whole
+record.json         epoch, step, scores, whose rules they follow and which is maximised, by thresholds and by the choice
+                    of the best checkpoint; written last, so a folder with it is whole
 """
 
 import dataclasses
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ray_jobs.checkpoints.run_folder import CONFIG, encode_json
+from ray_jobs.settings.objective import RULES, Objective
+from scoring import RulesName
 from storage import InputError
 from storage.store.objects import Objects
 
@@ -36,6 +39,9 @@ class CheckpointRecord:
     epoch: int
     step: int
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    objective: Objective = "iou"
+    """Which of them the run maximises. Records of earlier versions do not say: it was IoU then, by the same rules."""
+    rules: RulesName = RULES
 
     @property
     def name(self) -> str:
@@ -49,8 +55,8 @@ class CheckpointRecord:
 
     @property
     def score(self) -> float | None:
-        """Mean validation IoU over cases and regions, or None where it was not validated."""
-        return self.metrics.get("iou_mean")
+        """What the run maximises: a mean over validation cases and regions. None where it was not validated."""
+        return self.metrics.get(f"{self.objective}_mean")
 
     def encode(self) -> bytes:
         """As record.json."""

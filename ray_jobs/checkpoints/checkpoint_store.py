@@ -35,7 +35,7 @@ class CheckpointStore:
         return next(iter(self.records()[::-1]), None)
 
     def best(self) -> CheckpointRecord | None:
-        """The one with the best validation IoU; the earliest of equals."""
+        """The one whose validation has the highest score; the earliest of equals."""
         return next(iter(by_score(self.records())), None)
 
     def open(self, record: CheckpointRecord) -> Checkpoint:

@@ -13,10 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from dali_pipelines import OnBadCase, Volume, VolumeLoader
-from models import Precision, RegionScores, ThresholdCounts, UNet, sliding_window_probabilities, varying_shapes
+from models import (
+    Objective,
+    Precision,
+    RegionScores,
+    ThresholdCounts,
+    UNet,
+    sliding_window_probabilities,
+    varying_shapes,
+)
 from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
 from ray_jobs.on_ray.session import Session, from_every_rank
 from ray_jobs.settings.groups import ValidationConfig
+from ray_jobs.settings.objective import RULES
 from storage import DecodedCaseCache, Frame, InputError, Region
 
 
@@ -34,16 +43,20 @@ class CaseImage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThresholdCurves:
-    """IoU and Dice of each region (R) at every threshold (T) of the grid; `regions` are their names."""
+    """IoU and Dice of each region (R) at every threshold (T) of the grid, by plain rules; `regions` are their names."""
 
     regions: tuple[str, ...]
     thresholds_T: NDArray[np.float32]
     iou_TR: NDArray[np.float64]
     dice_TR: NDArray[np.float64]
 
+    def of(self, objective: Objective) -> NDArray[np.float64]:
+        """The curves of this score."""
+        return self.iou_TR if objective == "iou" else self.dice_TR
+
     def to_json(self) -> dict[str, Any]:
         """Return the grid and each region's curves as lists, to seven digits."""
-        curves: dict[str, Any] = {"thresholds": _rounded(self.thresholds_T)}
+        curves: dict[str, Any] = {"rules": RULES, "thresholds": _rounded(self.thresholds_T)}
         for kind, values_TR in (("iou", self.iou_TR), ("dice", self.dice_TR)):
             curves[kind] = {region: _rounded(values_TR[:, index]) for index, region in enumerate(self.regions)}
         return curves
@@ -60,17 +73,24 @@ class ThresholdCurves:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores of one set of cases over all ranks, and the images that this rank was asked to keep."""
+    """Scores of one set of cases over all ranks, by plain rules, and the images that this rank was asked to keep."""
 
     cases: int
     regions: tuple[Region, ...]
     scores: RegionScores
     thresholds: Mapping[str, float]
     curves: ThresholdCurves
+    objective: Objective = "iou"
+    thresholds_given: bool = False  # else they are those of the highest scores on these cases
     bad_cases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # left out: case to reason
     images: tuple[CaseImage, ...] = ()
     baseline_iou: Mapping[str, float] | None = None
     by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """What is maximised: the mean over the regions."""
+        return self.scores.mean(self.objective)
 
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` says of these cases."""
@@ -141,12 +161,13 @@ def evaluate(
     *,
     normalisation: Literal["zscore", "minmax"],
     frame: Frame,
+    objective: Objective = "iou",
     thresholds: Mapping[str, float] | None = None,
     keep_images: int = 0,
     with_baseline: bool = False,
     on_bad_case: OnBadCase = "raise",
 ) -> Evaluation:
-    """Score `case_ids` at `thresholds`, or at the best threshold per region, in one pass over the cases.
+    """Score `case_ids` at `thresholds`, or where each region's `objective` is highest, in one pass over the cases.
 
     With on_bad_case="skip" cases that cannot be read are named and left out; InputError where that leaves none.
 
@@ -159,12 +180,7 @@ def evaluate(
     images: list[CaseImage] = []
     own = list(case_ids)[session.rank :: session.world_size]
     volumes = VolumeLoader(
-        cache,
-        own,
-        device=str(session.device),
-        normalisation=normalisation,
-        frame=frame,
-        on_bad_case=on_bad_case,
+        cache, own, device=str(session.device), normalisation=normalisation, frame=frame, on_bad_case=on_bad_case
     )
     for volume in volumes:
         if volume.regions_RDHW is None:
@@ -179,12 +195,15 @@ def evaluate(
     bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
+    given = thresholds is not None
     if thresholds is None:
-        best = counts.best_per_region()
+        best = counts.best_per_region(objective)
         thresholds = dict(zip(task.region_names, best.threshold, strict=True))
     return Evaluation(
         cases=len(case_ids) - len(bad),
         regions=task.regions,
+        objective=objective,
+        thresholds_given=given,
         bad_cases=bad,
         scores=counts.at(list(thresholds.values())),
         by_case=counts.by_case(list(thresholds.values())),

@@ -29,9 +29,9 @@ RANK_GAUGES = {
     "gpu_memory_reserved_bytes": "Memory that torch keeps from others, on this rank's GPU.",
 }
 REGION_GAUGES = {
-    "iou": "Mean IoU of the validation cases at the best threshold, by region.",
-    "dice": "Mean Dice of the validation cases at that threshold, by region.",
-    "threshold": "The threshold of the highest IoU, by region.",
+    "iou": "Mean IoU of the validation cases at the run's threshold, by plain rules, by region.",
+    "dice": "Mean Dice of the validation cases at that threshold, by plain rules, by region.",
+    "threshold": "The threshold of the highest score that the run maximises, or a given one, by region.",
 }
 PATCHES, PART_SECONDS, STEP_SECONDS = "patches_total", "part_seconds_total", "step_seconds"
 # A gauge that is not set again disappears after two of Ray's reports, which are at least a second apart.

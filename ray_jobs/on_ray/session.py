@@ -32,7 +32,8 @@ class Progress:
     loss: float = float("nan")
     patches_per_second: float = 0.0
     data_wait_fraction: float = 0.0
-    iou: float = float("nan")  # of the last validation in this start of the run, mean over the regions
+    score_name: str = ""
+    score: float = float("nan")  # of the last validation in this start of the run, mean over the regions
     message: str = ""
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ray_jobs.evaluation.validation import CaseImage, ThresholdCurves
 from ray_jobs.pictures.sections import sections_figure
+from ray_jobs.settings.objective import RULES
 from storage import Region
 
 _BRIGHTEST = 0.6
@@ -34,10 +35,14 @@ def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Fig
 
 
 def draw_threshold_curves(
-    curves: ThresholdCurves, thresholds: Mapping[str, float], regions: Sequence[Region]
+    curves: ThresholdCurves, thresholds: Mapping[str, float], regions: Sequence[Region], choice: str
 ) -> Figure:
-    """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen."""
+    """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen.
+
+    `choice` says how they were chosen.
+    """
     figure, axes = Figure(layout="constrained"), []
+    figure.suptitle(f"{choice} ({RULES} rules)", fontsize=9)
     rows, columns = rows_and_columns(len(regions))
     figure.set_size_inches(4 * columns, 3.2 * rows)
     for index, region in enumerate(regions):

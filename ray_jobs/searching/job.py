@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from models import Objective
 from ray_jobs.checkpoints.checkpoint import RECORD
 from ray_jobs.checkpoints.checkpoint_store import BEST
 from ray_jobs.checkpoints.run_folder import RunFolder
@@ -16,6 +17,7 @@ from ray_jobs.searching.search import run_search
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
 from ray_jobs.settings.console import figures_table
+from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
 
 MOST_TRIALS_AT_ONCE = 8
 
@@ -34,20 +36,20 @@ def search_fields(search: SearchConfig, console: Console) -> int:
     rows, folder = found.rows, found.folder
     scored = any("iou" in row for row in rows)
     if scored:
-        save_search_figure(rows, found.regions, folder)
-    print_trials(rows, folder, console)
+        save_search_figure(rows, found.regions, folder, found.objective)
+    print_trials(rows, folder, console, found.objective)
     return 0 if scored else 1
 
 
-def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console) -> None:
+def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: Console, objective: Objective) -> None:
     """Print one line per trial, best first, the regions of the best one, and where it is."""
     table = Table(title=f"search {folder.name}")
     table.add_column("values")
     table.add_column("status")
-    for column in ("epochs", "IoU", "patches/s", "cost"):
+    for column in ("epochs", SCORE_NAMES[objective], "patches/s", "cost"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(describe_values(row["values"]), row["status"], *_figures(row))
+        table.add_row(describe_values(row["values"]), row["status"], *_figures(row, objective))
     console.print(table)
     best = next((row for row in rows if "iou" in row), None)
     if best is not None:
@@ -56,6 +58,8 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
             scores = threshold, best["iou"][region], best["dice"][region]
             regions.add_row(region, *(f"{value:.3f}" for value in scores))
         console.print(regions)
+        choice = f"best trial, epoch and thresholds: highest mean {SCORE_NAMES[objective]}"
+        console.print(f"{choice} on the validation cases. {SCORES_ARE}.", highlight=False)
     for row in rows:
         if "error" in row:
             why = f"failed ({describe_values(row['values'])}): {row['error']}"
@@ -70,8 +74,8 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
         console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
 
 
-def _figures(row: Mapping[str, Any]) -> list[str]:
+def _figures(row: Mapping[str, Any], objective: Objective) -> list[str]:
     cost = f"{row['cost']:.3f}" if row["cost"] is not None else ""
     if "iou" not in row:
         return ["", "", "", cost]
-    return [str(row["epochs"]), f"{row['iou']['mean']:.4f}", f"{row['patches_per_second']:.1f}", cost]
+    return [str(row["epochs"]), f"{row[objective]['mean']:.4f}", f"{row['patches_per_second']:.1f}", cost]

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import ray
 
+from models import Objective
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.searching.space import LEARNING_RATE
@@ -39,7 +40,7 @@ class Pricing:
         return self.price_per_node_hour * self.workers / self.workers_per_node * seconds / 3600
 
 
-def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict[str, Any]:
+def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int, objective: Objective) -> dict[str, Any]:
     """Return what results.json says of a trial: its values, its best epoch's scores and thresholds, cost, status.
 
     Scores are those of the best checkpoint that the trial left; where it left none, as on a full disk, of a report.
@@ -54,7 +55,7 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict
     row |= {"seconds": round(seconds, 1), "cost": pricing.cost(seconds)}
     if not scored:
         return row
-    best = max(scored, key=lambda each: each["iou_mean"])
+    best = max(scored, key=lambda each: each[f"{objective}_mean"])
     run = RunFolder(trials, str(best["trial_id"]))
     last = int(max(each["epoch"] for each in scored))
     wanted = result.config.get("epochs", epochs)
@@ -75,11 +76,11 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int) -> dict
     }
 
 
-def sort_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows from the best mean IoU to the worst; then those without a checkpoint, then without scores."""
+def sort_rows(rows: Sequence[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    """Return the rows from the best mean score to the worst; then those without a checkpoint, then without scores."""
 
     def rank(row: Mapping[str, Any]) -> tuple[bool, float]:
-        return row.get("checkpoint") is None, -row["iou"]["mean"] if "iou" in row else math.inf
+        return row.get("checkpoint") is None, -row[objective]["mean"] if objective in row else math.inf
 
     return sorted(rows, key=rank)
 

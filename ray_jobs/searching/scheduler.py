@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray_jobs.checkpoints.run_folder import RunFolder
 from storage import InputError
 
-METRIC, TIME = "iou_mean", "epoch"  # our own count of epochs: Tune's iterations start from 1 again in a resumed search
+TIME = "epoch"  # our own count of epochs: Tune's iterations start from 1 again in a resumed search
 REDUCTION = 3  # one in three trials goes on at each rung
 # Tune brings the .json and .pkl files of a search that it goes on with back as they were, again and again.
 REPORTS = "asha.reports"
@@ -41,8 +41,8 @@ class RememberingASHA(ASHAScheduler):
         """Decide whether the trial goes on."""
         decision: str = super().on_trial_result(tune_controller, trial, result)
         assert self._reports is not None, "a trial is added before it reports"
-        if TIME in result and METRIC in result:
-            self._reports.append((trial.trial_id, int(result[TIME]), float(result[METRIC])))
+        if TIME in result and self._metric in result:
+            self._reports.append((trial.trial_id, int(result[TIME]), float(result[self._metric])))
             # Unwritten they do no harm now; a search that is cut off then compares with fewer trials.
             with contextlib.suppress(InputError):
                 RunFolder(self._runs, self._name).write(REPORTS, {"reports": self._reports})
@@ -55,5 +55,5 @@ class RememberingASHA(ASHAScheduler):
         for trial in trials.values():
             super().on_trial_add(None, trial)
         for trial_id, epoch, score in reports:
-            super().on_trial_result(None, trials[trial_id], {TIME: epoch, METRIC: score})
+            super().on_trial_result(None, trials[trial_id], {TIME: epoch, self._metric: score})
         return reports

@@ -1,6 +1,6 @@
 """A search over fields of the training configuration as Ray Tune trials, each of which is a whole Ray Train run.
 
-Every report of a trial carries the best threshold per region and the IoU there, so the search answers for both.
+Every report of a trial carries the best threshold per region and the scores there, so the search answers for both.
 """
 
 import dataclasses
@@ -18,16 +18,18 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
+from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import on_a_cluster
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
-from ray_jobs.searching.scheduler import METRIC, RememberingASHA
+from ray_jobs.searching.scheduler import RememberingASHA
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.space import set_fields
 from ray_jobs.searching.trial_progress import SearchProgress
 from ray_jobs.settings.config import give_by_hand, keep_given_patch, run_identity, short_hash
 from ray_jobs.settings.exit_status import StoppedBySignalError
+from ray_jobs.settings.objective import RULES
 from ray_jobs.training.fit import fit
 from ray_jobs.training.memory_plan import MEMORY
 from ray_jobs.training.planning import Decided, decide
@@ -39,11 +41,12 @@ TRIALS = "trials"  # the folder below the search's that holds the trials' runs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Searched:
-    """One row per trial, best first, the folder they lie in, and the regions they are scored on."""
+    """One row per trial, best first, the folder they lie in, the regions they are scored on and what is maximised."""
 
     rows: list[dict[str, Any]]
     folder: RunFolder
     regions: tuple[Region, ...]
+    objective: Objective
 
 
 def run_search(search: SearchConfig, console: Console) -> Searched:
@@ -60,7 +63,7 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
     finished = folder.read(RESULTS)
     if finished is not None:
         console.print(f"search {name} is finished; give another --name to search anew")
-        return Searched(rows=finished["trials"], folder=folder, regions=decided.regions)
+        return Searched(rows=finished["trials"], folder=folder, regions=decided.regions, objective=base.objective)
     with folder.only_writer():
         if before is not None and not search.resume:
             raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
@@ -73,10 +76,12 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
             console.print(settled["reason"], markup=False, soft_wrap=True)
         pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
         trials = f"{folder.uri}/{TRIALS}"
-        rows = sort_rows([make_row(result, trials, pricing, epochs=base.epochs) for result in grid])
+        made = [make_row(result, trials, pricing, epochs=base.epochs, objective=base.objective) for result in grid]
+        rows = sort_rows(made, base.objective)
         best = export_best(rows, folder)
-        folder.write(RESULTS, {"trials": rows, "best": best, "pricing": dataclasses.asdict(pricing)})
-    return Searched(rows=rows, folder=folder, regions=decided.regions)
+        said = {"rules": RULES, "objective": base.objective, "pricing": dataclasses.asdict(pricing)}
+        folder.write(RESULTS, {"trials": rows, "best": best, **said})
+    return Searched(rows=rows, folder=folder, regions=decided.regions, objective=base.objective)
 
 
 def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:
@@ -90,7 +95,7 @@ def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tu
         trainable,
         param_space={name: domain.for_tune(grid=grid) for name, domain in search.domains().items()},
         tune_config=tune.TuneConfig(
-            metric=METRIC,
+            metric=f"{decided.plan.config.objective}_mean",
             mode="max",
             num_samples=1 if grid else search.trials,
             search_alg=OptunaSearch(seed=search.search_seed) if search.algorithm == "optuna" else None,
@@ -101,7 +106,13 @@ def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tu
             name=folder.name,
             storage_path=folder.runs,
             verbose=0,
-            callbacks=[SearchProgress(epochs=search.most_epochs(), trials=None if grid else search.trials)],
+            callbacks=[
+                SearchProgress(
+                    epochs=search.most_epochs(),
+                    trials=None if grid else search.trials,
+                    objective=decided.plan.config.objective,
+                )
+            ],
         ),
     )
 
@@ -137,7 +148,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
             raise InputError(result["failed"])
         # What was reported before a restart is not reported again, so the last word is the run's own record.
         history: list[dict[str, Any]] = result["history"]
-        best = max(history, key=lambda row: row["iou_mean"])
+        best = max(history, key=lambda row: row[f"{config.objective}_mean"])
         own.write(SUMMARY, result)
         tune.report({**best, "epoch": history[-1]["epoch"], "best_epoch": best["epoch"], "run_finished": True})
 

@@ -18,7 +18,7 @@ LEARNING_RATE = "optimiser.learning_rate"
 # Where a run is kept and on what it runs is the search's to say, not a trial's.
 NOT_SEARCHED = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "splits"),
-    "by_memory",
+    *("by_memory", "objective"),
 )
 
 Value = str | float | int | bool | None

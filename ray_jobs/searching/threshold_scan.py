@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from dali_pipelines import VolumeLoader
-from models import ThresholdCounts
+from models import Objective, ThresholdCounts
 from models.thresholds import RegionScores
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
@@ -24,6 +24,7 @@ from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.settings.console import figures_table, open_console, tracked
 from ray_jobs.settings.folders import cache_folder
+from ray_jobs.settings.objective import RULES, SCORES_ARE, describe_choice
 from storage import DecodedCaseCache, InputError, Region, open_store
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects
@@ -79,8 +80,9 @@ class Counter:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ThresholdScan:
-    """The merged counts of a split's cases and how they came about."""
+    """The merged counts of a split's cases, how they came about, and what is maximised."""
 
+    objective: Objective
     checkpoint: str
     store: str
     split: Split
@@ -97,8 +99,8 @@ class ThresholdScan:
 
     @property
     def per_region(self) -> dict[str, float]:
-        """For each region the threshold with the best IoU."""
-        return dict(zip(self.region_names, self.counts.best_per_region().threshold, strict=True))
+        """For each region the threshold with the highest score."""
+        return dict(zip(self.region_names, self.counts.best_per_region(self.objective).threshold, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return what thresholds.json says."""
@@ -107,8 +109,10 @@ class ThresholdScan:
             "checkpoint": self.checkpoint,
             "store": self.store,
             "split": self.split,
-            "per_region": self._by_region(self.counts.best_per_region()),
-            "shared": self._by_region(self.counts.best_shared()),
+            "rules": RULES,
+            "objective": self.objective,
+            "per_region": self._by_region(self.counts.best_per_region(self.objective)),
+            "shared": self._by_region(self.counts.best_shared(self.objective)),
             "grid": {"from": grid[0], "to": grid[-1], "thresholds": len(grid)},
             "cases": list(self.counts.case_ids),
             "bad_cases": dict(self.bad_cases),
@@ -122,7 +126,14 @@ class ThresholdScan:
 
 
 def scan_thresholds(
-    checkpoint: str, store_uri: str, split: Split, case_ids: Sequence[str], console: Console, *, workers: int | None
+    checkpoint: str,
+    store_uri: str,
+    split: Split,
+    case_ids: Sequence[str],
+    console: Console,
+    *,
+    workers: int | None,
+    objective: Objective,
 ) -> ThresholdScan:
     """Predict every case of the split (`cases_of`) once, over the cluster, and count. Bad cases are named and left out.
 
@@ -151,6 +162,7 @@ def scan_thresholds(
     if not passes:
         raise InputError(f"none of the {len(case_ids)} cases could be scored; the last: {list(bad.values())[-1]}")
     return ThresholdScan(
+        objective=objective,
         checkpoint=found.uri,
         store=store.uri,
         split=split,
@@ -168,7 +180,14 @@ def most_on_cpus() -> int:
 
 
 def find_thresholds(
-    checkpoint: str, store: str, split: Split, case_ids: Sequence[str], *, output: str | None, workers: int | None
+    checkpoint: str,
+    store: str,
+    split: Split,
+    case_ids: Sequence[str],
+    *,
+    output: str | None,
+    workers: int | None,
+    objective: Objective,
 ) -> int:
     """Score the cases, write and print what came; return the exit status: 3 where some cases were left out."""
     console = open_console()
@@ -179,7 +198,7 @@ def find_thresholds(
         except InputError as error:
             raise InputError(f"{error}, or give another --output") from error
         with ray_running():
-            scan = scan_thresholds(checkpoint, store, split, case_ids, console, workers=workers)
+            scan = scan_thresholds(checkpoint, store, split, case_ids, console, workers=workers, objective=objective)
         print_scan(scan, console)
         folder = write_scan(scan, folder)
     console.print(f"{folder}/thresholds.json and thresholds.png", soft_wrap=True, highlight=False)
@@ -190,7 +209,8 @@ def write_scan(scan: ThresholdScan, output: str) -> str:
     """Write thresholds.json and thresholds.png to the folder or URL; return it as written."""
     folder = Objects(output, create=True)
     folder.put("thresholds.json", (json.dumps(scan.to_json(), indent=1) + "\n").encode())
-    figure = draw_threshold_curves(curves_of(scan.counts, scan.region_names), scan.per_region, scan.regions)
+    choice = describe_choice(scan.objective, given=False)
+    figure = draw_threshold_curves(curves_of(scan.counts, scan.region_names), scan.per_region, scan.regions, choice)
     folder.put("thresholds.png", as_png(figure, dpi=120))
     return folder.uri
 
@@ -206,3 +226,4 @@ def print_scan(scan: ThresholdScan, console: Console) -> None:
         figures = [f"{scores[key]:.3f}" for scores in (own, shared) for key in ("threshold", "iou", "dice")]
         table.add_row(region, *figures)
     console.print(table)
+    console.print(f"{describe_choice(scan.objective, given=False)}. {SCORES_ARE}.", highlight=False)

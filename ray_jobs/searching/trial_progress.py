@@ -9,8 +9,10 @@ from typing import Any
 
 from ray import tune
 
+from models import Objective
 from ray_jobs.searching.results import describe_values, last_line
 from ray_jobs.settings.console import open_console
+from ray_jobs.settings.objective import RULES, SCORE_NAMES
 
 DONE = ("TERMINATED", "ERROR")
 
@@ -25,6 +27,7 @@ class SearchProgress(tune.Callback):
     """How many there will be; None where Tune makes them all at once."""
     done: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds_per_epoch: dict[str, float] = dataclasses.field(default_factory=dict)
+    objective: Objective = "iou"  # as of searches that were pickled before they could maximise another
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -35,10 +38,14 @@ class SearchProgress(tune.Callback):
         before = self.done.get(trial.trial_id, 0)
         self.done[trial.trial_id] = result["epoch"]
         self.seconds_per_epoch[trial.trial_id] = result["time_this_iter_s"] / max(1, result["epoch"] - before)
-        regions = {name: value for name, value in result.items() if name.startswith("iou_") and name != "iou_mean"}
-        scores = "  ".join(f"{name.removeprefix('iou_')} {value:.3f}" for name, value in regions.items())
+        kind, of_all = f"{self.objective}_", f"{self.objective}_mean"
+        regions = {name: value for name, value in result.items() if name.startswith(kind) and name != of_all}
+        scores = "  ".join(f"{name.removeprefix(kind)} {value:.3f}" for name, value in regions.items())
         epoch = f"epoch {result['epoch']} of {self._epochs_of(trial)}"
-        self._say(trial, f"{epoch}: IoU {result['iou_mean']:.3f}  {scores}  {self._left(trials)}")
+        self._say(
+            trial,
+            f"{epoch}: {RULES} {SCORE_NAMES[self.objective]} {result[of_all]:.3f}  {scores}  {self._left(trials)}",
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that the trial has ended, by itself or stopped."""

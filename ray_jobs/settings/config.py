@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
-from models import Execution, LossConfig, UNetConfig
+from models import Execution, LossConfig, Objective, UNetConfig
 from ray_jobs.settings.folders import home_folder
 from ray_jobs.settings.groups import (
     CheckpointConfig,
@@ -68,8 +68,11 @@ class TrainConfig:
     by_memory: tuple[ByMemory, ...] = ()
     """What the memory of the run's smallest GPU and the cases' shapes settle at the first start; a patch then has the
     sides given here at most. Without GPUs all is as given. Default: what the preset names and no flag gives."""
+    objective: Objective = "iou"
+    """The plain score (docs/scores.md) of the validation cases that is maximised: for each region by its threshold, in
+    the mean over the regions by the best checkpoint, patience, plateau and searches."""
     patience: int | None = None
-    """Validations in a row without a better mean IoU after which the run ends. Default: all epochs are done."""
+    """Validations in a row without a better score after which the run ends. Default: all epochs are done."""
     on_bad_case: Literal["skip", "raise"] = "skip"
     """A case that can no longer be read is named, and then: another takes its place (in a score it is left out), or
     the run ends."""
@@ -77,7 +80,7 @@ class TrainConfig:
     """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
     thresholds: tuple[float, ...] | None = None
     """Probabilities from which each of the task's regions counts as predicted, in steps of 0.001; they are saved with
-    the model. Default: those with the best IoU on the validation cases, found anew at each validation."""
+    the model. Default: those with the best --objective on the validation cases, found anew at each validation."""
     normalisation: Literal["zscore", "minmax"] = "zscore"
     """zscore: (x - mean) / std over the brain; minmax: scaled to [0, 1]. Saved with the model."""
     frame: Frame = dataclasses.field(default_factory=Frame)
@@ -155,6 +158,8 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
     What such a version did not know and this run leaves open is left out as well: they are the same run.
     """
     part = {key: value for key, value in identity.items() if key != "micro_batch_size"}
+    if part.get("objective") == "iou":  # which all runs maximised before they could do otherwise
+        del part["objective"]
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
     if "model" in part:

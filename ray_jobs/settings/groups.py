@@ -24,7 +24,7 @@ class OptimiserConfig:
     """Highest learning rate, reached after the warm-up."""
     schedule: Literal["poly", "cosine", "plateau"] = "poly"
     """poly: falls to zero as (1 - step / steps) ** 0.9 (nnU-Net's). cosine: half a wave (Loshchilov and Hutter 2017).
-    plateau: a tenth whenever the validation IoU has not risen for ten validations (ReduceLROnPlateau), no warm-up."""
+    plateau: a tenth whenever the validation score has not risen for ten validations (ReduceLROnPlateau), no warm-up."""
     weight_decay: float = 1e-5
     """Pull of the weights towards zero: the optimiser's weight decay."""
     clip_norm: float | None = 12.0
@@ -76,7 +76,7 @@ class CheckpointConfig:
     every_minutes: float | None = 10.0
     """Minutes after which a checkpoint is due within an epoch: what a lost node costs at most."""
     keep_best: int = 1
-    """Checkpoints kept for their validation IoU, besides the newest."""
+    """Checkpoints kept for their validation score, besides the newest."""
     on_failure: Literal["continue", "stop"] = "continue"
     """When one cannot be written (disk full, bucket unreachable): go on with a warning, or end the run."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 class EarlyStopping:
-    """Ends a run after `patience` validations in a row without a better mean IoU; None: never."""
+    """Ends a run after `patience` validations in a row without a better score; None: never."""
 
     def __init__(self, patience: int | None) -> None:
         self._patience = patience
@@ -16,10 +16,10 @@ class EarlyStopping:
         """Whether the run has done its last epoch."""
         return self._patience is not None and self._without_gain >= self._patience
 
-    def after_validation(self, mean_iou: float) -> None:
-        """Take note of a validation's mean IoU."""
-        if mean_iou > self._best:
-            self._best, self._without_gain = mean_iou, 0
+    def after_validation(self, score: float) -> None:
+        """Take note of what the run maximises."""
+        if score > self._best:
+            self._best, self._without_gain = score, 0
         else:
             self._without_gain += 1
 

@@ -47,10 +47,10 @@ class Schedule:
         if self._by_score is None:
             self._set_rate()
 
-    def after_validation(self, mean_iou: float) -> None:
-        """Take note of a validation's mean IoU."""
+    def after_validation(self, score: float) -> None:
+        """Take note of what the run maximises."""
         if self._by_score is not None:
-            self._by_score.step(mean_iou)
+            self._by_score.step(score)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for an exact resume."""

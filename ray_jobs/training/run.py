@@ -174,7 +174,9 @@ def save(
     Every rank must call it.
     """
     metrics = scored.metrics if scored is not None else {}
-    record = CheckpointRecord(epoch=run.loader.epoch, step=run.loader.step, metrics=metrics)
+    record = CheckpointRecord(
+        epoch=run.loader.epoch, step=run.loader.step, metrics=metrics, objective=run.plan.config.objective
+    )
     monitor_state = monitor.state_dict()  # gathers from all ranks
     loader_state = run.loader.state_dict()
     replacements = from_every_rank(loader_state["replacements"], session)

@@ -16,6 +16,7 @@ from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
 from ray_jobs.pictures.figures import draw_cross_section
+from ray_jobs.settings.objective import RULES
 from ray_jobs.training.memory_plan import settle
 from ray_jobs.training.parallel import RankWatch
 from ray_jobs.training.rehearsal import (
@@ -140,8 +141,8 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
         told = run.plan.config.thresholds
         fixed = None if told is None else dict(zip(run.cache.task.region_names, told, strict=True))
         scored = score(run, session, run.plan.splits.validation, fixed, keep_images=1)
-    run.schedule.after_validation(scored.scores.mean_iou)
-    run.early_stopping.after_validation(scored.scores.mean_iou)
+    run.schedule.after_validation(scored.score)
+    run.early_stopping.after_validation(scored.score)
     monitor.after_validation(run.loader.epoch - 1, scored)
     if session.rank == 0:
         monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
@@ -200,6 +201,7 @@ def score(
             session,
             normalisation=run.plan.config.normalisation,
             frame=run.plan.config.frame,
+            objective=run.plan.config.objective,
             thresholds=thresholds,
             keep_images=keep_images,
             with_baseline=with_baseline,
@@ -227,6 +229,8 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     return {
         "config": dataclasses.asdict(run.plan.config),  # with what memory settled
         "checkpoint": f"{session.folder}/{best.name}",
+        "rules": RULES,  # of all scores here
+        "objective": run.plan.config.objective,
         "validation": validation.summary(),
         "test": test.summary() if test else None,
         "baseline_iou": validation.baseline_iou,

@@ -40,10 +40,11 @@ class EventFile:
             self._write(Event(file_version="brain.Event:2"))
             self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
-    def scalars(self, values: Mapping[str, float], step: int, *, group: str = "") -> None:
-        """Write `values` under their names, below `group` if there is one."""
+    def scalars(self, values: Mapping[str, float], step: int, *, group: str = "", description: str = "") -> None:
+        """Write `values` under their names, below `group` if there is one, with what TensorBoard says beside them."""
         for name, value in values.items():
-            self._write(Event(step=step, summary=summary.scalar(f"{group}/{name}" if group else name, value)))
+            scalar = summary.scalar(f"{group}/{name}" if group else name, value, summary_description=description)
+            self._write(Event(step=step, summary=scalar))
 
     def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
         """Write what `draw` draws as an image."""

@@ -13,6 +13,7 @@ from ray_jobs.evaluation.validation import Evaluation
 from ray_jobs.on_ray.live_metrics import gpu_memory
 from ray_jobs.on_ray.session import Progress, Session, mean_over_ranks
 from ray_jobs.pictures.figures import draw_cross_section, draw_threshold_curves
+from ray_jobs.settings.objective import RULES, SCORE_NAMES, SCORES_ARE, describe_choice
 from ray_jobs.watching.event_file import EventFile
 from ray_jobs.watching.pace import Pace
 from ray_jobs.watching.step_clock import StepClock
@@ -32,7 +33,7 @@ class Monitor:
         self._events = EventFile(session.artifacts if session.rank == 0 else None, self.tell)
         self._log = StepLog(session, self._events)
         self._pace = Pace(session, clock, patches=loader.sampling.global_batch_size)
-        self._iou = float("nan")
+        self._score_name, self._score = "", float("nan")
         self._told = 0.0
         self._named: set[tuple[str, str]] = set()
 
@@ -85,19 +86,23 @@ class Monitor:
     def after_validation(self, epoch: int, evaluation: Evaluation) -> None:
         """Write the scores, and on rank 0 the first case's cross-section, as events; tell the progress bar."""
         step, chosen = self._global_step(), evaluation.thresholds
+        choice = describe_choice(evaluation.objective, given=evaluation.thresholds_given)
         with self._clock.aside("figures"):
-            self._events.scalars(evaluation.metrics, step, group="validation")
+            self._events.scalars(evaluation.metrics, step, group="validation", description=f"{SCORES_ARE}; {choice}")
             self._events.figure(
-                "threshold_curves", lambda: draw_threshold_curves(evaluation.curves, chosen, evaluation.regions), step
+                "threshold_curves",
+                lambda: draw_threshold_curves(evaluation.curves, chosen, evaluation.regions, choice),
+                step,
             )
             if evaluation.images:
                 self._events.figure("cross_section", lambda: draw_cross_section(evaluation.images[0], chosen), step)
             self._events.flush()
         if self._session.metrics is not None:
             self._session.metrics.show_scores(evaluation.metrics)
-        self._iou = evaluation.scores.mean_iou
-        shown = ", ".join(f"{region} {value:.3f}" for region, value in evaluation.summary()["iou"].items())
-        self.tell(f"epoch {epoch + 1}: validation IoU {shown}")
+        self._score_name, self._score = f"{RULES} {SCORE_NAMES[evaluation.objective]}", evaluation.score
+        values = evaluation.summary()[evaluation.objective]
+        shown = ", ".join(f"{region} {value:.3f}" for region, value in values.items())
+        self.tell(f"epoch {epoch + 1}: validation {SCORE_NAMES[evaluation.objective]} {shown} ({RULES} rules)")
 
     def after_checkpoint(self) -> None:
         """Note that a checkpoint has been saved."""
@@ -175,7 +180,8 @@ class Monitor:
             loss=loss,
             patches_per_second=rates["patches_per_second"],
             data_wait_fraction=rates["data_wait_fraction"],
-            iou=self._iou,
+            score_name=self._score_name,
+            score=self._score,
             message=message,
         )
 

@@ -65,8 +65,8 @@ class News:
         self.stage = f"{latest['stage']}, epoch {self.epoch} of {self._epochs}"
         parts = [f"loss {latest['loss']:.3f}", f"{latest['patches_per_second']:.1f} patches/s"]
         parts.append(f"data wait {latest['data_wait_fraction']:.1%}")
-        if latest["iou"] == latest["iou"]:  # not NaN: there has been a validation
-            parts.append(f"IoU {latest['iou']:.3f}")
+        if latest["score"] == latest["score"]:  # not NaN: there has been a validation
+            parts.append(f"{latest['score_name']} {latest['score']:.3f}")
         self.figures = "  ".join(parts)
         if self._first is None:
             self._first = now, self.done

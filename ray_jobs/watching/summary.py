@@ -5,7 +5,9 @@ from typing import Any
 
 from rich.console import Console
 
+from models import Objective
 from ray_jobs.settings.console import figures_table
+from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE, describe_choice
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -23,9 +25,12 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
             f"{summary['baseline_iou'][region]:.3f}",
         )
     console.print(table)
+    objective: Objective = summary.get("objective", "iou")  # earlier versions maximised nothing else
+    choice = describe_choice(objective, given=summary.get("config", {}).get("thresholds") is not None)
     console.print(
-        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; "
-        "thresholds chosen on validation. Baseline: IoU of the best threshold on any single modality, validation cases."
+        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; {choice}, epoch of the "
+        f"highest mean {SCORE_NAMES[objective]}, on validation. Baseline: IoU of the best threshold on any single "
+        f"modality, validation cases. {SCORES_ARE}."
     )
     _print_time(summary["time"], console)
     speed = summary["throughput"]

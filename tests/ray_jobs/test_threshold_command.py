@@ -134,6 +134,7 @@ def test_what_was_found_is_printed_though_it_cannot_be_written(
     counts = ThresholdCounts(num_regions=len(REGIONS))
     counts.update("one", torch.rand(len(REGIONS), 4, 4, 4), torch.ones(len(REGIONS), 4, 4, 4, dtype=torch.uint8))
     scan = threshold_scan.ThresholdScan(
+        objective="iou",
         checkpoint="c",
         store="s",
         split="all",

@@ -20,7 +20,7 @@ def test_threshold_curves_show_each_region_with_the_threshold_chosen() -> None:
     best = counts.best_per_region()
     iou_TR, dice_TR = (curve.numpy() for curve in counts.curves())
     curves = ThresholdCurves(regions=REGIONS, thresholds_T=counts.thresholds.numpy(), iou_TR=iou_TR, dice_TR=dice_TR)
-    figure = draw_threshold_curves(curves, dict(zip(REGIONS, best.threshold, strict=True)), GLIOMA_REGIONS)
+    figure = draw_threshold_curves(curves, dict(zip(REGIONS, best.threshold, strict=True)), GLIOMA_REGIONS, "chosen")
 
     assert [axis.get_title() for axis in figure.axes] == [
         f"{region} at {threshold:.3f}" for region, threshold in zip(REGIONS, best.threshold, strict=True)
@@ -42,7 +42,7 @@ def test_six_regions_take_two_rows_of_three(columns: int) -> None:
     values_TR = np.tile(np.linspace(0.2, 0.9, 5)[:, None], (1, len(regions)))
     names = tuple(region.name for region in regions)
     curves = ThresholdCurves(regions=names, thresholds_T=grid, iou_TR=values_TR, dice_TR=values_TR)
-    figure = draw_threshold_curves(curves, dict.fromkeys(names, 0.5), regions)
+    figure = draw_threshold_curves(curves, dict.fromkeys(names, 0.5), regions, "chosen")
     assert [axis.get_title() for axis in figure.axes] == [f"{name} at 0.500" for name in names]
     places = [axis.get_subplotspec() for axis in figure.axes]
     rows, across = -(-len(regions) // 3), min(3, len(regions))

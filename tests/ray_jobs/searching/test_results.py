@@ -67,7 +67,7 @@ def open_search(runs: Path) -> RunFolder:
 
 
 def rows_of(results: list[Any], trials: Path) -> list[dict[str, Any]]:
-    return sort_rows([make_row(result, str(trials), FREE, epochs=3) for result in results])
+    return sort_rows([make_row(result, str(trials), FREE, epochs=3, objective="iou") for result in results], "iou")
 
 
 def test_a_row_has_the_scores_of_the_checkpoint_that_is_exported(
@@ -96,11 +96,11 @@ def test_a_trial_without_a_checkpoint_is_not_the_best_and_has_no_curves(
     assert rows[1]["checkpoint"] is None and rows[1]["iou"]["mean"] == 0.9
     best = export_best(rows, search)
     assert best is not None and best["values"] == rows[0]["values"]
-    figure = draw_search(rows, GLIOMA_REGIONS, [read_curves(row["run"]) for row in rows])
+    figure = draw_search(rows, GLIOMA_REGIONS, [read_curves(row["run"]) for row in rows], "iou")
     rates, *curves = figure.axes
     assert len(rates.get_lines()[0].get_xdata()) == 2
     assert all(len(axis.get_lines()) == 2 for axis in curves)  # the curve of one trial and its optimum
-    print_trials(rows, search, open_console())
+    print_trials(rows, search, open_console(), "iou")
     said = capsys.readouterr()
     assert "no checkpoint of the trial with learning_rate 0.001" in said.out + said.err
 
@@ -111,9 +111,9 @@ def test_where_no_trial_has_a_checkpoint_there_is_a_picture_and_no_best(
     search = open_search(tmp_path)
     rows = rows_of([make_result("a", 1e-3, [0.9])], tmp_path / "trials")
     assert export_best(rows, search) is None
-    save_search_figure(rows, GLIOMA_REGIONS, search)
+    save_search_figure(rows, GLIOMA_REGIONS, search, "iou")
     assert (tmp_path / "search" / "search.png").stat().st_size > 5000
-    print_trials(rows, search, open_console())
+    print_trials(rows, search, open_console(), "iou")
     said = capsys.readouterr()
     assert "/best" not in said.out + said.err
 
@@ -128,7 +128,7 @@ def test_few_regions_and_many_are_drawn_and_printed(
     row |= {"iou": scores, "dice": scores, "threshold": dict.fromkeys(names, 0.25)}
     values_TR = np.full((5, len(names)), 0.5)
     curves = ThresholdCurves(regions=names, thresholds_T=np.linspace(0, 1, 5), iou_TR=values_TR, dice_TR=values_TR)
-    rates, *others = draw_search([row], regions, [curves]).axes
+    rates, *others = draw_search([row], regions, [curves], "iou").axes
     assert [axis.get_title().split(":")[0] for axis in others] == list(names)
     places = [axis.get_subplotspec() for axis in others]
     assert [(place.rowspan.start, place.colspan.start) for place in places] == [
@@ -137,7 +137,7 @@ def test_few_regions_and_many_are_drawn_and_printed(
     assert len(rates.get_subplotspec().rowspan) == -(-len(names) // 3)
     assert {text.get_text() for text in rates.get_legend().get_texts()} == {"mean, finished", *names}
     monkeypatch.setenv("COLUMNS", "80")
-    print_trials([row], open_search(tmp_path), open_console())
+    print_trials([row], open_search(tmp_path), open_console(), "iou")
     lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
     assert ["learning_rate", "0.001", "finished", "3", "0.5000", "12.5", "1.250"] in lines
     assert [line for line in lines if line and line[0] in names] == [

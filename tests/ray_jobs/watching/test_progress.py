@@ -13,7 +13,7 @@ from ray_jobs.watching.progress import Bar, Lines, News
 
 
 def latest(epoch: int, step: int, iou: float = float("nan")) -> dict[str, Any]:
-    figures = {"loss": 0.5, "patches_per_second": 4.0, "data_wait_fraction": 0.012, "iou": iou}
+    figures = {"loss": 0.5, "patches_per_second": 4.0, "data_wait_fraction": 0.012, "score_name": "IoU", "score": iou}
     return {"stage": "training", "epoch": epoch, "step": step, "steps": 10, **figures}
 
 

@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from ray_jobs.watching.summary import print_summary
@@ -11,7 +13,7 @@ from storage.labels.tasks import GLI_2021_TASK, TASKS
 ADVICE = "compute-bound, as it should be: a sentence that is longer than a narrow log is wide"
 
 
-def printed(regions: Sequence[str], width: int) -> list[str]:
+def printed(regions: Sequence[str], width: int, **said: Any) -> list[str]:
     scores = dict.fromkeys((*regions, "mean"), 0.5)
     part = {"cases": 2, "iou": scores, "dice": scores, "threshold": dict.fromkeys(regions, 0.4)}
     seconds = {"wait": 1.0, "forward": 29.0, "backward": 60.0, "validation": 10.0}
@@ -24,6 +26,7 @@ def printed(regions: Sequence[str], width: int) -> list[str]:
         "throughput": speed | {"precision": "float32"},
         "time": {"seconds": seconds, "bound_by": "compute", "advice": ADVICE},
         **dict.fromkeys(("store", "folder", "checkpoint"), "somewhere"),
+        **said,
     }
     written = io.StringIO()
     print_summary(summary, Console(file=written, width=width))
@@ -42,3 +45,20 @@ def test_six_regions_have_a_whole_line_each_on_a_terminal_of_80_columns() -> Non
     lines = [line.replace("│", " ").split() for line in printed(regions, 80)]
     found = [line for line in lines if line and line[0] in regions]
     assert found == [[region, "0.400", *["0.500"] * 5] for region in regions]
+
+
+@pytest.mark.parametrize(
+    ("said", "choice"),
+    [
+        (
+            {},
+            "thresholds of the highest IoU, epoch of the highest mean IoU, on validation.",
+        ),  # an earlier version's run
+        ({"objective": "dice"}, "thresholds of the highest Dice, epoch of the highest mean Dice, on validation."),
+        ({"config": {"thresholds": [0.5]}}, "thresholds as given, epoch of the highest mean IoU, on validation."),
+    ],
+)
+def test_the_summary_names_its_rules_and_what_was_maximised(said: dict[str, Any], choice: str) -> None:
+    text = " ".join(" ".join(printed(GLI_2021_TASK.region_names, 100, **said)).split())
+    assert choice in text
+    assert "IoU and Dice by plain rules: means over cases, 1 where label and prediction are empty" in text

@@ -1,0 +1,16 @@
+"""What is maximised, and whose rules a training's scores follow: said beside every number that is shown or kept."""
+
+from collections.abc import Mapping
+
+from models import Objective as Objective
+from scoring import RulesName
+
+RULES: RulesName = "plain"
+"""Of IoU and Dice in training, searches and the choice of thresholds."""
+SCORES_ARE = f"IoU and Dice by {RULES} rules: means over cases, 1 where label and prediction are empty (docs/scores.md)"
+SCORE_NAMES: Mapping[Objective, str] = {"iou": "IoU", "dice": "Dice"}
+
+
+def describe_choice(objective: Objective, *, given: bool) -> str:
+    """Say where thresholds come from: `given` by hand, or those of the highest score."""
+    return "thresholds as given" if given else f"thresholds of the highest {SCORE_NAMES[objective]}"
