@@ -1,4 +1,7 @@
-"""Named runs. Each docstring states command, hardware, time and score where they were measured, and else says so."""
+"""Named runs. Each docstring states command, hardware, time and score where they were measured, and else says so.
+
+IoU here is by plain rules (docs/scores.md).
+"""
 
 import dataclasses
 import difflib

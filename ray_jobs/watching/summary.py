@@ -7,7 +7,7 @@ from rich.console import Console
 
 from models import Objective
 from ray_jobs.settings.console import figures_table
-from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE, describe_choice
+from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -26,11 +26,11 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         )
     console.print(table)
     objective: Objective = summary.get("objective", "iou")  # earlier versions maximised nothing else
-    choice = describe_choice(objective, given=summary.get("config", {}).get("thresholds") is not None)
+    given = summary.get("config", {}).get("thresholds") is not None
     console.print(
-        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; {choice}, epoch of the "
-        f"highest mean {SCORE_NAMES[objective]}, on validation. Baseline: IoU of the best threshold on any single "
-        f"modality, validation cases. {SCORES_ARE}."
+        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; thresholds "
+        f"{'as given,' if given else 'and'} epoch chosen by {SCORE_NAMES[objective]} on validation. Baseline: IoU of "
+        f"the best threshold on any single modality, validation cases. {SCORES_ARE}."
     )
     _print_time(summary["time"], console)
     speed = summary["throughput"]

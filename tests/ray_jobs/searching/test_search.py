@@ -70,7 +70,7 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     arguments += ["--sampling.patches-per-epoch", "24"]
     # With the larger weight the loss is infinite, which the trainer bears for ten steps.
     arguments += ["--space", "optimiser.learning-rate=choice:0.001,0.01", "loss.voxel-weight=choice:1,1e39"]
-    arguments += ["--price-per-node-hour", "0.5", "--max-failures", "0"]
+    arguments += ["--price-per-node-hour", "0.5", "--max-failures", "0", "--objective", "dice"]
     done = command("tune.py", *arguments, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     search = tmp_path / "runs" / "search"
@@ -81,7 +81,8 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     assert sorted(tried) == [(0.001, 1), (0.001, 1e39), (0.01, 1), (0.01, 1e39)]
     assert all(row["values"]["loss.voxel_weight"] == 1 for row in rows[:2])
     assert "wanted finite gradients" in rows[3]["error"] and "wanted finite gradients" in done.stdout
-    assert rows[0]["iou"]["mean"] >= rows[1]["iou"]["mean"]
+    assert rows[0]["dice"]["mean"] >= rows[1]["dice"]["mean"]
+    assert (found["rules"], found["objective"]) == ("plain", "dice")
     for row in rows[:2]:
         assert set(row["threshold"]) == {"WT", "TC", "ET"}
         assert set(row["dice"]) == set(row["iou"]) == {"WT", "TC", "ET", "mean"}
@@ -99,7 +100,7 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     # The best checkpoint is a whole one, with the thresholds of its row.
     best = open_trained(str(search / "best"), CPU)
     assert open_trained(str(search), CPU).uri == best.uri
-    assert best.thresholds == pytest.approx(rows[0]["threshold"])
+    assert best.thresholds == pytest.approx(rows[0]["threshold"]) and best.config.objective == "dice"
     assert best.config.optimiser.learning_rate == rows[0]["values"]["optimiser.learning_rate"]
     assert (search / "search.png").stat().st_size > 10_000
     filled = [(values, metrics) for values, metrics in hparams_of_trials(search) if values]

@@ -52,10 +52,10 @@ def test_six_regions_have_a_whole_line_each_on_a_terminal_of_80_columns() -> Non
     [
         (
             {},
-            "thresholds of the highest IoU, epoch of the highest mean IoU, on validation.",
+            "thresholds and epoch chosen by IoU on validation.",
         ),  # an earlier version's run
-        ({"objective": "dice"}, "thresholds of the highest Dice, epoch of the highest mean Dice, on validation."),
-        ({"config": {"thresholds": [0.5]}}, "thresholds as given, epoch of the highest mean IoU, on validation."),
+        ({"objective": "dice"}, "thresholds and epoch chosen by Dice on validation."),
+        ({"config": {"thresholds": [0.5]}}, "thresholds as given, epoch chosen by IoU on validation."),
     ],
 )
 def test_the_summary_names_its_rules_and_what_was_maximised(said: dict[str, Any], choice: str) -> None:
