@@ -99,7 +99,9 @@ class CaseInfo:
 
     def to_attributes(self) -> dict[str, Any]:
         """The record as JSON-able attributes."""
-        attributes: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(self)))
+        attributes = dict(vars(self))
+        for name in ("sources", "arrays"):
+            attributes[name] = {key: vars(each) for key, each in attributes[name].items()}
         for later in ("source_header", "task"):
             if not attributes[later]:
                 del attributes[later]  # the digest of a record made before there was one is over the rest
@@ -138,7 +140,7 @@ def content_digest(array: NDArray[Any]) -> str:
 def _frozen(value: Any) -> Any:
     """JSON lists as tuples at any depth, which is what frozen records hold."""
     if isinstance(value, list):
-        return tuple(_frozen(item) for item in value)
+        return tuple(map(_frozen, value)) if value and isinstance(value[0], list) else tuple(value)
     if isinstance(value, dict):
         return {key: _frozen(item) for key, item in value.items()}
     return value

@@ -34,7 +34,9 @@ from storage.store.index import (
     StoreSettings,
     decode_case,
     decode_index,
+    decode_record,
     encode_index,
+    encode_record,
 )
 from storage.store.objects import Objects, explained, parse_uri
 
@@ -89,7 +91,7 @@ class CohortStore:
             record = self.index.records.get(case_id)
             if record is None:
                 raise InputError(f"wanted case {case_id}, {self.uri} has {len(self.index.records)} cases without it")
-            self._infos[case_id] = CaseInfo.from_attributes(record)
+            self._infos[case_id] = decode_record(record)
         return self._infos[case_id]
 
     def infos(self) -> tuple[CaseInfo, ...]:
@@ -165,13 +167,13 @@ class CohortStore:
     def rebuild_index(self, cases: Mapping[str, CaseInfo] | None = None) -> None:
         """List the committed cases in the root, in one atomic write. For the driver of a conversion only."""
         found = self.committed_cases() if cases is None else cases
-        raw = encode_index(self.settings, found)
+        raw = encode_index(self.settings, {case_id: encode_record(info) for case_id, info in found.items()})
         index = decode_index(raw, self.uri)
         if index.digest != self.digest:
             self.objects.put(ROOT_KEY, raw)
         self.index = index
         self._arrays.clear()
-        self._infos.clear()
+        self._infos = dict(found)
 
     def _open(self, case_id: str, name: str) -> "zarr.Array[Any]":
         # Here: importing zarr takes half a second, which opening a store need not.

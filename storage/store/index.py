@@ -1,6 +1,8 @@
 """The store's root: one zarr.json that says what the store is and lists every case, so that opening costs one read.
 
-The file is in one canonical spelling and carries a digest of itself, so that any changed byte is found.
+The file is in one canonical spelling and carries a digest of itself, so that any changed byte is found. Because of the
+spelling a case's record can be cut out of it, and put into it, as it is: opening parses no record, and listing the
+cases anew spells none.
 """
 
 import hashlib
@@ -21,6 +23,10 @@ ASSIGNMENTS_KEY = f"splits/{ROOT_KEY}"  # see storage/splits/assignments.py
 _OLD_LABELS = 5
 # What surrounds the attributes in a group's canonical spelling.
 _BEFORE, _AFTER = b'{"attributes":', b',"node_type":"group","zarr_format":3}'
+# What surrounds the cases in a root's, and what every record begins with. Keys are sorted, and a quotation mark in a
+# string is spelt with a backslash before it, so none of these is found anywhere else.
+_BEFORE_CASES, _AFTER_CASES = b'{"cases":{', b'},"digest":"'
+_RECORD = b'{"affine":[['
 EMPTY_GROUP = canonical_json({"attributes": {}, "node_type": "group", "zarr_format": 3})
 
 
@@ -38,10 +44,10 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """A store's root, decoded. Records stay as they were read: of a large cohort few are looked at right away."""
+    """A store's root, decoded, but for the cases' records: of a large cohort few are looked at right away."""
 
     settings: StoreSettings
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, bytes]
     digest: str
 
 
@@ -50,8 +56,8 @@ def encode_group(attributes: Mapping[str, Any]) -> bytes:
     return canonical_json({"attributes": attributes, "node_type": "group", "zarr_format": 3})
 
 
-def encode_index(settings: StoreSettings, cases: Mapping[str, CaseInfo]) -> bytes:
-    """The root's zarr.json."""
+def encode_index(settings: StoreSettings, records: Mapping[str, bytes]) -> bytes:
+    """The root's zarr.json; `records` are as `encode_record` spells them."""
     convention, task = settings.convention, settings.task
     labels = STORED_LABEL_NAMES if task.name else STORED_LABEL_NAMES[:_OLD_LABELS]
     attributes: dict[str, Any] = {
@@ -65,18 +71,24 @@ def encode_index(settings: StoreSettings, cases: Mapping[str, CaseInfo]) -> byte
             "stored_by_source": convention.stored_by_source,
             "lossy": convention.lossy,
         },
-        "cases": {case_id: info.to_attributes() for case_id, info in cases.items()},
     }
     if task.name:
         attributes["task"] = {"name": task.name, "regions": task.region_names, "skull_stripped": task.skull_stripped}
-    return encode_sealed(attributes)
+    listed = b",".join(json.dumps(case_id).encode() + b":" + records[case_id] for case_id in sorted(records))
+    rest = canonical_json({**attributes, "digest": ""}).removeprefix(b'{"digest":"')
+    before = _BEFORE_CASES + listed + _AFTER_CASES
+    digest = hashlib.sha256(before + rest)
+    return b"".join((_BEFORE, before, digest.hexdigest().encode(), rest, _AFTER))
 
 
 def decode_index(raw: bytes | None, uri: str) -> Index:
     """The inverse of `encode_index`; raises InputError for a store that is not ours, CorruptStoreError for damage."""
     if raw is None:
         raise InputError(f"wanted a store made by ray_jobs/convert.py at {uri}, found no {ROOT_KEY}; check the path")
-    attributes = decode_group(raw, f"{uri}/{ROOT_KEY}")
+    start, end = len(_BEFORE + _BEFORE_CASES), raw.rfind(_AFTER_CASES)
+    ours = raw.startswith(_BEFORE + _BEFORE_CASES) and end >= start
+    # Without the cases; of what may be another's file all of it, to say what it is.
+    attributes = decode_group(raw[:start] + raw[end:] if ours else raw, f"{uri}/{ROOT_KEY}")
     if attributes.get("format") != FORMAT:
         raise InputError(f"wanted a store made by ray_jobs/convert.py, {uri} is another Zarr group; check the path")
     if attributes.get("format_version") != FORMAT_VERSION:
@@ -84,7 +96,7 @@ def decode_index(raw: bytes | None, uri: str) -> Index:
             f"{uri} has format_version {attributes.get('format_version')}, this program reads {FORMAT_VERSION}; "
             f"convert again or use the program that wrote it"
         )
-    decode_sealed(raw, f"{uri}/{ROOT_KEY}")
+    _check_seal(raw, attributes, f"{uri}/{ROOT_KEY}")
     convention = attributes["label_convention"]
     stored_by_source = {int(source): stored for source, stored in convention["stored_by_source"].items()}
     meant = LabelConvention(name=convention["name"], stored_by_source=stored_by_source)
@@ -92,9 +104,20 @@ def decode_index(raw: bytes | None, uri: str) -> Index:
         settings=StoreSettings(
             modalities=tuple(attributes["modalities"]), convention=meant, task=_decode_task(attributes, meant)
         ),
-        records=attributes["cases"],
+        records=_cut_records(raw[start:end]),
         digest=attributes["digest"],
     )
+
+
+def _cut_records(listed: bytes) -> dict[str, bytes]:
+    """The cases' records, which are one after the other in `listed`, each behind its id."""
+    case_id, *pieces = (listed + b',"').split(b":" + _RECORD)
+    records: dict[str, bytes] = {}
+    for piece in pieces:
+        record, _, next_id = piece.rpartition(b',"')
+        records[json.loads(case_id)] = _RECORD + record
+        case_id = b'"' + next_id
+    return records
 
 
 def _decode_task(attributes: Mapping[str, Any], convention: LabelConvention) -> Task:
@@ -124,23 +147,35 @@ def decode_case(raw: bytes, where: str) -> CaseInfo:
         raise CorruptStoreError(f"{where} is not a case record ({error}); convert the case again") from None
 
 
+def encode_record(info: CaseInfo) -> bytes:
+    """A case's record as the root holds it."""
+    return canonical_json(info.to_attributes())
+
+
+def decode_record(record: bytes) -> CaseInfo:
+    """The inverse of `encode_record`."""
+    return CaseInfo.from_attributes(json.loads(record))
+
+
 def encode_sealed(attributes: Mapping[str, Any]) -> bytes:
     """A group's metadata file with a digest over its attributes."""
     return encode_group({**attributes, "digest": digest_of(attributes)})
 
 
 def decode_sealed(raw: bytes, where: str) -> dict[str, Any]:
-    """The inverse of `encode_sealed`; raises CorruptStoreError when a byte differs from what was written.
-
-    The digest is taken over the bytes as they are, so nothing has to be spelt again to be compared.
-    """
+    """The inverse of `encode_sealed`; raises CorruptStoreError when a byte differs from what was written."""
     attributes = decode_group(raw, where)
+    _check_seal(raw, attributes, where)
+    return attributes
+
+
+def _check_seal(raw: bytes, attributes: Mapping[str, Any], where: str) -> None:
+    """The digest is taken over the bytes as they are, so nothing has to be spelt again to be compared."""
     digest = str(attributes.get("digest"))
     blank = raw.replace(f'"digest":"{digest}"'.encode(), b'"digest":""', 1)
     body = blank.removeprefix(_BEFORE).removesuffix(_AFTER)
     if len(body) + len(_BEFORE) + len(_AFTER) != len(blank) or hashlib.sha256(body).hexdigest() != digest:
         raise CorruptStoreError(f"{where} was changed since it was written (its digest differs); run convert.py again")
-    return attributes
 
 
 def decode_group(raw: bytes, where: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def _copy(
     assignments = store.objects.get(ASSIGNMENTS_KEY)
     if assignments is not None:
         target.put(ASSIGNMENTS_KEY, assignments)
-    target.put(ROOT_KEY, encode_index(store.settings, {case_id: store.info(case_id) for case_id in store.case_ids}))
+    target.put(ROOT_KEY, encode_index(store.settings, store.index.records))
     return CohortStore(target, store.index)
 
 
