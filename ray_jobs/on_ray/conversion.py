@@ -1,6 +1,7 @@
 """A cohort converted case by case, as Ray tasks where Ray runs, else here one after the other."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -173,7 +174,7 @@ def _bring_in(
     early: EarlyConversion,
 ) -> ConversionReport:
     """Convert what is planned, as it is `brought`, and list all in the store's index."""
-    keep = {case_id: info for case_id, info in committed.items() if case_id not in plan.changed}
+    keep = {case_id: committed[case_id] for case_id in committed.keys() - set(plan.changed)}
     store.rebuild_index(keep)  # a case about to be replaced must not be listed, should this run be killed
     outcomes = [*early.outcomes(), *_convert(brought, len(plan.todo), store, workers)]
     outcomes.sort(key=lambda outcome: outcome.case_id)
@@ -183,12 +184,13 @@ def _bring_in(
     )
     gone = {refusal.case_id for refusal in repeated}
     converted = [info.case_id for info in outcomes if isinstance(info, CaseInfo) and info.case_id not in gone]
+    changed = early.changed.union(plan.changed)
     here = {case.case_id for case in search.cases}
     return ConversionReport(
         store_uri=store.uri,
         task=store.task.name or store.settings.convention.name,
         converted=tuple(converted),
-        changed=tuple(case_id for case_id in converted if case_id in early.changed.union(plan.changed)),
+        changed=tuple(case_id for case_id in converted if case_id in changed),
         skipped=tuple(sorted({*plan.skipped, *early.same & here} - gone - early.converted.keys())),
         unlabelled=tuple(info.case_id for info in store.infos() if not info.labelled and info.case_id in here),
         refused=(*search.refused, *refused, *repeated),
@@ -208,7 +210,8 @@ def verify_cohort(
     start_workers: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
     """Every problem found by reading all of the store again, and the source `files` of each case where given."""
-    jobs = [(store.uri, case_id, dict((files or {}).get(case_id, {}))) for case_id in store.case_ids]
+    this = uuid.uuid4().hex  # what an earlier one has opened is read again
+    jobs = [(store.uri, this, case_id, dict((files or {}).get(case_id, {}))) for case_id in store.case_ids]
     found = Workers(console or Console(stderr=True), start_workers).map(_verify_one, jobs, "verifying")
     return tuple(problem for problems in found for problem in problems)
 
@@ -247,12 +250,12 @@ def _convert_one(job: tuple[Case, str, str]) -> CaseInfo | Refusal:
     return convert_or_refuse(case, _open_once(uri, settings))
 
 
-def _verify_one(job: tuple[str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
-    uri, case_id, files = job
-    return verify_case(open_store(uri), case_id, files)
+def _verify_one(job: tuple[str, str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
+    uri, verification, case_id, files = job
+    return verify_case(_open_once(uri, verification), case_id, files)
 
 
 @lru_cache(maxsize=1)
-def _open_once(uri: str, settings: str) -> CohortStore:
-    """A worker converts many cases of one store; of other `settings` it is another, made anew in the same place."""
+def _open_once(uri: str, known_by: str) -> CohortStore:
+    """A worker has many cases of one store; where it is `known_by` something else it is another in the same place."""
     return open_store(uri)

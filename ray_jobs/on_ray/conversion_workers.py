@@ -1,5 +1,6 @@
 """A function of many items: as Ray tasks where Ray runs, else here one after the other."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -50,26 +51,31 @@ def _run_all(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     remote = ray.remote(num_cpus=1)(function)
     # A cluster that grows must see all that there is to do, unless that is not made yet.
     coming = enumerate(items)
-    first = coming if isinstance(items, Sequence) else islice(coming, _room())
+    room = _room()
+    first = coming if isinstance(items, Sequence) else islice(coming, room)
     index_of = {remote.remote(item): index for index, item in first}
-    waiting = list(index_of)
+    # Ray looks at each that is awaited: at all of a large cohort, once for each case, is quadratic. Tasks run about in
+    # order, so as many as run at once are enough.
+    awaited, behind = list[ray.ObjectRef](), deque(index_of)
     try:
-        while waiting:
-            (done,), waiting = ray.wait(waiting, num_returns=1)
+        while index_of:
+            awaited += [behind.popleft() for _ in range(min(len(behind), room - len(awaited)))]
+            (done,), awaited = ray.wait(awaited, num_returns=1)
             yield index_of.pop(done), ray.get(done)
-            for index, item in islice(coming, max(0, _room() - len(waiting))):
+            room = _room()
+            for index, item in islice(coming, max(0, room - len(index_of))):
                 index_of[reference := remote.remote(item)] = index
-                waiting.append(reference)
+                behind.append(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, InputError):
             raise cause from None  # its one line, without the worker's stack trace
         raise
     finally:
-        for reference in waiting:
+        for reference in index_of:
             ray.cancel(reference)
 
 
 def _room() -> int:
-    """How many items that hold files are out at once: one for each worker, and two that wait for the next."""
+    """How many items are awaited, or are out at once where they hold files: one for each worker, and two more."""
     return int(ray.cluster_resources().get("CPU", 1)) + 2

@@ -26,7 +26,8 @@ def cohort_notices(infos: Sequence[CaseInfo], task: Task) -> list[str]:
 def part_notices(infos: Sequence[CaseInfo], task: Task, part: str, case_ids: Sequence[str]) -> list[str]:
     """What is odd about the cases of one part, that is not odd about all of them."""
     there = never_occurring(infos, task)
-    own = never_occurring([info for info in infos if info.case_id in case_ids], task)
+    in_part = set(case_ids)
+    own = never_occurring([info for info in infos if info.case_id in in_part], task)
     missing = [name for name in own if name not in there]
     if not missing or not case_ids:
         return []

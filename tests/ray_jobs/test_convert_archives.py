@@ -11,10 +11,9 @@ import struct
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from ray_jobs.convert import main
-from ray_jobs.on_ray import conversion, conversion_job, conversion_workers
+from ray_jobs.on_ray import conversion, conversion_job
 from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.conversion_job import REFUSED
 from ray_jobs.predicting import input
@@ -515,42 +514,6 @@ def test_on_ray_as_here(tmp_path: Path) -> None:
     stored, here = below(tmp_path / "store"), below(tmp_path / "here")
     del stored["report.json"], here["report.json"]
     assert stored == here and len(stored) > 6
-
-
-def test_few_cases_that_hold_their_files_are_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Ray's place taken by a list: as many as there are CPUs and two more, whatever the archive has."""
-    out: list[int] = []
-    made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(20):
-            made.append(number)
-            yield number
-
-    class OneAfterTheOther:
-        """Work ends in the order in which it was given out."""
-
-        cluster_resources = staticmethod(lambda: {"CPU": 3.0})
-        exceptions = conversion_workers.ray.exceptions
-        is_initialized = staticmethod(lambda: True)
-        get = staticmethod(lambda reference: reference[0])
-
-        @staticmethod
-        def remote(**_: object) -> Callable[[object], object]:
-            return lambda function: SimpleNamespace(remote=lambda item: (item,))
-
-        @staticmethod
-        def wait(waiting: list[object], num_returns: int) -> tuple[list[object], list[object]]:
-            out.append(len(waiting))
-            return waiting[:num_returns], waiting[num_returns:]
-
-    monkeypatch.setattr(conversion_workers, "ray", OneAfterTheOther)
-    workers = conversion_workers.Workers(Console(quiet=True), lambda: None)
-    assert workers.map(lambda item: item, items(), "converting") == list(range(20))
-    assert max(out) == 5 and len(made) == 20
-    out.clear()
-    workers.map(lambda item: item, list(range(20)), "converting")
-    assert max(out) == 20
 
 
 def test_a_prediction_reads_cases_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

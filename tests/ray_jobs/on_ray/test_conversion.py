@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ray_jobs.on_ray.conversion import convert_cohort
+from ray_jobs.on_ray.conversion import convert_cohort, verify_cohort
 from storage import TASKS, CaseInfo, CohortStore, InputError, open_store
 from storage.labels.conventions import custom_convention
 from storage.scans.listing import ScanFile
 from storage.store import cohort_conversion
 from storage.store.in_use import only_writer
+from storage.store.index import ROOT_KEY
+from storage.store.objects import Objects
 
 
 def write(path: Path, seed: int, *, label: bool = False) -> None:
@@ -115,3 +117,37 @@ def test_where_nothing_is_to_be_done_records_and_files_are_looked_at_once(
     convert(tmp_path / "in", tmp_path / "s.zarr")
     assert looked.count("records") == 1
     assert len(looked) == 1 + 10 and len(set(looked)) == len(looked)
+
+
+def test_the_root_is_read_and_written_as_often_for_many_cases_as_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows with the cases: read or written for each of them it would cost their square."""
+    moved: list[str] = []
+    get, put = Objects.get, Objects.put
+
+    def noted_get(objects: Objects, key: str) -> bytes | None:
+        moved.append(f"read {key}")
+        return get(objects, key)
+
+    def noted_put(objects: Objects, key: str, data: bytes) -> None:
+        moved.append(f"written {key}")
+        put(objects, key, data)
+
+    monkeypatch.setattr(Objects, "get", noted_get)
+    monkeypatch.setattr(Objects, "put", noted_put)
+
+    def count(cases: int) -> dict[str, int]:
+        moved.clear()
+        for case in range(cases):
+            name = f"BraTS-GLI-{case:05d}-000"
+            for seed, ending in enumerate(("t1n", "t1c", "t2w", "t2f", "seg")):
+                path = tmp_path / f"in{cases}" / name / f"{name}-{ending}.nii.gz"
+                write(path, 5 * case + seed, label=ending == "seg")
+        store = convert(tmp_path / f"in{cases}", tmp_path / f"{cases}.zarr")
+        assert verify_cohort(store) == ()
+        return {way: moved.count(f"{way} {ROOT_KEY}") for way in ("read", "written")}
+
+    few = count(2)
+    assert count(5) == few
+    assert few["written"] == 2  # the empty one and the one with all cases

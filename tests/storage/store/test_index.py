@@ -41,12 +41,12 @@ def test_the_root_is_the_canonical_spelling_of_what_it_says(list_cases: Callable
 
 
 def test_records_come_back_whatever_is_written_in_them(list_cases: Callable[..., CohortStore]) -> None:
-    store = list_cases(ODD, notes=tuple(ODD), subject=ODD[1], task=ODD[5], region_voxels={"affine": 3, "WT": 1})
+    store = list_cases(ODD, notes=tuple(ODD), subject=ODD[1], task=ODD[5], region_voxels={"affine": 3, "of": 1})
     assert store.case_ids == tuple(sorted(ODD))
     for case_id in ODD:
         info = store.info(case_id)
         assert (info.case_id, info.notes, info.subject, info.task) == (case_id, tuple(ODD), ODD[1], ODD[5])
-        assert isinstance(info, CaseInfo) and info.region_voxels == {"affine": 3, "WT": 1}
+        assert isinstance(info, CaseInfo) and info.region_voxels == {"affine": 3, "of": 1}
 
 
 def test_opening_parses_no_record_and_a_look_at_one_parses_it_alone(

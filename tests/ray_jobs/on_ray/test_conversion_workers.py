@@ -1,0 +1,73 @@
+"""How many items are out, and how many Ray is asked about at a time, counted; Ray's place is taken by a list."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ray_jobs.on_ray import conversion_workers
+
+
+class OneAfterTheOther:
+    """A cluster of three CPUs, on which work ends in the order in which it was given out."""
+
+    exceptions = conversion_workers.ray.exceptions
+    ObjectRef = object
+
+    def __init__(self) -> None:
+        self.given_out = 0
+        self.out: list[int] = []
+        self.awaited: list[int] = []
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 3.0}
+
+    def remote(self, **_: object) -> Callable[[Any], Any]:
+        return lambda function: SimpleNamespace(remote=lambda item: self._give_out(function(item)))
+
+    def _give_out(self, result: object) -> tuple[object, int]:
+        self.given_out += 1
+        return result, self.given_out
+
+    def wait(self, awaited: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        self.out.append(self.given_out - len(self.awaited))
+        self.awaited.append(len(awaited))
+        return awaited[:num_returns], awaited[num_returns:]
+
+    def get(self, reference: tuple[object, int]) -> object:
+        return reference[0]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> OneAfterTheOther:
+    stand_in = OneAfterTheOther()
+    monkeypatch.setattr(conversion_workers, "ray", stand_in)
+    return stand_in
+
+
+WORKERS = conversion_workers.Workers(Console(quiet=True), lambda: None)
+
+
+def test_few_cases_that_hold_their_files_are_out_at_once(cluster: OneAfterTheOther) -> None:
+    """As many as there are CPUs and two more, whatever the archive has."""
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    assert WORKERS.map(lambda item: item, items(), "converting") == list(range(20))
+    assert max(cluster.out) == 5 and len(made) == 20
+
+
+def test_a_cluster_sees_all_and_is_asked_about_few(cluster: OneAfterTheOther) -> None:
+    """All are given out, so that a cluster grows for them; what Ray looks at grows with the cases, not their square."""
+    assert WORKERS.map(lambda item: -item, list(range(500)), "converting") == [-item for item in range(500)]
+    assert cluster.out[0] == 500
+    assert len(cluster.awaited) == 500 and max(cluster.awaited) == 5
