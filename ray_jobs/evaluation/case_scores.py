@@ -7,7 +7,8 @@ JSON has no word for what is no number (null here) or infinite ("inf").
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -64,21 +65,49 @@ def score_of(record: Mapping[str, Any], region: str, name: str) -> float:
 
 def mean_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the mean of every score over the cases that have it, per region, and over the regions."""
-    means: dict[str, dict[str, float]] = {}
-    regions, names = region_names(records), score_names(records)
-    for region in regions:
-        found = {name: mean_of_numbers([score_of(record, region, name) for record in records]) for name in names}
-        means[region] = {name: mean for name, mean in found.items() if not math.isnan(mean)}
+    means = over_cases(records, mean_of_numbers)
     # Regions overlap: the sum of their volumes or lesions is nothing.
-    scores = [name for name in names if name not in VOLUMES and not name.endswith(_COUNTS)]
-    over = {name: mean_of_numbers([own[name] for own in means.values() if name in own]) for name in scores}
+    scores = [name for name in score_names(records) if name not in VOLUMES and not name.endswith(_COUNTS)]
+    over = {name: mean_of_numbers([own.get(name, math.nan) for own in means.values()]) for name in scores}
     return {**means, MEAN: {name: mean for name, mean in over.items() if not math.isnan(mean)}}
 
 
+def over_cases(
+    records: Sequence[Mapping[str, Any]], statistic: Callable[[Sequence[float]], float]
+) -> dict[str, dict[str, float]]:
+    """Return a statistic of every score over the cases, per region, where it is a number."""
+    of_region = {}
+    for region in region_names(records):
+        found = {
+            name: statistic([score_of(record, region, name) for record in records]) for name in score_names(records)
+        }
+        of_region[region] = {name: value for name, value in found.items() if not math.isnan(value)}
+    return of_region
+
+
 def mean_of_numbers(values: Sequence[float]) -> float:
-    """Return the mean of those that are numbers, NaN of none: as the tables of every year's programs take it."""
-    numbers = [value for value in values if not math.isnan(value)]
+    """Return the mean of those that are numbers, NaN of none: as the program of 2026 takes it over cases."""
+    numbers = _numbers(values)
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
+
+
+def std_of_numbers(values: Sequence[float]) -> float:
+    """Return the standard deviation of those that are numbers, over n - 1, NaN of fewer than two, as that program."""
+    numbers = _numbers(values)
+    mean = mean_of_numbers(numbers)
+    if len(numbers) < 2 or math.isinf(mean):
+        return math.nan
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / (len(numbers) - 1))
+
+
+def median_of_numbers(values: Sequence[float]) -> float:
+    """Return the median of those that are numbers, NaN of none."""
+    numbers = _numbers(values)
+    return statistics.median(numbers) if numbers else math.nan
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def dice_of(record: Mapping[str, Any]) -> float | None:
@@ -88,7 +117,7 @@ def dice_of(record: Mapping[str, Any]) -> float | None:
 
 
 def encode_csv(records: Sequence[Mapping[str, Any]], rules: RulesName) -> bytes:
-    """Return metrics.csv: a row for each case and region with the rules they were scored by, then the means."""
+    """Return metrics.csv: a row for each case and region with the rules they were scored by, then over cases."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["case_id", "region", "rules", *score_names(records)], lineterminator="\n")
     writer.writeheader()
@@ -96,15 +125,27 @@ def encode_csv(records: Sequence[Mapping[str, Any]], rules: RulesName) -> bytes:
         by = {"rules": rules} if record["labelled"] else {}
         for region, scores in record["regions"].items():
             writer.writerow({"case_id": record["case_id"], "region": region, **by, **scores})
-    for region, means in mean_of_records(records).items():
-        writer.writerow({"case_id": MEAN, "region": region, "rules": rules, **means})
+    for name, of_region in statistics_of(records).items():
+        for region, values in of_region.items():
+            writer.writerow({"case_id": name, "region": region, "rules": rules, **values})
     return text.getvalue().encode()
 
 
-def encode_means(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the means as JSON has them."""
-    means = mean_of_records(records)
-    return {region: {name: _to_json(value) for name, value in scores.items()} for region, scores in means.items()}
+def statistics_of(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean, standard deviation and median over cases, each by region, the mean also over regions."""
+    return {
+        MEAN: mean_of_records(records),
+        "std": over_cases(records, std_of_numbers),
+        "median": over_cases(records, median_of_numbers),
+    }
+
+
+def encode_statistics(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the statistics as JSON has them."""
+    return {
+        name: {region: {score: _to_json(value) for score, value in values.items()} for region, values in found.items()}
+        for name, found in statistics_of(records).items()
+    }
 
 
 def print_means(records: Sequence[Mapping[str, Any]], rules: RulesName, console: Console, *, title: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.evaluation.case_scores import encode_csv, encode_means, print_means
+from ray_jobs.evaluation.case_scores import encode_csv, encode_statistics, print_means
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.report_page import build_report
 from scoring import RulesName
@@ -61,7 +61,7 @@ def conclude(
         "rules": rules,
         "refused": refused,
         "notices": notices,
-        "mean": encode_means(records),
+        **encode_statistics(records),
         "cases": records,
     }
     folder.write(METRICS, (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())

@@ -13,10 +13,11 @@ from ray_jobs.evaluation.case_scores import (
     describe_case,
     dice_of,
     encode_csv,
-    encode_means,
+    encode_statistics,
     mean_of_records,
     print_means,
     score_names,
+    statistics_of,
     volumes_of,
 )
 from storage.labels.conventions import EDEMA, ENHANCING, NECROTIC_CORE
@@ -64,10 +65,17 @@ def test_means_are_over_the_cases_that_have_a_number(records: list[dict[str, Any
     assert mean_of_records(records[2:])["mean"] == {}
 
 
+def test_spreads_are_those_that_the_program_of_2026_adds_to_its_table(records: list[dict[str, Any]]) -> None:
+    found = statistics_of([*records, describe_case("four", {WHOLE: scores(0.5, 7.0)}, labelled=True)])
+    assert found["std"][WHOLE]["dice"] == pytest.approx(0.25)  # over n - 1
+    assert found["median"][WHOLE]["hd95"] == 5.0 and found["std"][WHOLE]["hd95"] == pytest.approx(8**0.5)
+    assert "lesion_hd95" not in found["std"][WHOLE] and found["median"][WHOLE]["lesion_hd95"] == math.inf
+
+
 def test_json_has_no_word_for_no_number(records: list[dict[str, Any]]) -> None:
-    text = json.dumps([records, encode_means(records)], allow_nan=False)
+    text = json.dumps([records, encode_statistics(records)], allow_nan=False)
     assert json.loads(text)[0][1]["regions"][WHOLE]["hd95"] is None
-    assert json.loads(text)[1][WHOLE]["lesion_hd95"] == "inf"
+    assert json.loads(text)[1]["mean"][WHOLE]["lesion_hd95"] == "inf"
 
 
 def test_the_csv_has_every_number_and_whose_rules_it_follows(records: list[dict[str, Any]]) -> None:
@@ -85,7 +93,10 @@ def test_the_csv_has_every_number_and_whose_rules_it_follows(records: list[dict[
             {name: float(value) for name, value in wanted.items()}, rel=0, abs=0
         )
         assert row["rules"] == ("2026" if record["labelled"] else "")
-    assert [row["region"] for row in rows[9:]] == [*REGIONS, "mean"] and {row["rules"] for row in rows[9:]} == {"2026"}
+    assert [row["region"] for row in rows[9:13]] == [*REGIONS, "mean"] and {row["rules"] for row in rows[9:]} == {
+        "2026"
+    }
+    assert [row["case_id"] for row in rows[9:]] == ["mean"] * 4 + ["std"] * 3 + ["median"] * 3
     assert float(rows[9]["dice"]) == 0.5 and rows[12]["predicted_mm3"] == ""
 
 
