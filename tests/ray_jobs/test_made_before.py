@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.searching.scheduler import read_reports
 from storage import open_store
 
 MADE = Path(__file__).parent / "data" / "made_at_55c76e5.tar.gz"
@@ -79,11 +81,13 @@ def test_a_half_finished_search_goes_on(made: Path, command) -> None:
     assert b"ray_jobs.search_scheduler" in (search / "tuner.pkl").read_bytes()
     with pytest.raises(ModuleNotFoundError, match="search_scheduler"):
         pickle.loads(b"cray_jobs.search_scheduler\nRememberingASHA\n.")
-    first = json.loads((search / "asha.reports").read_text())["reports"]
+    folder = RunFolder(str(made / "runs"), "search")
+    first = read_reports(folder)
     arguments = ["--store", str(made / "store"), "--runs", str(made / "runs"), "--name", "search", "--resume"]
     arguments += ["--trials", "3", "--max-concurrent", "1", "--search-seed", "1", "--epochs", "5"]
     done = command("tune.py", *arguments, *SMALL, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(json.loads((search / "results.json").read_text())["trials"]) == 3
-    reports = json.loads((search / "asha.reports").read_text())["reports"]
-    assert reports[: len(first)] == first and len({trial for trial, _, _ in reports}) == 3
+    reports = read_reports(folder)
+    assert all(reports[trial_id][: len(own)] == own for trial_id, own in first.items())
+    assert len(first) == 1 and len(reports) == 3

@@ -17,6 +17,7 @@ from ray_jobs.evaluation.validation import ThresholdCurves
 from ray_jobs.searching.figure import draw_search, read_curves, save_search_figure
 from ray_jobs.searching.job import print_trials
 from ray_jobs.searching.results import Pricing, export_best, make_row, sort_rows
+from ray_jobs.searching.scheduler import read_reports
 from ray_jobs.searching.search import build_scheduler
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.trial_progress import SearchProgress
@@ -24,6 +25,7 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.console import open_console
 from storage import Region
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, GTV_REGIONS, POST_TREATMENT_REGIONS
+from storage.store.objects import Objects
 
 REGIONS = GLI_2021_TASK.region_names
 
@@ -184,6 +186,36 @@ def test_asha_remembers_the_trials_of_a_search_that_was_cut_off(tmp_path: Path, 
     again = start()
     assert [judge(again, "c", 0.4), judge(again, "d", 0.7)] == ["STOP", "CONTINUE"]
     assert judge(start(), "e", 0.65) == "CONTINUE" and judge(start(), "f", 0.5) == "STOP"
+
+
+def test_a_report_of_the_last_trial_writes_no_more_than_one_of_the_first(
+    tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    put = Objects.put
+
+    def noted(objects: Objects, key: str, data: bytes) -> None:
+        written.append(len(data))
+        put(objects, key, data)
+
+    monkeypatch.setattr(Objects, "put", noted)
+    folder = RunFolder(str(tmp_path), "search")
+    scheduler = build_scheduler(search_of(small_config), folder)
+    scheduler.set_search_properties("iou_mean", "max")
+    for number in range(30):
+        trial = trial_of(f"t{number:02d}")
+        scheduler.on_trial_add(None, trial)
+        for epoch in (1, 2):
+            scheduler.on_trial_result(None, trial, report(epoch, 0.5))
+    assert len(written) == 60 and max(written[-2:]) == max(written[:2])
+    assert read_reports(folder) == {f"t{number:02d}": [(1, 0.5), (2, 0.5)] for number in range(30)}
+
+
+def test_what_an_earlier_version_kept_of_all_trials_in_one_file_is_known(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path), "search")
+    folder.write("asha.reports", {"reports": [["a", 1, 0.5], ["b", 1, 0.6], ["a", 2, 0.7]]})
+    folder.write("asha/b.reports", {"reports": [[1, 0.6], [2, 0.8]]})
+    assert read_reports(folder) == {"a": [(1, 0.5), (2, 0.7)], "b": [(1, 0.6), (2, 0.8)]}
 
 
 def test_progress_counts_each_trials_own_epochs(capsys: pytest.CaptureFixture[str]) -> None:

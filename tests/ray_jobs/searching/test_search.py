@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.searching.scheduler import REPORTS
+from ray_jobs.searching.scheduler import read_reports
 from ray_jobs.searching.search import signals_raised, was_under_way
 from ray_jobs.settings.exit_status import StoppedBySignalError
 from storage import CohortStore
@@ -186,7 +186,8 @@ def test_a_search_of_which_tune_knows_no_trial_yet_starts_anew(tmp_path: Path) -
 
 def heard_by_scheduler(search: Path) -> list[tuple[str, int, float]]:
     """Trial, epoch and score as they were reported, in all starts."""
-    return [tuple(each) for each in json.loads((search / REPORTS).read_text())["reports"]]
+    reports = read_reports(RunFolder(str(search.parent), search.name))
+    return [(trial_id, *each) for trial_id, own in reports.items() for each in own]
 
 
 def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
