@@ -73,13 +73,19 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,bench]"
 	touch $@
 
+# Nor may what is not ours to import be near: brats-evaluation (AGPL) is run as a program beside ours.
+$(VENV)-score/.installed:
+	test -x $(VENV)-score/bin/python || $(PYTHON) -m venv $(VENV)-score
+	$(VENV)-score/bin/python -m pip install --quiet --disable-pip-version-check brats-evaluation==0.0.10 panoptica==2.1.7
+	touch $@
+
 # Every command in the documents against the real parsers; `make test` does it too.
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
-bench: $(VENV)-bench/.installed
+bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 	$(VENV)-bench/bin/python -m benchmarks laptop $(if $(SOURCE),--source $(SOURCE))
 
 # Resolve anew into a fresh environment and write down what came.
@@ -90,4 +96,4 @@ lock:
 	rm -rf .lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis

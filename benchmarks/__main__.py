@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "peers-loader": settings.PeersLoaderBenchmark,
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
+    "score": settings.ScoreBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "memory": settings.MemoryBenchmark,
     "gpu-check": settings.GpuCheck,

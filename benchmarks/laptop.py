@@ -31,8 +31,8 @@ def prepare(source: Path | None) -> tuple[str, str]:
     return str(scans.relative_to(ROOT)), str(store.relative_to(ROOT))
 
 
-def commands(scans: str, store: str) -> dict[str, list[str]]:
-    """Return each record's benchmark with its arguments."""
+def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
+    """Return each record's benchmark with its arguments; what is scored is drawn anew where the scans aren't real."""
     return {
         "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES],
         "store-reads": ["store-reads", "--store", store],
@@ -41,13 +41,14 @@ def commands(scans: str, store: str) -> dict[str, list[str]]:
         "end-to-end": ["end-to-end", "--store", store],
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "inference": ["inference"],
+        "score": ["score", *(["--source", scans] if real else [])],
     }
 
 
 def run(config: Laptop) -> None:
     """Run them all; one that fails is named and the others go on."""
     failed = []
-    for name, arguments in commands(*prepare(config.source)).items():
+    for name, arguments in commands(*prepare(config.source), real=config.source is not None).items():
         if config.only and name not in config.only:
             continue
         print(f"== {name}", flush=True)

@@ -124,6 +124,22 @@ class InferenceBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreBenchmark(Recorded):
+    """Measure scores by the rules of 2026 beside brats-evaluate, and compare every number of both."""
+
+    source: Path | None = None
+    """Folder of labelled BraTS cases, whose bent labels are scored; without it synthetic tumours of 240 x 240 x 155."""
+    task: str = "gli-2024"
+    """gli-2024, ped-2024, met-2024, men-rt, men or goat: brats-evaluate has a configuration for each."""
+    cases: int = 4
+    """How many to score in one run; the cost of one alone is measured beside it."""
+    rounds: int = 3
+    """All are run this often, turn about; the least CPU time of each is reported."""
+    program: Path = Path(".venv-score/bin/brats-evaluate")
+    """brats-evaluate of brats-evaluation 0.0.10; `make .venv-score/.installed` installs it there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EndToEndBenchmark(Recorded):
     """Measure whether the loader feeds the network: each alone, both together, and the share of time that waits."""
 

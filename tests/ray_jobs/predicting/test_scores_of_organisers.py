@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.peer_brats_evaluate import OUR_NAMES
 from ray_jobs.predicting.pair_scores import MakeScorer
 from ray_jobs.predicting.pairs import Pairs
 from scoring.case import masks_of
@@ -65,23 +66,6 @@ UP_TO_2025 = {
     "Legacy NSD @ 1.0": "{}surface_dice_1.0",
 }
 ON_MASKS = {"Legacy_HD95": "hd95", "Sensitivity": "sensitivity", "Specificity": "specificity"}
-COUNTS = {"tp": "found", "fp": "false", "fn": "missed", "prec": "precision", "rec": "recall", "f1": "f1"}
-OF_2026 = {
-    **{f"all_instance_{theirs}": f"lesions_{ours}" for theirs, ours in COUNTS.items()},
-    **{
-        f"{size}_instance_{theirs}": f"{size}_lesions_{ours}"
-        for size in ("small", "large")
-        for theirs, ours in COUNTS.items()
-    },
-    **{
-        f"lesionwise_{theirs}_{kind}": "{}" + ours + end
-        for theirs, ours in (("dsc", "lesion_dice"), ("hd95", "lesion_hd95"), ("nsd", "lesion_surface_dice"))
-        for kind, end in (("mean", ""), ("std", "_std"))
-    },
-    "global_dsc": "dice",
-    "global_hd95": "hd95_voxels",
-    "global_nsd": "surface_dice_voxels",
-}
 
 
 @cache
@@ -101,7 +85,7 @@ def _cases() -> list[Any]:
 
 def _name_ours(theirs: str, year: str, challenge: str) -> str | None:
     if year == "2026":
-        return OF_2026[theirs].format("matched_" if challenge == "mets:seg" else "")
+        return OUR_NAMES[theirs].format("matched_" if challenge == "mets:seg" else "")
     masks = year == "2023" or challenge in ("BraTS-MEN", "BraTS-MET:legacy")
     if theirs in ON_MASKS:
         return ON_MASKS[theirs] if masks else None
