@@ -157,6 +157,18 @@ def test_what_was_found_is_printed_though_it_cannot_be_written(
     assert "1 all cases, each predicted once" in done.stdout and all(region in done.stdout for region in REGIONS)
 
 
+def test_what_the_checkpoints_run_maximised_is_maximised_again_unless_told(
+    make_checkpoint: Callable[..., str], small_config: TrainConfig, phantom_store: CohortStore, run_here, monkeypatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(threshold_scan, "find_thresholds", lambda *_, objective, **__: asked.append(objective) or 0)
+    run = make_checkpoint("run", seed=1, config=dataclasses.replace(small_config, objective="dice"))
+    for more in ([], ["--objective", "iou"]):
+        done = run_here("threshold.py", "--checkpoint", run, "--store", phantom_store.uri, "--split", "all", *more)
+        assert done.returncode == 0, done.stderr
+    assert asked == ["dice", "iou"]
+
+
 def test_as_many_workers_as_there_are_cpus_with_memory_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpus, gigabytes, most in ((16, 100, 16), (16, 30, 7), (0, 0, 0)):
         resources = {"CPU": cpus, "memory": gigabytes * 1e9}
