@@ -65,7 +65,7 @@ def build_patch_pipeline(config: GraphConfig) -> Any:
     # One run is computed at a time: the loader's own thread runs ahead, and only so far as it has fed.
     @pipeline_def(enable_conditionals=True, prefetch_queue_depth=1)
     def train_on_patches() -> Any:
-        given = declare_parameters(parameter_inputs(config.augmentation))
+        given = declare_parameters(parameter_inputs(config.augmentation)) | declare_noise_bank(config)
         image, label = declare_voxels(config)
         if config.skull_stripped:
             # Before any resampling, so that the zeros it fills in are background's own.
@@ -76,7 +76,7 @@ def build_patch_pipeline(config: GraphConfig) -> Any:
             # resampling fills in; normalised, that is air and not the mean.
             image, label = change_geometry(augment.as_floats(image), label, given, config)
             image = normalise(image, given, config)
-        image = change_intensities(image, given, config)
+        image = change_intensities(augment, image, given, config)
         return deliver(image, config), augment.regions(label, config.regions)
 
     return train_on_patches(batch_size=config.batch_size, num_threads=config.num_threads, device_id=config.device_id)
@@ -102,6 +102,16 @@ def declare_voxels(config: GraphConfig) -> tuple[Node, Node]:
     image = fn.external_source(name="image", dtype=dtype, layout=layout, no_copy=True)
     label = fn.external_source(name="label", dtype=types.UINT8, layout=layout, no_copy=True)
     return (image.gpu(), label.gpu()) if config.on_gpu else (image, label)
+
+
+def declare_noise_bank(config: GraphConfig) -> dict[str, Node]:
+    """The external source of the noise bank by its name, if the graph adds noise."""
+    if not config.augmentation.noise_probability:
+        return {}
+    # On a GPU the bank lies there, once for each sample, and is shared without a copy.
+    device, layout = "gpu" if config.on_gpu else "cpu", f"C{config.spatial}"
+    bank = fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
+    return {NOISE_BANK: bank}
 
 
 def normalise(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
@@ -132,30 +142,31 @@ def change_geometry(image: Node, label: Node, given: dict[str, Node], config: Gr
     return image, label
 
 
-def change_intensities(image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
-    """nnU-Net's order: what the scanner adds, what its optics blur, its gain, its resolution, its response curve."""
+def change_intensities(operations: Any, image: Node, given: dict[str, Node], config: GraphConfig) -> Node:
+    """nnU-Net's order: what the scanner adds, what its optics blur, its gain, its resolution, its response curve.
+
+    operations: augment.py, or augment_on_cpu.py with arrays for nodes.
+    """
     size, spatial, modalities, chosen = config.size, config.spatial, config.modalities, config.augmentation
     # The left side of each `and` is settled when the graph is built, the right side for each sample.
-    if chosen.noise_probability:
-        # On a GPU the bank lies there, once for each sample, and is shared without a copy.
-        device, layout = "gpu" if config.on_gpu else "cpu", f"C{spatial}"
-        bank = fn.external_source(name=NOISE_BANK, device=device, dtype=types.FLOAT, layout=layout, no_copy=True)
-        if given["noise_on"]:
-            sigma, anchor, axes = given["noise_sigma"], given["noise_anchor"], given["noise_mirror"]
-            image = augment.noise(image, bank, sigma, anchor, axes, (modalities, *size), spatial)
+    if chosen.noise_probability and given["noise_on"]:
+        bank, sigma, anchor, axes = (
+            given[name] for name in (NOISE_BANK, "noise_sigma", "noise_anchor", "noise_mirror")
+        )
+        image = operations.noise(image, bank, sigma, anchor, axes, (modalities, *size), spatial)
     if chosen.blur_probability and given["blur_on"]:
-        image = augment.blur(image, given["blur_modality"], given["blur_sigma"], spatial, modalities=modalities)
+        image = operations.blur(image, given["blur_modality"], given["blur_sigma"], spatial, modalities=modalities)
     if chosen.brightness_probability and given["brightness_on"]:
-        image = augment.brightness(image, given["brightness"], spatial)
+        image = operations.brightness(image, given["brightness"], spatial)
     if chosen.contrast_probability and given["contrast_on"]:
-        image = augment.contrast(image, given["contrast"], spatial)
+        image = operations.contrast(image, given["contrast"], spatial)
     if chosen.low_resolution_probability and given["low_resolution_on"]:
         modality, shape = given["low_resolution_modality"], given["low_resolution_shape"]
-        image = augment.low_resolution(image, modality, shape, size, spatial, modalities=modalities)
+        image = operations.low_resolution(image, modality, shape, size, spatial, modalities=modalities)
     if chosen.inverted_gamma_probability and given["inverted_gamma_on"]:
-        image = augment.gamma(image, given["inverted_gamma"], spatial, inverted=True)
+        image = operations.gamma(image, given["inverted_gamma"], spatial, inverted=True)
     if chosen.gamma_probability and given["gamma_on"]:
-        image = augment.gamma(image, given["gamma"], spatial, inverted=False)
+        image = operations.gamma(image, given["gamma"], spatial, inverted=False)
     return image
 
 

@@ -20,6 +20,7 @@ from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.buffers import BufferPool
 from dali_pipelines.decode_ahead import ColdCache, DecodeAhead, first_uses, measure_cold_cache
 from dali_pipelines.delivery import Batch, Delivery, InFlight
+from dali_pipelines.delivery_on_cpu import DeliveryOnCpu
 from dali_pipelines.devices import make_current, parse_device
 from dali_pipelines.graph import GraphConfig
 from dali_pipelines.run_ahead import RunAhead
@@ -60,7 +61,7 @@ class PatchLoader:
         device: "cpu" or "cuda:N": where the graph runs and the tensors lie.
         normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
         dtype: of the images; autocast takes either.
-        read_threads, graph_threads: CPU threads that read and that DALI computes with; count them as this rank's CPUs.
+        read_threads, graph_threads: CPU threads that read and that compute; count them as this rank's CPUs.
         decode_threads: CPU threads with nothing else to do, which decode cases before they are asked for; 0: none.
         ready_batches: computed before they are asked for. Up to two more are being read.
         on_bad_case: "raise" stops with the case's name; "skip" puts another case in its place and counts it.
@@ -125,7 +126,7 @@ class PatchLoader:
             float16=dtype == "float16",
             channels_last=channels_last,
         )
-        self._delivery: Delivery | None = Delivery(graph)
+        self._delivery: Delivery | DeliveryOnCpu | None = Delivery(graph) if graph.on_gpu else DeliveryOnCpu(graph)
         self._in_flight = InFlight(place)
         self._cases = len(infos)
         self._feed: RunAhead[Batch] | None = None

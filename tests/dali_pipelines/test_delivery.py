@@ -82,9 +82,10 @@ def test_the_noise_bank_is_made_once_and_fed_whole(
     make_cache: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one piece DALI shares it, in several it would copy all of them for every batch."""
+    monkeypatch.setattr(loader, "DeliveryOnCpu", Delivery)
     cache = make_cache()
     with PatchLoader(cache, list(cache.cases), sampling=FEW, augmentation=NOISE) as patches:
-        assert patches._delivery is not None
+        assert isinstance(patches._delivery, Delivery)
         fed = watch(patches._delivery, monkeypatch)
         assert len(list(patches)) == 4
     banks = fed.of(NOISE_BANK)
