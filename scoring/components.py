@@ -23,8 +23,9 @@ Box = tuple[slice, ...]
 
 def number_components(mask_DHW: Mask) -> Numbers:
     """Components of voxels that touch by a face, an edge or a corner."""
-    numbers: Numbers = cc3d.connected_components(np.ascontiguousarray(mask_DHW), connectivity=26)
-    return numbers
+    # cc3d 4.1.1 gives up where every second voxel up to each border is set; with a border of zeros it never is.
+    numbers: Numbers = cc3d.connected_components(np.pad(mask_DHW, 1), connectivity=26)
+    return np.ascontiguousarray(numbers[1:-1, 1:-1, 1:-1])
 
 
 def find_zones(mask_DHW: Mask, voxels: int) -> Numbers:

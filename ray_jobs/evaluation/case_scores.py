@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ray_jobs.settings.console import figures_table
 from scoring import RulesName, Scores, title_of
-from storage import Region
+from storage import Region, Task
 
 VOLUMES = ("predicted_mm3", "true_mm3")
 # What tables and pages show, as they call it; metrics.csv and metrics.json have every score.
@@ -37,10 +37,14 @@ _COUNTS = ("_found", "_missed", "_false")
 _MM3_PER_ML = 1000.0
 
 
-def describe_case(case_id: str, scores: Mapping[str, Scores], *, labelled: bool) -> dict[str, Any]:
-    """Return the record; without a label the scores are volumes alone."""
+def describe_case(case_id: str, scores: Mapping[str, Scores], *, labelled: bool, task: Task) -> dict[str, Any]:
+    """Return the record; without a label the scores are volumes alone.
+
+    Rules may score regions that the task has not: means over regions leave those out.
+    """
     regions = {region: {name: _to_json(value) for name, value in own.items()} for region, own in scores.items()}
-    return {"case_id": case_id, "labelled": labelled, "regions": regions}
+    own_regions = [region for region in task.region_names if region in regions]
+    return {"case_id": case_id, "labelled": labelled, "regions": regions, "mean_of": own_regions}
 
 
 def region_names(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -68,7 +72,8 @@ def mean_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str,
     means = over_cases(records, mean_of_numbers)
     # Regions overlap: the sum of their volumes or lesions is nothing.
     scores = [name for name in score_names(records) if name not in VOLUMES and not name.endswith(_COUNTS)]
-    over = {name: mean_of_numbers([own.get(name, math.nan) for own in means.values()]) for name in scores}
+    own = dict.fromkeys(region for record in records for region in record["mean_of"])
+    over = {name: mean_of_numbers([means[region].get(name, math.nan) for region in own]) for name in scores}
     return {**means, MEAN: {name: mean for name, mean in over.items() if not math.isnan(mean)}}
 
 
@@ -112,7 +117,7 @@ def _numbers(values: Sequence[float]) -> list[float]:
 
 def dice_of(record: Mapping[str, Any]) -> float | None:
     """Return the mean Dice of a record's regions, by which cases are called good or bad; None without one."""
-    mean = mean_of_numbers([score_of(record, region, "dice") for region in record["regions"]])
+    mean = mean_of_numbers([score_of(record, region, "dice") for region in record["mean_of"]])
     return None if math.isnan(mean) else mean
 
 
@@ -171,7 +176,7 @@ def format_score(name: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     if name in VOLUMES:
-        return f"{value / _MM3_PER_ML:.1f}"
+        return f"{value / _MM3_PER_ML:.{1 if value >= _MM3_PER_ML else 3}f}"
     return f"{value:.1f}" if "hd95" in name or name.endswith(_COUNTS) else f"{value:.3f}"
 
 

@@ -86,5 +86,5 @@ def conclude(
         return REFUSED
     print_means(records, rules, console, title=f"{len(records)} cases {words.done}, {len(refused)} refused")
     for what, name in {words.files: "", "scores": TABLE, "report": REPORT}.items():
-        console.print(f"{what:<13} {folder.uri}/{name}", soft_wrap=True, highlight=False)
+        console.print(f"{what:<13} {folder.uri}/{name}", markup=False, soft_wrap=True, highlight=False)
     return REFUSED if refused else 0

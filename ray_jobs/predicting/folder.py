@@ -69,7 +69,7 @@ class CaseFolder:
         records = {}
         for (place, case_id), encoded in zip(places.items(), self._objects.get_many(list(places)), strict=True):
             record = self._decode(place, encoded)
-            same = record is not None and record["source"] == json.loads(json.dumps(sources[case_id]))
+            same = record is not None and record.get("source") == json.loads(json.dumps(sources[case_id]))
             if record is not None and same and there.issuperset(record["files"]):
                 records[case_id] = record
         return records

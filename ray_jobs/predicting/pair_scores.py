@@ -46,7 +46,8 @@ class PairScorer:
 
     def score(self, case_id: str) -> CaseResult:
         """Score the case. Raises InputError for one whose files cannot be read, or not be compared."""
-        self._notes = []
+        called = self._pairs.inexact.get(case_id)
+        self._notes = [] if called is None else [f"prediction told by a part of its name: {called}"]
         predicted, notes = read_file(self._pairs.predictions[case_id], "prediction")
         self._notes += notes
         if self._store is None:
@@ -65,13 +66,14 @@ class PairScorer:
         if self._store is None:
             true_DHW = self._stored(true_DHW, convention, f"label {true.path.name}")
         predicted_DHW = self._stored(pair.predicted_DHW, convention, f"prediction {predicted.path.name}")
-        try:
-            scores = score_case(
-                predicted_DHW, true_DHW, task=self._pairs.task, rules=self._rules, spacing_mm=pair.spacing_mm
-            )
-        except ValueError as error:
-            raise InputError(f"{case_id}: {error}") from None
-        record = describe_case(case_id, scores, labelled=True)
+        scores = score_case(
+            predicted_DHW,
+            true_DHW,
+            task=self._pairs.task,
+            rules=self._rules,
+            spacing_mm=pair.predicted_spacing_mm if self._as_they_are else pair.spacing_mm,
+        )
+        record = describe_case(case_id, scores, labelled=True, task=self._pairs.task)
         return CaseResult(files={}, record={**record, "notes": self._notes} if self._notes else record)
 
     def _stored(self, values_DHW: NDArray[np.uint8], convention: LabelConvention, what: str) -> NDArray[np.uint8]:
@@ -85,6 +87,6 @@ class PairScorer:
                     f"{what} has values of another task: {said}, wanted {known} ({self._pairs.task.name}); "
                     "say --task if all are of that one, or write them in these values"
                 )
-            wanted = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
-            self._notes.append(f"{wanted}: {said} in {what}")
+            dropped = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
+            self._notes.append(f"{dropped}; say --task if they are another's: {said} in {what}")
         return stored_DHW

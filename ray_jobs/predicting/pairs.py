@@ -1,18 +1,18 @@
 """Which segmentations are compared with which labels, and what the values of both mean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_jobs.predicting.folder import describe_file
 from ray_jobs.predicting.score_config import ScoreConfig
 from ray_jobs.settings.label_choice import told_task
 from storage import TASKS, CohortStore, InputError, Refusal, Task, list_source, open_store
-from storage.archives.kinds import is_archive_name
+from storage.archives.kinds import SourceKind, find_kind, is_archive_name
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
 from storage.scans.listing import ScanFile
-from storage.scans.segmentations import Side, find_segmentations, pair_by_name
+from storage.scans.segmentations import Segmentations, Side, find_segmentations, pair_by_name
 from storage.store.index import ROOT_KEY
 from storage.store.objects import Objects
 
@@ -21,13 +21,15 @@ from storage.store.objects import Objects
 class Pairs:
     """Predictions and their labels by case, with what tells whether one has changed; small enough to be sent about.
 
-    `labels` are files, or empty where the labels lie in `store`. `convention` is what the predictions' values mean, and
-    the label files'; None where each case of the store says it.
+    `inexact` names the predictions that are not called just like their case. `labels` are files, or empty where the
+    labels lie in `store`. `convention` is what the predictions' values mean, and the label files'; None where each
+    case of the store says it.
     """
 
     task: Task
     convention: LabelConvention | None
     predictions: Mapping[str, ScanFile]
+    inexact: Mapping[str, str]
     labels: Mapping[str, ScanFile]
     store: str | None
     sources: Mapping[str, Mapping[str, Any]]
@@ -39,11 +41,11 @@ def find_pairs(config: ScoreConfig) -> Pairs:
 
     Raises InputError where there is nothing to compare, and where the task cannot be told.
     """
-    predictions = _list(config.prediction, "prediction")
+    predictions, unlisted = _list(config.prediction, "prediction")
     if _is_store(config.label):
-        return _with_store(config, predictions, open_store(config.label))
-    labels = _list(config.label, "label")
-    named = {name: files[0] for name, files in labels.items() if len(files) == 1}
+        of_store = _with_store(config, predictions, open_store(config.label))
+        return replace(of_store, refused=(*unlisted, *of_store.refused))
+    labels, more = _list(config.label, "label")
     twice = [
         Refusal(
             case_id=name,
@@ -51,26 +53,31 @@ def find_pairs(config: ScoreConfig) -> Pairs:
             finding=f"{len(files)} labels have its name: {files[0]}, {files[1]}",
             remedy="name the folder that holds one of them",
         )
-        for name, files in labels.items()
+        for name, files in labels.files.items()
         if len(files) > 1
     ]
-    found = pair_by_name(predictions, named)
-    task = told_task(config.task) or _task_of_names(list(named))
+    ambiguous = {refusal.case_id for refusal in twice}
+    matched = pair_by_name(predictions, labels.files)
+    task = told_task(config.task) or _task_of_names(list(matched.pairs) or list(labels.files))
+    found = {
+        name: (prediction, labels.files[name][0]) for name, prediction in matched.pairs.items() if name not in ambiguous
+    }
     return Pairs(
         task=task,
         convention=task.convention,
-        predictions=found.pairs,
-        labels={name: named[name] for name in found.pairs},
+        predictions={name: prediction for name, (prediction, _) in found.items()},
+        inexact=matched.inexact,
+        labels={name: label for name, (_, label) in found.items()},
         store=None,
         sources={
-            name: {"prediction": describe_file(prediction), "label": describe_file(named[name])}
-            for name, prediction in found.pairs.items()
+            name: {"prediction": describe_file(prediction), "label": describe_file(label)}
+            for name, (prediction, label) in found.items()
         },
-        refused=(*twice, *(each for each in found.refused if each.case_id not in labels or each.case_id in named)),
+        refused=(*unlisted, *more, *twice, *(each for each in matched.refused if each.case_id not in ambiguous)),
     )
 
 
-def _with_store(config: ScoreConfig, predictions: Mapping[str, Sequence[ScanFile]], store: CohortStore) -> Pairs:
+def _with_store(config: ScoreConfig, predictions: Segmentations, store: CohortStore) -> Pairs:
     told = told_task(config.task)
     if told is not None and told.region_labels != store.task.region_labels:
         raise InputError(
@@ -82,6 +89,7 @@ def _with_store(config: ScoreConfig, predictions: Mapping[str, Sequence[ScanFile
         task=told or store.task,
         convention=None if told is None else told.convention,
         predictions=found.pairs,
+        inexact=found.inexact,
         labels={},
         store=store.uri,
         sources={
@@ -92,11 +100,19 @@ def _with_store(config: ScoreConfig, predictions: Mapping[str, Sequence[ScanFile
     )
 
 
-def _list(place: str, side: Side) -> dict[str, list[ScanFile]]:
-    found = find_segmentations(list_source(place), side)
-    if not found:
-        raise InputError(f"wanted segmentations as .nii or .nii.gz in --{side} {place}, found none")
-    return found
+def _list(place: str, side: Side) -> tuple[Segmentations, Sequence[Refusal]]:
+    """The segmentations there, and what could not be listed."""
+    wanted = f"--{side} with a folder, a .zip or a .tar of segmentations"
+    if find_kind(place, wanted=wanted) is SourceKind.STREAM:
+        raise InputError(f"wanted {wanted}, found a compressed tar: {place}; decompress it to a .tar")
+    listing = list_source(place)
+    found = find_segmentations(listing, side)
+    if not found.files:
+        raise InputError(
+            f"wanted {wanted}, found none in {place}: call them X_seg.nii.gz, X/seg.nii.gz or X.nii.gz after their "
+            "cases; names that end like a scan's (_t1, -t2f, …) do not count"
+        )
+    return found, listing.refused
 
 
 def _is_store(place: str) -> bool:

@@ -10,7 +10,7 @@ from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.settings.groups import refuse_below_one
 from ray_jobs.settings.label_choice import told_task, told_values
-from scoring import RulesName, default_rules, tasks_of
+from scoring import RULES_NAMES, RulesName, default_rules, tasks_of
 from storage import MODALITIES, InputError, Task
 from storage.archives.kinds import SourceKind, find_kind, place_of
 
@@ -124,8 +124,9 @@ def choose_task(checkpoints: Sequence[Checkpoint]) -> Task:
 def choose_rules(told: RulesName | None, task: Task) -> RulesName:
     """Return the rules to score a task by: those told, else its own; raises InputError where they do not know it."""
     if told is not None and told != "plain" and task.name not in tasks_of(told):
-        known, name = ", ".join(tasks_of(told)), task.name or "of an older checkpoint, which has no name"
-        raise InputError(f"wanted --rules that know the task {name}, got {told}, which know {known}; plain know all")
+        known = ", ".join(rules for rules in RULES_NAMES if rules == "plain" or task.name in tasks_of(rules))
+        name = task.name or "without a name, of an older checkpoint,"
+        raise InputError(f"wanted --rules that know the task {name} ({known}), got {told}")
     return told or default_rules(task)
 
 

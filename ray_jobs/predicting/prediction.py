@@ -150,9 +150,9 @@ def score_labels(
     """The case's record: its scores by those rules, without a label its volumes."""
     if label_DHW is None:
         counts = dict(enumerate(np.bincount(predicted_DHW[predicted_DHW > 0]).tolist()))
-        return describe_case(case.case_id, volumes_of(counts, task.regions, case.spacing), labelled=False)
+        return describe_case(case.case_id, volumes_of(counts, task.regions, case.spacing), labelled=False, task=task)
     scores = score_case(predicted_DHW, label_DHW, task=task, rules=rules, spacing_mm=case.spacing)
-    return describe_case(case.case_id, scores, labelled=True)
+    return describe_case(case.case_id, scores, labelled=True, task=task)
 
 
 def whole_scan_label(held: HeldCase) -> NDArray[np.uint8] | None:

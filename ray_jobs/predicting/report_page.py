@@ -58,14 +58,15 @@ def build_report(
     there, names = score_names(records), region_names(records)
     scores = [name for name in _COLUMNS if name in there and (labelled or name in VOLUMES)]
     shown = scores if len(names) <= _MOST_REGIONS_SIDE_BY_SIDE else scores[:1]
-    said = f"{len(records)} cases {done}, {labelled} of them with a label, {len(refused)} refused."
+    with_label = "" if labelled == len(records) else f"{labelled} of them with a label, "
+    said = f"{len(records)} cases {done}, {with_label}{len(refused)} refused."
     if labelled:
         said += f" Scores are by {title_of(rules)}."
     parts = {
         "title": html.escape(title),
         "said": said,
         "settings": _settings(settings),
-        "summary": _summary(records),
+        "summary": _summary(records) if records else "",
         "regions": "; ".join(f"{html.escape(each.name)}: {html.escape(each.title)}" for each in regions),
         "refused": _list("refused", "Refused", [reason for _, reason in sorted(refused.items())]),
         "notices": _list("notices", "Noticed", notices),

@@ -11,7 +11,7 @@ def told_task(name: str | None, *, flag: str = "--task") -> Task | None:
     """Return the task called `name`, given as `flag`; None where none is. Raises InputError for an unknown one."""
     if name is None:
         return None
-    full = SHORT_NAMES.get(name, name)
+    full = SHORT_NAMES.get(name.lower(), name.lower())
     if full not in TASKS:
         short = ", ".join(f"{each} for {task}" for each, task in SHORT_NAMES.items())
         raise InputError(f"wanted {flag} {', '.join(TASKS)} ({short}), got {name}")

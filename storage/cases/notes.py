@@ -15,6 +15,7 @@ def summarise_notes(notes_by_case: Mapping[str, Sequence[str]]) -> tuple[str, ..
             if mark:
                 found.setdefault(kind, []).append((case_id, details))
     return tuple(
-        f"{kind}: {len(cases)} {'case,' if len(cases) == 1 else 'cases, such as'} {cases[0][0]} ({cases[0][1]})"
+        f"{kind}: {count} {'case,' if count == 1 else 'cases, such as'} {cases[0][0]} ({cases[0][1]})"
         for kind, cases in found.items()
+        for count in [len({case_id for case_id, _ in cases})]
     )

@@ -3,14 +3,14 @@
 Shapes: X Y Z are voxels in the label's own axis order, D H W the same, turned round to z y x.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nibabel.orientations import apply_orientation
 from numpy.typing import NDArray
 
-from storage.cases.grid import box_slices, scan_to_source
+from storage.cases.grid import box_slices, orientation_of, scan_to_source
 from storage.cases.info import CaseInfo
 from storage.cases.placing import GridFile, describe_mismatch, turn_to_grid
 from storage.cases.segmentation import source_header
@@ -19,17 +19,21 @@ from storage.scans.listing import ScanFile
 from storage.scans.nifti import read_segmentation
 from storage.scans.nifti_header import NiftiError, parse_header, place_of
 
+_AS_IT_LIES = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])  # nibabel's transform that turns nothing
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationPair:
-    """Values as the files have them, in C order and on the label's grid; `spacing_mm` are the prediction's voxel sides.
+    """Values as the files have them, in C order and on the label's grid; `notes` say what was odd about the headers.
 
-    `notes` say what was odd about the headers.
+    Voxel sides along D, H, W: `spacing_mm` by the label's place, `predicted_spacing_mm` as the prediction's header says
+    them.
     """
 
     predicted_DHW: NDArray[np.uint8]
     true_DHW: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
+    predicted_spacing_mm: tuple[float, float, float]
     notes: tuple[str, ...] = ()
 
 
@@ -59,21 +63,30 @@ def pair_up(predicted: GridFile, true: GridFile, *, trust_grid: bool) -> Segment
     `trust_grid` takes voxels of equal shape to lie alike where only the header says otherwise. Raises InputError for
     another grid.
     """
-    sides = np.asarray(parse_header(predicted.header).get_zooms()[:3], dtype=float)
-    pair = SegmentationPair(
-        predicted_DHW=_in_order(predicted.array_XYZ), true_DHW=_in_order(true.array_XYZ), spacing_mm=_reversed(sides)
-    )
+    notes: tuple[str, ...] = ()
     found = turn_to_grid(predicted, true)
     if found is None:
         finding, remedy, trustable = describe_mismatch(predicted, true)
         if not (trust_grid and trustable):
             raise InputError(f"{predicted.path}: {finding}; {remedy}")
-        return replace(pair, notes=(f"voxels taken to lie alike whatever the header says: {finding}",))
-    turn, _ = found
-    turned = np.empty(3)
-    turned[turn[:, 0].astype(int)] = sides
-    predicted_XYZ = apply_orientation(predicted.array_XYZ, turn)
-    return replace(pair, predicted_DHW=_in_order(predicted_XYZ), spacing_mm=_reversed(turned))
+        turn, notes = _AS_IT_LIES, (f"voxels taken to lie alike whatever the header says: {finding}",)
+    else:
+        turn = found[0]
+        turned = f"prediction turned by its header: {orientation_of(predicted.place.affine)}"
+        if not np.array_equal(turn, _AS_IT_LIES):
+            notes = (f"{turned}, as the label is",)
+    said = np.asarray(parse_header(predicted.header).get_zooms()[:3], dtype=float)
+    if not (np.isfinite(said).all() and (said > 0).all()):
+        raise InputError(f"{predicted.path}: its header says voxels of {said.tolist()} mm; repair its pixdim")
+    sides = np.empty(3)
+    sides[turn[:, 0].astype(int)] = said
+    return SegmentationPair(
+        predicted_DHW=_in_order(apply_orientation(predicted.array_XYZ, turn)),
+        true_DHW=_in_order(true.array_XYZ),
+        spacing_mm=_reversed(np.linalg.norm(true.place.affine[:3, :3], axis=0)),
+        predicted_spacing_mm=_reversed(sides),
+        notes=notes,
+    )
 
 
 def _in_order(array_XYZ: NDArray[np.uint8]) -> NDArray[np.uint8]:

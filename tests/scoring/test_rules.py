@@ -244,3 +244,10 @@ def test_what_cannot_be_scored_is_said() -> None:
         score(true[1:], true, "plain")
     with pytest.raises(ValueError, match=r"wanted labels of ssa alone.*got cystic_component in the prediction"):
         score(paint(cube(4, label=CYSTIC_COMPONENT)), true, "2026", "ssa")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 3, 1), (3, 3, 3), (1, 5, 5)])
+def test_a_lattice_of_single_voxels_is_numbered(shape: tuple[int, int, int]) -> None:
+    """cc3d 4.1.1 gives up on one that fills its box."""
+    lattice = np.all(np.indices(shape) % 2 == 0, axis=0)
+    assert number_components(lattice).max() == np.count_nonzero(lattice)

@@ -204,7 +204,8 @@ def test_six_regions_show_a_score_at_a_time_and_fit_a_phone(chromium: str, tmp_p
     def record(number: int) -> dict[str, Any]:
         values = {"dice": number / 10, "hd95": 9.0 - number, "lesion_dice": 0.5, "predicted_mm3": 1e3 * number}
         regions = {region.name: values for region in POST_TREATMENT_REGIONS}
-        return {"case_id": f"BraTS-GLI-0000{number}-101", "labelled": True, "regions": regions, "files": []}
+        about = {"case_id": f"BraTS-GLI-0000{number}-101", "labelled": True, "files": []}
+        return {**about, "regions": regions, "mean_of": list(regions)}
 
     path = tmp_path / "six.html"
     records = [record(number) for number in (1, 2, 3)]

@@ -45,9 +45,9 @@ def records() -> list[dict[str, Any]]:
     two = dict.fromkeys(REGIONS, scores(0.75, math.nan))
     volumes = volumes_of({EDEMA: 10, NECROTIC_CORE: 4, ENHANCING: 1}, GLIOMA_REGIONS, (3.0, 2.0, 1.0))
     return [
-        describe_case("one", one, labelled=True),
-        describe_case("two", two, labelled=True),
-        describe_case("three", volumes, labelled=False),
+        describe_case("one", one, labelled=True, task=GLI_2021_TASK),
+        describe_case("two", two, labelled=True, task=GLI_2021_TASK),
+        describe_case("three", volumes, labelled=False, task=GLI_2021_TASK),
     ]
 
 
@@ -63,10 +63,16 @@ def test_means_are_over_the_cases_that_have_a_number(records: list[dict[str, Any
     assert means[ENHANCING_TUMOUR]["predicted_mm3"] == pytest.approx((5 + 5 + 6) / 3)
     assert means["mean"] == {"dice": 0.5, "hd95": 3.0, "lesion_hd95": math.inf}  # volumes of regions overlap
     assert mean_of_records(records[2:])["mean"] == {}
+    with_another = {**dict.fromkeys(REGIONS, scores(0.5, 1.0)), "RC": scores(1.0, 0.0)}  # which the rules score, too
+    other = describe_case("other", with_another, labelled=True, task=GLI_2021_TASK)
+    assert dice_of(other) == mean_of_records([other])["mean"]["dice"] == 0.5
+    assert mean_of_records([other])["RC"]["dice"] == 1.0
 
 
 def test_spreads_are_those_that_the_program_of_2026_adds_to_its_table(records: list[dict[str, Any]]) -> None:
-    found = statistics_of([*records, describe_case("four", {WHOLE: scores(0.5, 7.0)}, labelled=True)])
+    found = statistics_of(
+        [*records, describe_case("four", {WHOLE: scores(0.5, 7.0)}, labelled=True, task=GLI_2021_TASK)]
+    )
     assert found["std"][WHOLE]["dice"] == pytest.approx(0.25)  # over n - 1
     assert found["median"][WHOLE]["hd95"] == 5.0 and found["std"][WHOLE]["hd95"] == pytest.approx(8**0.5)
     assert "lesion_hd95" not in found["std"][WHOLE] and found["median"][WHOLE]["lesion_hd95"] == math.inf

@@ -1,5 +1,6 @@
 """Pairs of files: which belong together, what their values mean, and on whose grid they are compared."""
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,21 @@ def test_a_prediction_in_another_order_is_turned_by_its_header(pair: Path) -> No
     turned = image.as_reoriented(np.array([[2, 1], [0, -1], [1, -1]]))
     assert turned.shape != image.shape
     nib.save(turned, pair / "p" / f"{CASE}.nii.gz")
-    for region, scores in score(pair)["regions"].items():
+    record = score(pair)
+    assert [note.partition(":")[0] for note in record["notes"]] == ["prediction turned by its header"]
+    for region, scores in record["regions"].items():
         assert scores == pytest.approx(wanted["regions"][region]), region
+
+
+def test_plain_rules_take_the_sides_of_voxels_from_where_the_label_lies(pair: Path) -> None:
+    image = nib.load(pair / "p" / f"{CASE}.nii.gz")
+    image.header["pixdim"][1:4] = 1
+    image.header.set_sform(AFFINE, code=1)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), pair / "p" / f"{CASE}.nii.gz")
+    assert nib.load(pair / "p" / f"{CASE}.nii.gz").header.get_zooms() == (1, 1, 1)
+    voxels = np.count_nonzero(tumour())
+    assert score(pair)["regions"]["WT"]["true_mm3"] == voxels * 3  # 1 x 2 x 1.5 mm
+    assert score(pair, "2023")["regions"]["WT"]["true_mm3"] == voxels  # as the program reads it
 
 
 @pytest.mark.parametrize("rules", ["plain", "2026", "2023", "2024", "2025"])
@@ -70,7 +84,7 @@ def test_only_programs_that_took_no_header_compare_what_lies_elsewhere(rules: Ru
     if rules in ("plain", "2026"):
         with pytest.raises(InputError, match=r"its affine differs .* say --trust-grid"):
             score(pair, rules)
-        assert score(pair, rules, trust_grid=True)["regions"]["WT"]["true_mm3"] == np.count_nonzero(tumour()) * 6
+        assert score(pair, rules, trust_grid=True)["regions"]["WT"]["true_mm3"] == np.count_nonzero(tumour()) * 3
         return
     record = score(pair, rules)
     assert record["notes"][0].startswith("voxels taken to lie alike whatever the header says: ")
@@ -94,7 +108,8 @@ def test_values_of_another_task_are_named(rules: RulesName, pair: Path) -> None:
         return
     record = score(pair, rules)
     (note,) = record["notes"]
-    assert note.endswith(f"as the rules of BraTS {rules} do: 4 in prediction {CASE}.nii.gz")
+    said = f"as the rules of BraTS {rules} do; say --task if they are another's: 4 in prediction {CASE}.nii.gz"
+    assert note.endswith(said)
     assert record["regions"]["ET"]["predicted_mm3"] == 0 and record["regions"]["TC"]["dice"] > 0
 
 
@@ -106,6 +121,15 @@ def test_names_say_the_task_where_they_leave_one(pair: Path) -> None:
         score(pair, task=None)
     assert score(pair, task="ped-2023")["regions"].keys() == {"WT", "TC", "ET"}
     assert len(score(pair, task="ped")["regions"]) == 6
+
+
+def test_a_compressed_tar_and_a_folder_without_any_are_said(pair: Path) -> None:
+    with tarfile.open(pair / "p.tar.gz", "w:gz") as archive:
+        archive.add(pair / "p", "p")
+    for place, said in (("p.tar.gz", "decompress it to a .tar"), ("none", "call them X_seg.nii.gz")):
+        (pair / "none").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=f"wanted --prediction with .* {said}"):
+            find_pairs(ScoreConfig(prediction=str(pair / place), label=str(pair / "l"), output="o"))
 
 
 def test_labels_that_two_files_could_be_are_told(pair: Path) -> None:

@@ -29,7 +29,8 @@ def record(case_id: str, dice: float | None, names: Sequence[str] = REGIONS) -> 
     scores = {} if dice is None else {"dice": dice, "hd95": 3.25, "lesion_dice": dice}
     regions = {region: {**scores, "predicted_mm3": 12500.0} for region in names}
     files = [f"figures/{case_id}_3d.png", f"figures/{case_id}_sections.png", f"{case_id}_seg.nii.gz"]
-    return {"case_id": case_id, "labelled": dice is not None, "regions": regions, "files": files}
+    labelled = dice is not None
+    return {"case_id": case_id, "labelled": labelled, "regions": regions, "mean_of": list(names), "files": files}
 
 
 RECORDS = [record("good", 0.9), record("b", None), record("bad & <b>", 0.2), record("a", None), record("fair", 0.5)]

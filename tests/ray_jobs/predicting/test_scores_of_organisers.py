@@ -100,6 +100,7 @@ def _score(pair: str, rules: RulesName, task: str) -> Any:
         task=TASKS[task],
         convention=TASKS[task].convention,
         predictions={pair: prediction},
+        inexact={},
         labels={pair: label},
         store=None,
         sources={},
@@ -120,7 +121,7 @@ def _score_with(large_mm3: float, pair: str, task: str) -> Mapping[str, Mapping[
         region: score_matched(
             *masks_of(region, values[0], values[1], TASKS[task]),
             MatchedRules(large_mm3=large_mm3),
-            spacing_mm=both.spacing_mm,
+            spacing_mm=both.predicted_spacing_mm,
             grid=both.true_DHW.shape,
         )
         for region in ("WT", "TC", "ET", "RC")
