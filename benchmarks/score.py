@@ -9,9 +9,10 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.cost import Cost, time_program
 from benchmarks.peer_brats_evaluate import CONFIGURATIONS, evaluate_words, read_scores
 from benchmarks.report import report
 from benchmarks.settings import ScoreBenchmark
+from ray_jobs.evaluation.case_scores import score_of
 from scoring.components import find_box
 from storage import TASKS, InputError, find_cases
 from storage.scans.nifti import read_segmentation
@@ -53,24 +55,32 @@ def run(config: ScoreBenchmark) -> None:
         for which in ("label", "prediction"):
             (one / which).mkdir(parents=True)
             shutil.copy(sorted((several / which).iterdir())[0], one / which)
-        contenders = {
+        contenders: dict[str, Callable[[Path], list[str]]] = {
             "brats-evaluate 0.0.10": lambda pairs: evaluate_words(program, pairs, config.task),
-            "ours, in one process": lambda pairs: [
+            "score.py's work, in one process": lambda pairs: [
                 *(sys.executable, "-m", "benchmarks.score_pairs"),
                 *(str(pairs), config.task),
             ],
+            "ray_jobs/score.py, with Ray": lambda pairs: command_words(pairs, tempfile.mkdtemp(dir=folder), config),
         }
         costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in contenders}
         for _ in range(config.rounds):
             for name, words in contenders.items():
                 costs[name].append((time_program(words(one)), time_program(words(several))))
-        compared, differing = compare(
-            read_scores(program, several, config.task), json.loads((several / "ours.json").read_text())
-        )
+        records = json.loads((several / "ours.json").read_text())
+        compared, differing = compare(read_scores(program, several, config.task), records)
     for line in differing[:10]:
         print(line)
     title = f"Scores of 2026, {config.task}, {cases} cases of {sides}: of {compared} numbers {len(differing)} differ"
     report(title, as_rows(costs, cases), config.json)
+
+
+def command_words(pairs: Path, output: str, config: ScoreBenchmark) -> list[str]:
+    """The command that anybody would type."""
+    return [
+        *(sys.executable, "ray_jobs/score.py", "--rules", "2026", "--task", config.task, "--output", output),
+        *("--prediction", str(pairs / "prediction"), "--label", str(pairs / "label")),
+    ]
 
 
 def as_rows(costs: Mapping[str, Sequence[tuple[Cost, Cost]]], cases: int) -> list[dict[str, str | float]]:
@@ -139,13 +149,14 @@ def bend(label_DHW: Labels, rng: np.random.Generator) -> Labels:
     return bent
 
 
-def compare(theirs: Scores, ours: Scores) -> tuple[int, list[str]]:
+def compare(theirs: Scores, records: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
     """How many numbers theirs are, and a line for each that ours does not equal."""
     compared, differing = 0, []
+    record_of = {record["case_id"]: record for record in records}
     for case, of_case in theirs.items():
         for region, of_region in of_case.items():
             for name, value in of_region.items():
-                got, compared = ours[case][region][name], compared + 1
+                got, compared = score_of(record_of[case], region, name), compared + 1
                 tolerance = 1e-6 if "hd95" in name else 1e-7 if "surface" in name else 1e-12
                 both_none = math.isnan(got) and math.isnan(value)
                 if not both_none and not math.isclose(got, value, rel_tol=0, abs_tol=tolerance):

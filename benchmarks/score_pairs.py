@@ -1,4 +1,4 @@
-"""Our scores of 2026 of all pairs in a folder, in one process: what the score benchmark runs beside brats-evaluate.
+"""What `ray_jobs/score.py` does with the pairs in a folder, in one process and without Ray.
 
 `python -m benchmarks.score_pairs FOLDER TASK` reads FOLDER/prediction and FOLDER/label and writes FOLDER/ours.json.
 """
@@ -7,34 +7,17 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from scoring import Scores, score_case
-from storage import TASKS
-from storage.scans.nifti import read_segmentation
-
-
-def score_pair(prediction: Path, label: Path, task: str) -> dict[str, Scores]:
-    """The scores of one pair of files on one grid, by region."""
-    predicted, true = read_segmentation(prediction), read_segmentation(label)
-    to_stored = TASKS[task].convention.to_stored
-    width, height, depth = (float(side) for side in np.linalg.norm(predicted.affine[:3, :3], axis=0))
-    return score_case(
-        to_stored(predicted.array.T),
-        to_stored(true.array.T),
-        task=TASKS[task],
-        rules="2026",
-        spacing_mm=(depth, height, width),
-    )
+from ray_jobs.predicting.pair_scores import MakeScorer
+from ray_jobs.predicting.pairs import find_pairs
+from ray_jobs.predicting.score_config import ScoreConfig
 
 
 def main(folder: Path, task: str) -> None:
-    """Score every pair."""
-    pairs = {label: folder / "prediction" / label.name for label in sorted((folder / "label").iterdir())}
-    scores = {
-        label.name.removesuffix(".nii.gz"): score_pair(prediction, label, task) for label, prediction in pairs.items()
-    }
-    (folder / "ours.json").write_text(json.dumps(scores))
+    """Score every pair by the rules of 2026."""
+    prediction, label = str(folder / "prediction"), str(folder / "label")
+    pairs = find_pairs(ScoreConfig(prediction=prediction, label=label, output="", task=task))
+    score = MakeScorer(pairs=pairs, rules="2026", trust_grid=False)()
+    (folder / "ours.json").write_text(json.dumps([score(case_id).record for case_id in pairs.sources]))
 
 
 if __name__ == "__main__":

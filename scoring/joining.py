@@ -5,13 +5,14 @@ touches nothing is joined. What comes of it hangs on the lesions' numbers, and s
 Letters in names: D H W voxels z y x.
 """
 
+from itertools import product
+
 import numpy as np
-from scipy import ndimage
 
 from scoring.components import NewNumbers, Numbers
 
 # From a voxel to those that touch it by a face or an edge.
-_STEPS = np.argwhere(ndimage.generate_binary_structure(3, 2)) - 1
+_STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if np.count_nonzero(step) <= 2])
 
 
 def find_touching(lesions_DHW: Numbers, neighbours_DHW: Numbers) -> list[tuple[int, int]]:
