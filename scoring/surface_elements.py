@@ -59,7 +59,11 @@ def areas_of_codes(spacing_mm: tuple[float, float, float]) -> NDArray[np.float64
 
 @lru_cache
 def _normals(code: int) -> tuple[Normal, ...]:
-    """The normals of a code's triangles where voxels are cubes of side 1; a normal is as long as its area."""
+    """The normals of a code's triangles where voxels are cubes of side 1; a normal is as long as its area.
+
+    The largest come first, so that their sum at 1 mm has every bit of the published table: whether 95 % of the area are
+    reached hangs on the last one.
+    """
     if code.bit_count() > 4:
         return _normals(255 - code)
     inside = {corner for bit, corner in enumerate(CORNERS) if code >> bit & 1}
@@ -67,7 +71,7 @@ def _normals(code: int) -> tuple[Normal, ...]:
     for line in _closed_lines(inside):
         fillings = ([_normal(*triangle) for triangle in triangles] for triangles in _fillings(line))
         normals += max(fillings, key=lambda filling: sum(math.hypot(*normal) for normal in filling))
-    return tuple(normals)
+    return tuple(sorted(normals, key=lambda normal: -math.hypot(*normal)))
 
 
 def _closed_lines(inside: set[Corner]) -> list[Line]:

@@ -1,5 +1,7 @@
 """Plain scores of whole cases and the areas of surface elements against MONAI's."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,12 @@ def test_areas_are_those_of_the_published_table(spacing_mm: tuple[float, float, 
     wanted = create_table_neighbour_code_to_surface_area(spacing_mm)[0].numpy()
     theirs_of_ours = [sum(128 >> bit for bit in range(len(CORNERS)) if code >> bit & 1) for code in range(256)]
     np.testing.assert_allclose(areas_of_codes(spacing_mm), wanted[theirs_of_ours], rtol=0, atol=1e-6)
+
+
+def test_an_area_is_summed_from_its_largest_part_down_as_in_double_precision_the_table_has_it() -> None:
+    large, small = math.sqrt(3) / 4, math.sqrt(3) / 8
+    assert small + large + small + large != large + large + small + small
+    assert areas_of_codes((1.0, 1.0, 1.0))[0b00010111] == large + large + small + small
 
 
 @pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")
