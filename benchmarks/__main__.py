@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "score": settings.ScoreBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "memory": settings.MemoryBenchmark,
+    "growth": settings.GrowthBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

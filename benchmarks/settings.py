@@ -174,6 +174,16 @@ class MemoryBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrowthBenchmark(Recorded):
+    """Measure what grows with a cohort's cases and a search's trials, at three sizes, and write it as formulas."""
+
+    cases: tuple[int, ...] = (100, 1251, 2500)
+    """Of cohorts that are converted and opened."""
+    trials: tuple[int, ...] = (10, 30, 100)
+    """Of searches whose trials pretend to train."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show, within some minutes; docs/gpu.md explains the rows."""
 
