@@ -91,7 +91,7 @@ def pretend_scores(learning_rate: float, epoch: int) -> dict[str, float]:
 
 
 def _curves(regions: Sequence[str]) -> bytes:
-    steps = np.linspace(0, 1, _THRESHOLDS)
+    steps = np.linspace(0, 1, _THRESHOLDS, dtype=np.float32)
     height = np.full((_THRESHOLDS, len(regions)), 0.5)
     curves = ThresholdCurves(regions=tuple(regions), thresholds_T=steps, iou_TR=height, dice_TR=height)
     return json.dumps(curves.to_json()).encode()
