@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "end-to-end": settings.EndToEndBenchmark,
     "memory": settings.MemoryBenchmark,
     "growth": settings.GrowthBenchmark,
+    "processes": settings.ProcessesBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

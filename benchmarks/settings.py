@@ -184,6 +184,16 @@ class GrowthBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessesBenchmark(Recorded):
+    """Measure how much memory each process of convert, train and predict needs at most, as the commands are typed."""
+
+    source: Path | None = None
+    """Folder with BraTS cases; a few synthetic ones as large as BraTS's without it."""
+    cases: int = 3
+    """How many synthetic ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpuCheck(Recorded):
     """Check and measure what only a machine with a GPU can show, within some minutes; docs/gpu.md explains the rows."""
 
