@@ -5,6 +5,7 @@ enough. What processes share is counted for each of them; the last row of a comm
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,10 +31,13 @@ RAYS_OWN = {
     "/gcs_server": "GCS",
     "log_monitor.py": "log monitor",
     "monitor.py": "autoscaler's monitor",
-    "/dashboard/": "dashboard",
+    "dashboard": "dashboard",
+    "DashboardAgent": "dashboard",
+    "RuntimeEnvAgent": "runtime environments' agent",
     "runtime_env": "runtime environments' agent",
-    "/agent": "dashboard",
 }
+# What a Ray worker is called before it has work, and after.
+STARTING = ("python", "python3", "Ray worker: IDLE")
 
 
 def run(config: ProcessesBenchmark) -> None:
@@ -77,7 +81,10 @@ def watch(words: Sequence[str], folder: Path) -> list[dict[str, str | float]]:
                 if looked is None:
                     continue
                 kind, peak, share = looked
-                kinds[each.pid] = ITSELF if each.pid == running.pid else _first_told(kinds.get(each.pid), kind)
+                if each.pid == running.pid:
+                    kind = ITSELF
+                if kind not in STARTING or kinds.get(each.pid, kind) in STARTING:
+                    kinds[each.pid] = kind
                 peaks[each.pid] = max(peak, peaks.get(each.pid, 0.0))
                 shared_out += share
                 alive[kinds[each.pid]] += 1
@@ -119,15 +126,13 @@ def _look_at(process: psutil.Process) -> tuple[str, float, float] | None:
 
 def kind_of(words: Sequence[str]) -> str:
     """What a process below a command is, in words, by its command line."""
-    if words[0].startswith("ray::"):
-        return f"Ray worker: {words[0].removeprefix('ray::').split('.')[0].split(' ')[0].split('(')[0]}"
     line = " ".join(words)
-    return next((f"Ray: {name}" for part, name in RAYS_OWN.items() if part in line), Path(words[0]).name)
-
-
-def _first_told(before: str | None, now: str) -> str:
-    """A Ray worker is idle before and after it works."""
-    return now if before is None or before == "Ray worker: IDLE" else before
+    rays_own = next((name for part, name in RAYS_OWN.items() if part in line), None)
+    if rays_own is not None:
+        return f"Ray: {rays_own}"
+    if line.startswith("ray::"):
+        return f"Ray worker: {re.split(r'[.( ]', line.removeprefix('ray::'))[0]}"
+    return Path(words[0]).name
 
 
 def _kilobytes(text: str, name: str) -> int | None:

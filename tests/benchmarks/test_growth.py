@@ -26,6 +26,8 @@ def test_a_line_is_found_and_what_is_no_line_shows() -> None:
         ("/env/ray/core/src/ray/raylet/raylet --raylet_socket_name=x", "Ray: raylet"),
         ("python -u /env/ray/dashboard/agent.py --node-ip-address=1", "Ray: dashboard"),
         ("python /env/ray/_private/log_monitor.py", "Ray: log monitor"),
+        ("ray-dashboard-NodeHead-0 (/env/bin/python -c from", "Ray: dashboard"),
+        ("ray::DashboardAgent", "Ray: dashboard"),
         ("/usr/bin/git rev-parse", "git"),
     ],
 )
