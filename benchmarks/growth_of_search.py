@@ -28,8 +28,9 @@ from ray_jobs.searching.results import RESULTS
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.run import TrainPlan
+from storage.labels.tasks import TASKS
 
-REGIONS = ("WT", "TC", "ET")
+REGIONS = TASKS["gli-2023"].region_names
 EPOCHS = 4
 _WEIGHTS = bytes(1000)
 _THRESHOLDS = 1001
