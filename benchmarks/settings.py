@@ -67,7 +67,7 @@ class LoaderBenchmark(Recorded):
     """Patches a batch; slices come eight times as many."""
     read_threads: int = 1
     graph_threads: int = 1
-    """Threads that DALI computes with."""
+    """Threads that compute patches."""
     device: str = "auto"
     """cpu, or cuda:N for gpu_full as well; auto takes a GPU where there is one."""
 

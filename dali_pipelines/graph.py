@@ -1,4 +1,6 @@
-"""The training graph: stored patches or slices in, augmented batches out, on the CPU or on one GPU.
+"""The training graph: stored patches or slices in, augmented batches out, on one GPU. On the CPU tests alone run it.
+
+A CPU's batches are computed by delivery_on_cpu.py, which shares `change_intensities`.
 
 M modalities, R regions, D H W voxels z, y, x; slices have no D.
 """

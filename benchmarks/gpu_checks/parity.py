@@ -1,4 +1,4 @@
-"""The same samples through the CPU's and the GPU's graph, each augmentation alone and then all of them together.
+"""The same samples by NumPy on the CPU and by DALI on the GPU, each augmentation alone, then all of them together.
 
 Labels must be equal, voxel for voxel: they are looked at where no rounding can decide between two (ties.py). Images may
 differ by what rounding in another order does: a warp finds its places 1/4000 voxel further at most, and where contrast
