@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "inference": settings.InferenceBenchmark,
     "score": settings.ScoreBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
+    "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,
     "growth": settings.GrowthBenchmark,
     "processes": settings.ProcessesBenchmark,

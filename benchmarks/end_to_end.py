@@ -101,7 +101,7 @@ def random_batch(run: Run, device: torch.device) -> Batch:
     config = run.plan.config
     shape = config.sampling.global_batch_size, config.model.modalities, *config.sampling.patch_shape
     image = torch.randn(shape, device=device, dtype=torch.float16 if run.precision.use_scaler else torch.float32)
-    if settle_execution(config.execution, device, run.precision).channels_last:
+    if settle_execution(config.execution, device, run.precision, config.model).channels_last:
         image = image.contiguous(memory_format=channels_last_format(config.sampling.dimensions))
     regions = torch.rand(shape[0], config.model.regions, *shape[2:], device=device) < 0.1
     return Batch(image=image, regions=regions.to(torch.uint8), plans=())

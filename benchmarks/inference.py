@@ -38,10 +38,10 @@ def run(config: InferenceBenchmark) -> None:
     unet, device = find_network(config.preset), find_device(config.device)
     check_sides(unet, config.window, "--window")
     set_up_device(device)
-    precision = choose_precision(device, config.precision)
+    precision = choose_precision(device, config.precision, unet)
     if device.type == "cpu":
         keep_freed_memory()
-    network = build_unet(unet, settle_execution(Execution(), device, precision)).to(device).eval()
+    network = build_unet(unet, settle_execution(Execution(), device, precision, unet)).to(device).eval()
     image_MDHW = torch.randn(unet.modalities, *config.volume, device=device)
     regions_RDHW = (torch.rand(unet.regions, *config.volume, device=device) < 0.05).to(torch.uint8)
 

@@ -74,7 +74,7 @@ def compare(
     """One row: the peak of the second part of a step that is not the first, predicted and counted."""
     network, loss = UNET_PRESETS[name], Loss(LossConfig())
     resident = PeakMemory(CPU)
-    model = build_unet(network, settle_execution(execution, CPU, precision)).train()
+    model = build_unet(network, settle_execution(execution, CPU, precision, network)).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.99, nesterov=True, fused=False)
     image = torch.zeros(batch, network.modalities, *sides)
     regions = torch.zeros(batch, network.regions, *sides, dtype=torch.uint8)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from models import PrecisionName
+from models import CpuKind, PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,17 @@ class EndToEndBenchmark(Recorded):
     """Instead of training, sleep for these multiples of the loader's time per batch."""
     ready_batches: tuple[int, ...] = ()
     """How many batches the sleeping steps' loaders hold ready; the default is training's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuTableBenchmark(Recorded):
+    """Measure a training step in each arithmetic and layout, with AMX and without, for models/cpu_table.py."""
+
+    kind: CpuKind | None = None
+    """Measure in this process and call it that: amx or avx512_bf16. Default: both, each in a process of its own; a CPU
+    with AMX stands in for one without."""
+    rounds: int = 4
+    """Steps of each variant after the first, turn about; the one that takes the least CPU time is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)

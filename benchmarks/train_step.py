@@ -59,7 +59,7 @@ def run(config: TrainStepBenchmark) -> None:
     sides = config.patch or (side,) * network.dimensions
     check_sides(network, sides, "--patch")
     set_up_device(device)
-    precision = choose_precision(device, config.precision)
+    precision = choose_precision(device, config.precision, network)
     image = torch.randn(config.batch, network.modalities, *sides, device=device)
     regions = (torch.rand(config.batch, network.regions, *sides, device=device) < 0.1).to(torch.uint8)
     found = []
@@ -88,7 +88,7 @@ def list_networks(
     )
 
     def ours(unet: UNetConfig, execution: Execution) -> Callable[[], nn.Module]:
-        return partial(build_unet, unet, settle_execution(execution, device, precision))
+        return partial(build_unet, unet, settle_execution(execution, device, precision, unet))
 
     builders = {"default": ours(network, told)}
     if config.peers:

@@ -1,5 +1,6 @@
 from .config import PYTORCH3DUNET_LOSS as PYTORCH3DUNET_LOSS
 from .config import UNET_PRESETS as UNET_PRESETS
+from .config import CpuKind as CpuKind
 from .config import Execution as Execution
 from .config import LossConfig as LossConfig
 from .config import Objective as Objective
@@ -7,6 +8,7 @@ from .config import OverlapRule as OverlapRule
 from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig
 from .device_setup import fuses_optimiser as fuses_optimiser
+from .device_setup import keep_compiled_code as keep_compiled_code
 from .device_setup import load_optimiser_state as load_optimiser_state
 from .device_setup import set_up_device as set_up_device
 from .device_setup import settle_execution as settle_execution

@@ -3,13 +3,15 @@
 Letters in names: B batch, C features, D H W voxels z y x.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import cpu_convolutions
 from models.config import UNetConfig
+from models.instance_norm import InstanceNormChannelsLast, lies_channels_last
 
 
 class Stage(nn.Sequential):
@@ -97,14 +99,43 @@ def make_convolution(
 ) -> nn.Conv2d | nn.Conv3d:
     """A convolution that keeps the sides (divided by `stride`). No bias by default: normalisation would cancel it."""
     convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    if dimensions == 3 and kernel == 3 and stride == 1 and not bias:
+        convolution = NarrowConvolution
     return convolution(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+
+class Upsampling2d(nn.ConvTranspose2d):
+    """A transposed convolution whose blocks don't overlap."""
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if cpu_convolutions.is_special(features):
+            return cpu_convolutions.upsample(features, self.weight, self.bias)
+        return super().forward(features, output_size)
+
+
+class Upsampling3d(nn.ConvTranspose3d):
+    """A transposed convolution whose blocks don't overlap."""
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if cpu_convolutions.is_special(features):
+            return cpu_convolutions.upsample(features, self.weight, self.bias)
+        return super().forward(features, output_size)
+
+
+class NarrowConvolution(nn.Conv3d):
+    """A 3 x 3 x 3 convolution of stride 1 without bias, which may have few features."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if cpu_convolutions.is_special(features) and cpu_convolutions.fills_few_lanes(features, self.weight):
+            return cpu_convolutions.convolve_pairs(features, self.weight)
+        return super().forward(features)
 
 
 def make_upsampling(
     dimensions: int, inputs: int, outputs: int, *, stride: int
 ) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
     """A transposed convolution that multiplies the sides by `stride`; its blocks don't overlap."""
-    transposed = nn.ConvTranspose3d if dimensions == 3 else nn.ConvTranspose2d
+    transposed = Upsampling3d if dimensions == 3 else Upsampling2d
     return transposed(inputs, outputs, kernel_size=stride, stride=stride)
 
 
@@ -118,13 +149,18 @@ def make_head(dimensions: int, inputs: int, outputs: int, *, stride: int) -> nn.
 class Norm(nn.GroupNorm):
     """Group normalisation; with a group for each feature, instance normalisation.
 
-    On a CPU torch's group normalisation keeps channels_last, which its instance normalisation copies out of at every
-    layer. On a GPU autocast would run it in float32 and hand float32 on, at twice the memory traffic; there instance
-    normalisation (cuDNN) takes 16-bit features with float32 sums and weights.
+    On a CPU torch's group normalisation takes either layout, slowly in channels_last, where features that are groups of
+    their own have a faster way (instance_norm.py). On a GPU autocast would run it in float32 and hand float32 on, at
+    twice the memory traffic; there instance normalisation (cuDNN) takes 16-bit features with float32 sums and weights.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.forward_on_gpu(features) if features.is_cuda else super().forward(features)
+        if features.is_cuda:
+            return self.forward_on_gpu(features)
+        # Compiled, both are one and the same kernel.
+        if self.num_groups == self.num_channels and lies_channels_last(features) and not torch.compiler.is_compiling():
+            return cast(Tensor, InstanceNormChannelsLast.apply(features, self.weight, self.bias, self.eps))
+        return super().forward(features)
 
     def forward_on_gpu(self, features: Tensor) -> Tensor:
         """What `forward` does where the features lie on a GPU; memory.py counts it elsewhere."""

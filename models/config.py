@@ -10,6 +10,8 @@ from typing import Literal
 from models.region_forest import RegionLabels, count_labels, number_labels
 
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+CpuKind = Literal["amx", "avx512_bf16", "float32"]
+"""What a CPU multiplies 16-bit numbers in: tiles, vector registers, or nothing, so that they are converted first."""
 OverlapRule = Literal["inner", "outer"]
 """How masks of regions are made to fit together; see models/region_rules.py."""
 Objective = Literal["iou", "dice"]
@@ -151,9 +153,10 @@ class Execution:
     """
 
     channels_last: bool | None = None
-    """Features innermost in memory (channels_last, channels_last_3d). Default: yes, but for bfloat16 on CPUs."""
+    """Features innermost in memory (channels_last, channels_last_3d). Default: yes on GPUs, on CPUs what was faster."""
     compile: bool = False
-    """torch.compile, in place, so that the state_dict keeps its plain names. Needs a C++ compiler (CPU) or Triton."""
+    """torch.compile, in place, so that the state_dict keeps its plain names. Needs a C++ compiler (CPU) or Triton; on a
+    CPU without one the run goes on without."""
     activation_checkpointing: bool = False
     """Recompute each level in the backward pass instead of keeping its activations."""
 

@@ -1,16 +1,20 @@
 """What makes a device fast is decided here, once for training, scoring and benchmarks: kernels, optimiser, layout.
 
-On a CPU nothing but the layout depends on it.
+On a CPU nothing but the layout depends on it, and whether anything can be compiled.
 """
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.config import Execution
+from models.config import Execution, UNetConfig
+from models.cpu_table import cost_of, cpu_kind
 from models.precision import Precision
 
 
@@ -31,15 +35,36 @@ def varying_shapes() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def settle_execution(execution: Execution, device: torch.device, precision: Precision) -> Execution:
-    """Return `execution` with the layout decided, where it was left open.
+def settle_execution(
+    execution: Execution, device: torch.device, precision: Precision, network: UNetConfig
+) -> Execution:
+    """Return `execution` with the layout decided, where it was left open, and without compilation where that fails.
 
-    channels_last makes float32 on CPUs 1.3 to 1.7 times faster, and bfloat16 on a CPU with AMX 2.9 times slower
-    (BENCHMARKS.md, docs/models.md); on GPUs it is what their 16-bit convolutions want.
+    On CPUs the layout is the one that was faster for the network in this arithmetic (cpu_table.py); on GPUs
+    channels_last is what their 16-bit convolutions want.
     """
+    if execution.compile and not can_compile(device):
+        execution = replace(execution, compile=False)
     if execution.channels_last is not None:
         return execution
-    return replace(execution, channels_last=device.type != "cpu" or precision.dtype is None)
+    if device.type != "cpu":
+        return replace(execution, channels_last=True)
+    cost = cost_of(network, cpu_kind())
+    return replace(execution, channels_last=cost.wants_channels_last(in_16_bits=precision.dtype is not None))
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs for the device: for CPUs a C++ compiler, $CXX or one on the path."""
+    names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
+    return device.type != "cpu" or any(shutil.which(name) for name in names if name)
+
+
+def keep_compiled_code(folder: Path) -> None:
+    """Have torch.compile keep what it makes in `folder` for the next run, unless TORCHINDUCTOR_CACHE_DIR says where.
+
+    By default that is below /tmp, which the next start of the machine or of a container clears.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def fuses_optimiser(device: torch.device) -> bool:

@@ -72,7 +72,7 @@ def count_step_bytes(
     Gradients are there from the start, as in all parts of a step but the first. What the optimiser keeps is left out.
     Where `execution` leaves the layout open, features lie as they do by default.
     """
-    settled = settle_execution(execution or Execution(), torch.device("cuda" if on_gpu else "cpu"), precision)
+    settled = settle_execution(execution or Execution(), torch.device("cuda" if on_gpu else "cpu"), precision, network)
     with torch.device("meta"):
         model = UNet(network, settled).train()
     with FakeTensorMode(), LiveBytes(workspace=on_gpu) as live:

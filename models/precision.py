@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.config import PrecisionName
+from models.config import PrecisionName, UNetConfig
+from models.cpu_table import cost_of, cpu_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,13 @@ BFLOAT16 = Precision(dtype=torch.bfloat16, use_scaler=False, name="bfloat16")
 FLOAT16 = Precision(dtype=torch.float16, use_scaler=True, name="float16")
 
 
-def choose_precision(device: torch.device, requested: PrecisionName = "auto") -> Precision:
-    """auto: bfloat16 on GPUs from sm_80 (Ampere) and CPUs with AMX or AVX512-bf16, float16 on older GPUs with tensor
-    cores (sm_70 and later, as T4), else float32. Raises ValueError for a name that isn't one of PrecisionName.
+def choose_precision(
+    device: torch.device, requested: PrecisionName = "auto", network: UNetConfig | None = None
+) -> Precision:
+    """auto: bfloat16 on GPUs from sm_80 (Ampere), float16 on older ones with tensor cores (sm_70 and later, as T4), on
+    CPUs bfloat16 where the network's step was measured to be faster in it (cpu_table.py), else float32.
+
+    Raises ValueError for a name that isn't one of PrecisionName.
     """
     named = {precision.name: precision for precision in (FLOAT32, BFLOAT16, FLOAT16)}
     if requested in named:
@@ -43,15 +48,9 @@ def choose_precision(device: torch.device, requested: PrecisionName = "auto") ->
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return BFLOAT16 if capability >= (8, 0) else FLOAT16 if capability >= (7, 0) else FLOAT32
-    if device.type == "cpu" and _cpu_has_fast_bfloat16():
+    if device.type == "cpu" and cost_of(network, cpu_kind()).wants_bfloat16:
         return BFLOAT16
     return FLOAT32
-
-
-def _cpu_has_fast_bfloat16() -> bool:
-    # Other CPUs compute bfloat16 by conversion, several times slower than float32.
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class NonFiniteGradientsError(RuntimeError):

@@ -87,7 +87,7 @@ def _same(network: nn.Module) -> nn.Module:
 def measure_batches(bench: Bench) -> Iterator[Finding]:
     """Peak memory as training would have it."""
     unet, precision = find_network(bench.preset), choose_precision(bench.device)
-    execution = settle_execution(Execution(), bench.device, precision)
+    execution = settle_execution(Execution(), bench.device, precision, unet)
     build, channels_last = partial(build_unet, unet, execution), bool(execution.channels_last)
     card = torch.cuda.get_device_properties(bench.device).total_memory / GIB
     predicted = find_peak(unet, LossConfig(), precision, recompute=False)

@@ -38,8 +38,9 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
     checkpoint = find_checkpoint(uri)
     config = read_config(checkpoint)
     set_up_device(device)
-    precision = choose_precision(device, config.precision)
-    model = build_unet(config.model, settle_execution(config.execution, device, precision)).to(device)
+    precision = choose_precision(device, config.precision, config.model)
+    execution = settle_execution(config.execution, device, precision, config.model)
+    model = build_unet(config.model, execution).to(device)
     checkpoint.load_weights(model)
     return TrainedNetwork(
         uri=checkpoint.uri,

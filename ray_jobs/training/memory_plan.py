@@ -119,7 +119,7 @@ def settle(plan: TrainPlan, session: Session) -> TrainPlan:
     config = plan.config
     if not config.by_memory:
         return plan
-    precision = same_precision(choose_precision(session.device, config.precision), session)
+    precision = same_precision(choose_precision(session.device, config.precision, config.model), session)
     cards = from_every_rank(find_card(session.device), session)
     card = min((each for each in cards if each is not None), key=lambda each: each.memory, default=None)
     settled = None

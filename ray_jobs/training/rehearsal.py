@@ -124,7 +124,7 @@ def empty_batch(run: Run, device: torch.device, size: int) -> tuple[torch.Tensor
     """Image and regions as the loader hands them over, not filled."""
     config = run.plan.config
     dimensions, sides = config.sampling.dimensions, config.sampling.patch_shape
-    channels_last = settle_execution(config.execution, device, run.precision).channels_last
+    channels_last = settle_execution(config.execution, device, run.precision, config.model).channels_last
     image = torch.empty(
         (size, config.model.modalities, *sides),
         device=device,

@@ -18,6 +18,7 @@ from models import (
     WeightAverage,
     build_unet,
     choose_precision,
+    keep_compiled_code,
     load_optimiser_state,
     set_up_device,
     settle_execution,
@@ -28,7 +29,7 @@ from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.saver import Saver
 from ray_jobs.checkpoints.trained_on import describe_task
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation
-from ray_jobs.on_ray.session import Session, from_every_rank
+from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.settings.config import TrainConfig, describe_start, run_identity
 from ray_jobs.training.early_stopping import EarlyStopping
 from ray_jobs.training.optimiser import Schedule, build_optimiser
@@ -84,8 +85,14 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     torch.set_num_threads(session.cpu_threads)
     set_up_device(session.device)
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
-    precision = same_precision(choose_precision(session.device, config.precision), session)
-    execution = settle_execution(config.execution, session.device, precision)
+    precision = same_precision(choose_precision(session.device, config.precision, config.model), session)
+    execution = settle_execution(config.execution, session.device, precision, config.model)
+    if execution.compile:
+        keep_compiled_code(plan.cache / "compiled")
+    elif config.execution.compile and session.rank == 0:
+        session.tell(
+            Progress(stage="note", message="no C++ compiler was found (g++, clang++, $CXX): nothing is compiled")
+        )
     loader = PatchLoader(
         cache,
         plan.splits.train,

@@ -14,7 +14,7 @@ import models.device_setup
 from benchmarks import end_to_end, inference, train_step
 from benchmarks.settings import EndToEndBenchmark, InferenceBenchmark, TrainStepBenchmark
 from benchmarks.stores import open_cohort
-from models import Execution, Precision
+from models import Execution, Precision, UNetConfig
 from ray_jobs.evaluation import trained
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.training import optimiser, run
@@ -41,7 +41,7 @@ class Spied:
     def fuses_optimiser(self, device: torch.device) -> bool:
         return device == CPU
 
-    def settle_execution(self, execution: Execution, _: torch.device, __: Precision) -> Execution:
+    def settle_execution(self, execution: Execution, _: torch.device, __: Precision, ___: UNetConfig) -> Execution:
         self.settled.append(dataclasses.replace(execution, channels_last=False))
         return self.settled[-1]
 

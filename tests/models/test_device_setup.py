@@ -1,13 +1,25 @@
 """Kernels and optimisers are chosen by device in one place; an optimiser's state goes from one device to another."""
 
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from models import fuses_optimiser, load_optimiser_state, set_up_device, varying_shapes
+from models import (
+    Execution,
+    UNetConfig,
+    fuses_optimiser,
+    keep_compiled_code,
+    load_optimiser_state,
+    set_up_device,
+    settle_execution,
+    varying_shapes,
+)
+from models.precision import FLOAT32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -73,3 +85,20 @@ def test_a_state_of_another_device_goes_on(make: Make, fused_first: bool) -> Non
     walk(other, after, range(3, 5))
     for parameter, wanted in zip(other.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(parameter, wanted)
+
+
+def test_without_a_compiler_nothing_is_compiled_on_a_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = Execution(compile=True, channels_last=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert settle_execution(told, CPU, FLOAT32, UNetConfig()) == Execution(compile=False, channels_last=True)
+    assert settle_execution(told, GPU, FLOAT32, UNetConfig()) == told
+    (tmp_path / "g++").touch(mode=0o755)
+    assert settle_execution(told, CPU, FLOAT32, UNetConfig()) == told
+
+
+def test_compiled_code_is_kept_where_a_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled_code(tmp_path / "here")
+    keep_compiled_code(tmp_path / "elsewhere")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "here")

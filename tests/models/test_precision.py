@@ -19,7 +19,7 @@ def test_gpus_by_their_capability(monkeypatch: pytest.MonkeyPatch, capability: t
 
 @pytest.mark.parametrize(
     ("capabilities", "name"),
-    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")],
+    [({"amx_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")],
 )
 def test_cpus_by_their_capabilities(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], name: str) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)

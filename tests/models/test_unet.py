@@ -231,18 +231,19 @@ def test_activation_checkpointing_keeps_a_fraction_of_the_activations() -> None:
     assert kept[1] < 0.6 * kept[0]
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "layout"),
-    [("cpu", "float32", "last"), ("cpu", "bfloat16", ""), ("cuda", "float16", "last"), ("cuda", "bfloat16", "last")],
-)
-def test_the_layout_follows_device_and_precision_unless_told(
-    device: str, precision: PrecisionName, layout: str
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "bfloat16"), ("cuda", "float16"), ("cuda", "bfloat16")])
+def test_the_layout_follows_device_precision_and_network_unless_told(
+    device: str, precision: PrecisionName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     place = torch.device(device)
     arithmetic = choose_precision(place, precision)
-    assert settle_execution(Execution(), place, arithmetic).channels_last is (layout == "last")
-    for told in (True, False):
-        assert settle_execution(Execution(channels_last=told), place, arithmetic).channels_last is told
+    for name, last in (("tiny", True), ("unet3d", False)):
+        network = UNET_PRESETS[name]
+        settled = settle_execution(Execution(), place, arithmetic, network)
+        assert settled.channels_last is (last or device == "cuda")
+        for told in (True, False):
+            assert settle_execution(Execution(channels_last=told), place, arithmetic, network).channels_last is told
 
 
 def test_channels_last_reaches_weights_and_activations() -> None:

@@ -1,0 +1,97 @@
+"""A training step in each arithmetic and layout, with AMX and without: what models/cpu_table.py is made of.
+
+A CPU with AMX stands in for one without: oneDNN, which computes the convolutions, is told to use no more than AVX-512's
+own bfloat16 (ONEDNN_MAX_CPU_ISA). Caches, memory and clock stay this machine's.
+
+`python -m benchmarks cpu-table --json benchmarks/records/cpu-table.json`
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cost import time_call
+from benchmarks.networks import find_network
+from benchmarks.page import ROOT
+from benchmarks.report import report
+from benchmarks.settings import CpuTableBenchmark
+from benchmarks.train_step import make_step
+from models import CpuKind, Execution, build_unet, choose_precision
+from models.cpu_table import StepCost, cpu_kind
+from storage import InputError
+
+CPU = torch.device("cpu")
+# What the preset trains on, or as much of it as shows the same; two of each.
+SIDES = {"tiny": (40, 40, 40), "strided": (64, 64, 64), "unet3d": (32, 32, 32), "tiny2d": (96, 96), "unet2d": (96, 96)}
+LESSER: dict[CpuKind, dict[str, str]] = {
+    "amx": {},
+    "avx512_bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+}
+VARIANTS = {
+    "bfloat16": ("bfloat16", False),
+    "bfloat16_last": ("bfloat16", True),
+    "float32": ("float32", False),
+    "float32_last": ("float32", True),
+}
+HOPELESS = 5  # times the fastest: not measured again
+
+
+def run(config: CpuTableBenchmark) -> None:
+    """Measure one kind here, or each that this CPU can stand in for in a process of its own."""
+    if config.kind is not None:
+        rows = [measure(config.kind, name, config.rounds) for name in SIDES]
+    else:
+        own = cpu_kind()
+        if own not in LESSER:
+            raise InputError(
+                "wanted a CPU with AMX or AVX512-bf16, got one that computes in float32 whatever it is told"
+            )
+        kinds = list(LESSER)
+        rows = [row for kind in kinds[kinds.index(own) :] for row in measure_apart(kind, config.rounds)]
+    report("a training step by arithmetic and layout, CPU-ms, one thread", rows, config.json)
+    for row in rows:
+        numbers = ", ".join(f"{name}={row[name]:.4g}" for name in VARIANTS)
+        print(f'    ("{row["CPU"]}", "{row["network"]}"): StepCost({numbers}),')
+
+
+def measure_apart(kind: CpuKind, rounds: int) -> list[dict[str, Any]]:
+    """The rows of a kind of CPU, from a process that was told before it began to use no more than that has."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows.json")
+        words = [sys.executable, "-m", "benchmarks", "cpu-table", "--kind", kind, "--rounds", str(rounds)]
+        environment = {**os.environ, **LESSER[kind], "OMP_NUM_THREADS": "1"}
+        if subprocess.run([*words, "--json", str(file)], cwd=ROOT, env=environment).returncode != 0:
+            raise InputError(f"wanted to measure as a CPU of kind {kind}, but that process failed; see above")
+        rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
+        return rows
+
+
+def measure(kind: CpuKind, name: str, rounds: int) -> Mapping[str, Any]:
+    """The row of a network: the least CPU time of a step in each variant, all of them turn about."""
+    torch.set_num_threads(1)
+    network, sides = find_network(name), SIDES[name]
+    image = torch.randn(2, network.modalities, *sides)
+    regions = (torch.rand(2, network.regions, *sides) < 0.1).to(torch.uint8)
+    steps = {}
+    for variant, (arithmetic, last) in VARIANTS.items():
+        torch.manual_seed(0)
+        unet = build_unet(network, Execution(channels_last=last)).train()
+        optimiser = torch.optim.SGD(unet.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+        steps[variant] = make_step(unet, optimiser, choose_precision(CPU, arithmetic), CPU)
+    best: dict[str, float] = {}
+    for _ in range(rounds + 1):
+        for variant, step in steps.items():
+            if best.get(variant, 0.0) <= HOPELESS * min(best.values(), default=0.0):
+                spent = 1000 * time_call(lambda step=step: step(image, regions)).cpu  # type: ignore[misc]
+                best[variant] = min(best.get(variant, spent), spent)
+    cost = StepCost(**best)
+    last = cost.wants_channels_last(in_16_bits=cost.wants_bfloat16)
+    chosen = f"{'bfloat16' if cost.wants_bfloat16 else 'float32'}{', channels_last' if last else ''}"
+    return {"CPU": kind, "network": name, "patches": f"2 x {'x'.join(map(str, sides))}", **best, "auto": chosen}
