@@ -23,7 +23,7 @@ from benchmarks.page import ROOT
 from benchmarks.report import report
 from benchmarks.settings import CpuTableBenchmark
 from benchmarks.train_step import make_step
-from models import CpuKind, Execution, build_unet, choose_precision
+from models import CpuKind, Execution, PrecisionName, build_unet, choose_precision
 from models.cpu_table import StepCost, cpu_kind
 from storage import InputError
 
@@ -34,7 +34,7 @@ LESSER: dict[CpuKind, dict[str, str]] = {
     "amx": {},
     "avx512_bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
 }
-VARIANTS = {
+VARIANTS: dict[str, tuple[PrecisionName, bool]] = {
     "bfloat16": ("bfloat16", False),
     "bfloat16_last": ("bfloat16", True),
     "float32": ("float32", False),

@@ -38,6 +38,7 @@ def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
         "store-reads": ["store-reads", "--store", store],
         "peers-loader": ["peers-loader", "--store", store],
         "train-step": ["train-step", "--peers"],
+        "cpu-table": ["cpu-table"],
         "end-to-end": ["end-to-end", "--store", store],
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "inference": ["inference"],

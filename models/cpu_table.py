@@ -5,7 +5,9 @@ prints the rows below. Imports nothing heavy but torch.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -35,22 +37,22 @@ class StepCost:
 # with AVX2 (docs/models.md).
 CONVERTED = StepCost(bfloat16=math.inf, bfloat16_last=math.inf, float32=336, float32_last=256)
 COSTS: dict[tuple[CpuKind, str], StepCost] = {
-    ("amx", "tiny"): StepCost(bfloat16=158.8, bfloat16_last=149.6, float32=331.2, float32_last=257.8),
-    ("amx", "strided"): StepCost(bfloat16=323.9, bfloat16_last=274.5, float32=678, float32_last=610.8),
-    ("amx", "unet3d"): StepCost(bfloat16=246.5, bfloat16_last=268.4, float32=639, float32_last=542.5),
-    ("amx", "tiny2d"): StepCost(bfloat16=53.23, bfloat16_last=62.32, float32=69.36, float32_last=84.81),
-    ("amx", "unet2d"): StepCost(bfloat16=61.07, bfloat16_last=78.3, float32=115.4, float32_last=97.98),
-    ("avx512_bf16", "tiny"): StepCost(bfloat16=403.4, bfloat16_last=331.2, float32=343.3, float32_last=263.9),
-    ("avx512_bf16", "strided"): StepCost(bfloat16=959.3, bfloat16_last=887.4, float32=817.8, float32_last=700.2),
-    ("avx512_bf16", "unet3d"): StepCost(bfloat16=988.5, bfloat16_last=841.2, float32=664.6, float32_last=496.3),
-    ("avx512_bf16", "tiny2d"): StepCost(bfloat16=126.8, bfloat16_last=126.5, float32=88.64, float32_last=128),
-    ("avx512_bf16", "unet2d"): StepCost(bfloat16=187, bfloat16_last=198.2, float32=166.6, float32_last=121.1),
+    ("amx", "tiny"): StepCost(bfloat16=129.8, bfloat16_last=127.5, float32=310.7, float32_last=232.1),
+    ("amx", "strided"): StepCost(bfloat16=306.5, bfloat16_last=279.8, float32=636, float32_last=593.2),
+    ("amx", "unet3d"): StepCost(bfloat16=197.2, bfloat16_last=232.8, float32=570.3, float32_last=440),
+    ("amx", "tiny2d"): StepCost(bfloat16=65.37, bfloat16_last=70.28, float32=77.99, float32_last=103),
+    ("amx", "unet2d"): StepCost(bfloat16=98.97, bfloat16_last=112.3, float32=151.2, float32_last=136.8),
+    ("avx512_bf16", "tiny"): StepCost(bfloat16=401, bfloat16_last=311.4, float32=322.9, float32_last=257.4),
+    ("avx512_bf16", "strided"): StepCost(bfloat16=1075, bfloat16_last=901.4, float32=663.9, float32_last=675.1),
+    ("avx512_bf16", "unet3d"): StepCost(bfloat16=818.9, bfloat16_last=708.2, float32=572.5, float32_last=445.5),
+    ("avx512_bf16", "tiny2d"): StepCost(bfloat16=100.5, bfloat16_last=119.7, float32=76.38, float32_last=96.74),
+    ("avx512_bf16", "unet2d"): StepCost(bfloat16=174.5, bfloat16_last=166.2, float32=125.1, float32_last=108.8),
 }
 
 
 def cpu_kind() -> CpuKind:
     """Return what this CPU has."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "amx" if has.get("amx_bf16") else "avx512_bf16" if has.get("avx512_bf16") else "float32"
 
 

@@ -77,7 +77,7 @@ class TrainConfig:
     """A case that can no longer be read is named, and then: another takes its place (in a score it is left out), or
     the run ends."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on Ampere or newer and CPUs with AMX or AVX512-bf16, float16 on older GPUs, else float32."""
+    """auto: bfloat16 on Ampere or newer, float16 on older GPUs; on CPUs what was measured to be faster there."""
     thresholds: tuple[float, ...] | None = None
     """Probabilities from which each of the task's regions counts as predicted, in steps of 0.001; they are saved with
     the model. Default: those with the best --objective on the validation cases, found anew at each validation."""
