@@ -1,4 +1,4 @@
-"""A cohort converted case by case, as Ray tasks where Ray runs, else here one after the other."""
+"""A cohort converted case by case: as Ray tasks on a cluster, else in threads of this process."""
 
 import time
 import uuid
@@ -59,10 +59,11 @@ def convert_cohort(
 
     What came of each is left in its report.json.
 
-    Only what is missing or changed is converted, one task of one CPU a case where Ray is initialised; `start_workers`
-    may initialise it and is called only when there is something to do. `task` and `label_map` are what the user says of
-    the labels; `names`, `subjects`, `trust_grid` are as in `storage`. Raises InputError when no case is complete, the
-    labels' meaning cannot be told, the store belongs to other settings or cannot be written; what was finished stays.
+    Only what is missing or changed is converted, side by side (conversion_workers.py); `start_workers` joins the
+    cluster, where there is one, and is called only when there is something to do. `task` and `label_map` are what the
+    user says of the labels; `names`, `subjects`, `trust_grid` are as in `storage`. Raises InputError when no case is
+    complete, the labels' meaning cannot be told, the store belongs to other settings or cannot be written; what was
+    finished stays.
     """
     started = time.monotonic()
     console = console or Console(stderr=True)

@@ -27,7 +27,7 @@ def convert(config: ConvertConfig) -> int:
     """Do what `config` asks for; return the exit status: 3 where cases were refused or found damaged."""
     console = open_console()
     status = 0
-    with ExitStack() as stack:  # Ray starts when there is work for it, and ends with this command
+    with ExitStack() as stack:  # a cluster is joined when there is work for it
 
         def start_workers() -> None:
             stack.enter_context(ray_running())

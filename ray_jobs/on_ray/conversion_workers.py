@@ -1,23 +1,31 @@
-"""A function of many items: as Ray tasks where Ray runs, else here one after the other."""
+"""A function of many items: as Ray tasks on a cluster, else in threads of this process, one for each core."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
 import ray
 from rich.console import Console
 
-from ray_jobs.on_ray.ray_start import refuse_hidden_source
+from ray_jobs.on_ray.cores import share_of_cores
+from ray_jobs.on_ray.ray_start import on_a_cluster, refuse_hidden_source
 from ray_jobs.settings.console import tracked
 from storage import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ITEMS_READY = 2  # beside those that are worked on, so that no worker waits for the next
+
 
 class Workers:
-    """Runs a function of many items: as Ray tasks where Ray runs, else here, with a progress bar."""
+    """Runs a function of many items with a progress bar: as Ray tasks on a cluster, else in threads.
+
+    Voxels are read, unpacked and compressed outside the interpreter's lock, so threads do it side by side. To start Ray
+    or other processes would cost more than the work of some dozens of cases.
+    """
 
     def __init__(self, console: Console, start: Callable[[], None], source: str | None = None) -> None:
         self.console = console
@@ -30,24 +38,40 @@ class Workers:
         """`function` of every item, in order. The first InputError stops the rest.
 
         Items that are made one by one, `total` of them where that is known, wait for a free worker with few others:
-        they hold files.
+        they hold files. `start` joins the cluster, where that has not happened yet.
         """
         if isinstance(items, Sequence):
             total = len(items)
         if total == 0:
             return []
-        if not ray.is_initialized() and total != 1:
+        if on_a_cluster() and not ray.is_initialized() and total != 1:
             self._start()
-        if ray.is_initialized() and self._source is not None:
+        on_ray = on_a_cluster() and ray.is_initialized()
+        if on_ray and self._source is not None:
             refuse_hidden_source(self._source)
-        results = dict(tracked(_run_all(function, items), self.console, title, total=total))
+        outcomes = _run_on_ray(function, items) if on_ray else _run_in_threads(function, items)
+        results = dict(tracked(outcomes, self.console, title, total=total))
         return [results[index] for index in sorted(results)]
 
 
-def _run_all(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
-    if not ray.is_initialized():
-        yield from ((index, function(item)) for index, item in enumerate(items))
-        return
+def _run_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
+    cores = share_of_cores(1)
+    coming = enumerate(items)
+    index_of: dict[Future[Result], int] = {}
+    with ThreadPoolExecutor(cores, thread_name_prefix="conversion") as pool:
+        try:
+            while True:
+                for index, item in islice(coming, cores + ITEMS_READY - len(index_of)):
+                    index_of[pool.submit(function, item)] = index
+                if not index_of:
+                    return
+                for done in wait(index_of, return_when=FIRST_COMPLETED).done:
+                    yield index_of.pop(done), done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for those that run
+
+
+def _run_on_ray(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
     remote = ray.remote(num_cpus=1)(function)
     # A cluster that grows must see all that there is to do, unless that is not made yet.
     coming = enumerate(items)
@@ -77,5 +101,5 @@ def _run_all(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
 
 def _room() -> int:
-    """How many items are awaited, or are out at once where they hold files: one for each worker, and two more."""
-    return int(ray.cluster_resources().get("CPU", 1)) + 2
+    """How many items are awaited, or are out at once where they hold files: one for each worker, and some more."""
+    return int(ray.cluster_resources().get("CPU", 1)) + ITEMS_READY

@@ -5,7 +5,6 @@ worker. The training loop sees only `Session`.
 """
 
 import dataclasses
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from dali_pipelines.devices import make_current
+from ray_jobs.on_ray.cores import share_of_cores
 from ray_jobs.on_ray.live_metrics import LiveMetrics
 from storage import InputError
 from storage.store.objects import Objects
@@ -161,9 +161,3 @@ def from_every_rank(value: T, session: Session) -> list[T]:
 def mean_over_ranks(values: Sequence[float], session: Session) -> list[float]:
     """Return the mean over the ranks of each of `values`. Every rank must call it."""
     return [sum(column) / len(column) for column in zip(*from_every_rank(values, session), strict=True)]
-
-
-def share_of_cores(ranks: int) -> int:
-    """Return how many threads each of `ranks` processes on this machine may compute with."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // ranks)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -26,12 +25,6 @@ from storage import CohortStore, InputError, find_cases, open_store
 from storage.store.verify import verify_case
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convert in this process; one test below does it on Ray."""
-    monkeypatch.setattr("ray_jobs.on_ray.conversion_job.ray_running", nullcontext)
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def report_of(store: Path) -> dict[str, object]:
 
 
 def test_convert_then_nothing_to_do_then_a_change(
-    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
     assert main(arguments) == 0
@@ -83,7 +76,7 @@ def test_convert_then_nothing_to_do_then_a_change(
 
 
 def test_bad_cases_are_refused_and_the_rest_converted(
-    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one_file(source, 1, "t1ce").unlink()
     truncated = one_file(source, 2, "flair")
@@ -99,9 +92,7 @@ def test_bad_cases_are_refused_and_the_rest_converted(
     assert open_store(tmp_path / "store").case_ids == ("BraTS20_Training_003",)
 
 
-def test_what_was_mended_is_said_and_reported(
-    without_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_mended_is_said_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One small case: a background of -1024, a label with an identity affine, a table of grades in another encoding."""
     name = "BraTS20_Training_001"
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -138,13 +129,13 @@ def test_what_was_mended_is_said_and_reported(
     assert (info.grade, info.brain_voxels, info.region_voxels["ET"]) == ("LGG", 168, np.count_nonzero(label == 4))
 
 
-def test_unlabelled_cases_are_no_refusal(without_ray: None, source: Path, tmp_path: Path) -> None:
+def test_unlabelled_cases_are_no_refusal(source: Path, tmp_path: Path) -> None:
     one_file(source, 3, "seg").unlink()
     assert main(["--source", str(source), "--store", str(tmp_path / "store")]) == 0
     assert report_of(tmp_path / "store")["unlabelled"] == ["BraTS20_Training_003"]
 
 
-def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(without_ray: None, source: Path, tmp_path: Path) -> None:
+def test_ambiguous_labels_ask_for_the_flag_and_leave_nothing(source: Path, tmp_path: Path) -> None:
     write_threes(one_file(source, 1, "seg"))
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
     with pytest.raises(InputError, match=r"--label-map .* or which task it is with --task"):
@@ -167,9 +158,7 @@ def test_training_on_ambiguous_labels_names_the_command_that_has_the_flag(
         find_or_make_store(dataclasses.replace(preset("demo"), source=str(source)), Console())
 
 
-def test_verify_finds_damage(
-    without_ray: None, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_finds_damage(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
     assert main(["--source", str(source), "--store", str(store)]) == 0
     shard = store / "cases" / "BraTS20_Training_002" / "image" / "c" / "0" / "0" / "0" / "0"
@@ -207,7 +196,6 @@ def write_scans(folder: Path, *files: str, label_values: tuple[int, ...]) -> Non
     ],
 )
 def test_a_store_goes_to_nnunet_and_comes_back_the_same(
-    without_ray: None,
     tmp_path: Path,
     ids: str,
     endings: tuple[str, ...],
@@ -238,7 +226,7 @@ def test_a_store_goes_to_nnunet_and_comes_back_the_same(
         main(["--store", str(first), "--to-nnunet", str(folder)])
 
 
-def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tmp_path: Path) -> None:
+def test_other_modalities_names_and_subjects(source: Path, tmp_path: Path) -> None:
     for path in [*source.glob("*/*_flair.nii*"), *source.glob("*/*_seg.nii*")]:
         path.rename(path.with_name(path.name.replace("_flair", "_FLR").replace("_seg", "_truth")))
     (tmp_path / "subjects.csv").write_text("case_id,subject\nBraTS20_Training_001,P\nBraTS20_Training_002,P\n")
@@ -264,9 +252,7 @@ def test_other_modalities_names_and_subjects(without_ray: None, source: Path, tm
         ("", "has nothing"),
     ],
 )
-def test_a_table_of_subjects_that_does_not_fit_is_refused(
-    without_ray: None, source: Path, tmp_path: Path, table: str, words: str
-) -> None:
+def test_a_table_of_subjects_that_does_not_fit_is_refused(source: Path, tmp_path: Path, table: str, words: str) -> None:
     (tmp_path / "subjects.csv").write_text(table)
     arguments = ["--source", str(source), "--store", str(tmp_path / "store")]
     with pytest.raises(InputError, match=words):
@@ -302,9 +288,7 @@ def test_a_table_of_subjects_that_does_not_fit_is_refused(
         (["--store", "x", "--source", ".", "--subjects", "none.csv"], "wanted a CSV"),
     ],
 )
-def test_bad_arguments(
-    without_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
-) -> None:
+def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
         main(arguments)
@@ -326,9 +310,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.processes
-def test_a_full_disk_ends_with_one_line_and_a_store_that_opens(
-    without_ray: None, source: Path, small_disk: Path
-) -> None:
+def test_a_full_disk_ends_with_one_line_and_a_store_that_opens(source: Path, small_disk: Path) -> None:
     with pytest.raises(InputError, match="is full; free space and run again, what is finished is kept"):
         main(["--source", str(source), "--store", str(small_disk / "store")])
     store = open_store(small_disk / "store")
@@ -355,7 +337,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
 
 
 @pytest.mark.system  # killed and started again
-def test_killed_on_ray_the_next_run_finishes_only_what_is_missing(phantom_source: Path, tmp_path: Path) -> None:
+def test_killed_the_next_run_finishes_only_what_is_missing(phantom_source: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = start(phantom_source, store, tmp_path / "home")
     wait_for(lambda: process.poll() is not None or list(store.glob("cases/*/zarr.json")))

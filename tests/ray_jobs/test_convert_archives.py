@@ -10,8 +10,9 @@ import re
 import struct
 import tarfile
 import tempfile
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -101,13 +102,6 @@ def report_of(store: Path) -> dict[str, object]:
 def refusals_of(store: Path) -> dict[str, str]:
     """The finding of each refusal, by case or member."""
     return {refusal["case_id"]: refusal["finding"] for refusal in report_of(store)["refused"]}  # type: ignore[attr-defined]
-
-
-@pytest.fixture(autouse=True)
-def without_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convert in this process; a test marked `processes` does it on Ray."""
-    if request.node.get_closest_marker("processes") is None:
-        monkeypatch.setattr("ray_jobs.on_ray.conversion_job.ray_running", nullcontext)
 
 
 @pytest.fixture
@@ -200,11 +194,13 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     arguments = ["--source", str(archive), "--store", str(tmp_path / "store")]
     convert = conversion.convert_or_refuse
     begun: list[str] = []
+    one_begins = threading.Lock()
 
     def convert_two(case: conversion.Case, store: conversion.CohortStore) -> object:
-        if len(begun) == 2:
-            raise Killed
-        begun.append(case.case_id)
+        with one_begins:
+            if len(begun) == 2:
+                raise Killed
+            begun.append(case.case_id)
         return convert(case, store)
 
     monkeypatch.setattr(conversion, "convert_or_refuse", convert_two)
@@ -213,7 +209,7 @@ def test_killed_in_the_middle_the_next_run_does_the_rest(
     monkeypatch.setattr(conversion, "convert_or_refuse", convert)
     assert main(arguments) == 0
     report = report_of(tmp_path / "store")
-    assert report["skipped"] == begun and len(report["converted"]) == 2  # type: ignore[arg-type]
+    assert report["skipped"] == sorted(begun) and len(report["converted"]) == 2  # type: ignore[arg-type]
     assert len(open_store(tmp_path / "store").case_ids) == 4
 
 
@@ -506,6 +502,7 @@ def test_an_archive_of_archives_says_so(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")
 def test_on_ray_as_here(tmp_path: Path) -> None:
     """What comes by in a compressed tar is converted by workers meanwhile."""
     archive = pack(tmp_path / "download.tar.gz", cohort(cases=6))
@@ -514,6 +511,40 @@ def test_on_ray_as_here(tmp_path: Path) -> None:
     stored, here = below(tmp_path / "store"), below(tmp_path / "here")
     del stored["report.json"], here["report.json"]
     assert stored == here and len(stored) > 6
+
+
+def test_on_one_machine_threads_convert_and_few_cases_are_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion_workers, "share_of_cores", lambda workers: 3)
+    workers = conversion_workers.Workers(Console(quiet=True), lambda: pytest.fail("Ray was to start"))
+    together = threading.Barrier(3, timeout=60)  # passed where three are at work at once
+    done: list[int] = []
+    out: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(21):
+            out.append(number + 1 - len(done))
+            yield number
+
+    def work(number: int) -> int:
+        together.wait()
+        done.append(number)
+        return 2 * number
+
+    assert workers.map(work, items(), "converting") == list(range(0, 42, 2))
+    assert max(out) <= 5
+
+
+def test_the_first_error_stops_the_rest() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        raise InputError(f"disk {number} is full")
+
+    workers = conversion_workers.Workers(Console(quiet=True), lambda: None)
+    with pytest.raises(InputError, match="is full"):
+        workers.map(work, list(range(1000)), "converting")
+    assert len(begun) < 1000
 
 
 def test_a_prediction_reads_cases_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
