@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "memory": settings.MemoryBenchmark,
     "growth": settings.GrowthBenchmark,
     "processes": settings.ProcessesBenchmark,
+    "start": settings.StartBenchmark,
+    "installation": settings.InstallationBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
     "page": settings.Page,

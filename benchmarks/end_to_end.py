@@ -26,7 +26,8 @@ from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import Run, TrainPlan, prepare
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import Run, prepare
 from ray_jobs.training.train_loop import train_step
 from ray_jobs.watching.step_clock import DeviceMark, HostMark, Mark
 from storage import DecodedCaseCache, Splits

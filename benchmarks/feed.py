@@ -16,7 +16,8 @@ from typing import Any
 
 from dali_pipelines import PatchLoader
 from ray_jobs.on_ray.session import Session
-from ray_jobs.training.run import TrainPlan, prepare
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import prepare
 
 WARM_UP = 5
 LATE_SECONDS = 0.001  # handing over a batch that is ready takes less

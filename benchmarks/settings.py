@@ -221,6 +221,22 @@ class GpuCheck(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartBenchmark(Recorded):
+    """Measure a run's start, from the command to the first step, by its parts and by who spends the CPU."""
+
+    workers: int = 2
+    """How many ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallationBenchmark(Recorded):
+    """Measure the size of the installation beside nnU-Net v2's and MONAI's, each in a fresh environment."""
+
+    only: tuple[str, ...] = ()
+    """How the rows begin that are wanted; all without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Laptop:
     """Measure all that a laptop can, one after the other, into benchmarks/records and BENCHMARKS.md: `make bench`."""
 

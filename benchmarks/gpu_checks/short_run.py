@@ -16,7 +16,7 @@ from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage import Splits
 

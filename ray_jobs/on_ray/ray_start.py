@@ -37,15 +37,15 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         resources = {"tune_driver": tune_drivers} if tune_drivers else None
         # Ray Train's own helpers must know the address. What frees the resources of a trial that was stopped asks for
         # "the" cluster on this machine, and gives up where two commands run: the next trial then waits for ever.
+        # They inherit it from the node: for a runtime_env Ray would start others beside the workers it has ready.
         port = find_free_port()
-        runtime_env = {"env_vars": {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}}
-        os.environ["RAY_GCS_SERVER_PORT"] = str(port)  # read by the head that starts here, and by no later one
+        told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+        os.environ.update(told)  # for the head that starts here, and for no later one
         try:
-            ray.init(
-                address="local", resources=resources, dashboard_host=DASHBOARD_HOST, runtime_env=runtime_env, **quiet
-            )
+            ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
         finally:
-            del os.environ["RAY_GCS_SERVER_PORT"]
+            for name in told:
+                del os.environ[name]
     hush_process_count()
     try:
         yield

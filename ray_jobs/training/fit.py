@@ -4,18 +4,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
 from ray_jobs.on_ray.hidden_paths import look_below
-from ray_jobs.training.run import TrainPlan
-from ray_jobs.training.train_loop import train_loop_per_worker
+from ray_jobs.on_ray.process_group import ProcessGroup
+from ray_jobs.on_ray.ray_start import on_a_cluster
+from ray_jobs.training.plan import TrainPlan
 from storage import InputError
 from storage.store.index import ROOT_KEY
 
 # Gradients meet on the GPUs; what the hosts tell each other does not pass through them, where it would be waited for.
 BACKENDS = "cpu:gloo,cuda:nccl"
 SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about ten seconds
+
+
+class Trainer(DataParallelTrainer):
+    """Ray Train's, without helpers that have nothing to do: each is a process that takes two CPU-seconds to start."""
+
+    def __init__(self, *, private: bool, trial: bool, **settings: Any) -> None:
+        """`private`: the cluster is this command's, has one machine and ends with it; `trial`: others may follow."""
+        self._private = private
+        # Of a placement group that is left behind only who comes later has to be spared.
+        alone = (PlacementGroupCleanerCallback,) if private and not trial else ()
+        self._needless = (DatasetsCallback, *alone)
+        super().__init__(**settings)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, self._needless)]
+
+    def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
+        if self._private and not self.scaling_config.elasticity_enabled:
+            settings["scaling_policy"] = WorkersThatAreThere(scaling_config=self.scaling_config)
+        return super()._initialize_and_run_controller(**settings)
+
+
+class WorkersThatAreThere(FixedScalingPolicy):
+    """As many workers as are wanted, without asking an autoscaler for machines: there is none."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Ask nobody."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Ask nobody."""
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Entry point of a worker, which alone imports what computes."""
+    from ray_jobs.training.train_loop import train_loop_per_worker
+
+    return train_loop_per_worker(config)
 
 
 def fit(
@@ -35,10 +76,12 @@ def fit(
     # Cases may be added to a store while it is trained on; what a run is never changes.
     seen = look_below(plan.store, "store", ROOT_KEY, fixed=False)
     seen += look_below(folder.uri, "run folder", CONFIG, fixed=True)
-    trainer = TorchTrainer(
-        train_loop_per_worker,
+    trainer = Trainer(
+        private=not on_a_cluster(),
+        trial=plan.may_end_at_a_report,
+        train_loop_per_worker=train_worker,
         train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
-        torch_config=TorchConfig(backend=BACKENDS if use_gpu else "gloo", timeout_s=plan.config.parallel.timeout),
+        backend_config=ProcessGroup(backend=BACKENDS if use_gpu else "gloo", seconds=plan.config.parallel.timeout),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=use_gpu, elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES
         ),

@@ -12,6 +12,7 @@ from ray_jobs.settings.console import open_console
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided, decide
+from ray_jobs.training.run_input import write_cohort_meanwhile
 from ray_jobs.watching.progress import TrainingProgress
 from ray_jobs.watching.provenance import git_commit
 from ray_jobs.watching.summary import print_summary
@@ -22,7 +23,10 @@ def train(config: TrainConfig) -> int:
     """Do the whole job and print what came of it; return the exit status."""
     console = open_console()
     stop = Stop()
+    cohort = write_cohort_meanwhile(config, console)  # Ray's processes wait for each other while they start
     with ray_running():
+        if cohort.is_alive():
+            cohort.join()
         summary = train_run(config, console, stop)
     if "stopped" in summary:
         console.print(f"stopped {summary['stopped']}; the same command goes on from there", soft_wrap=True)

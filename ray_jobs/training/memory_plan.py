@@ -15,7 +15,8 @@ import torch
 from models import Precision, UNetConfig, choose_precision, find_peak
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.settings.config import PATCH, TrainConfig, give_by_hand
-from ray_jobs.training.run import TrainPlan, same_precision
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import same_precision
 from storage import open_store
 from storage.store.objects import Objects
 

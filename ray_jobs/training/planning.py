@@ -10,7 +10,7 @@ from ray_jobs.on_ray.ray_start import choose_workers, most_workers, refuse_hidde
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.folders import cache_folder
 from ray_jobs.settings.input_check import fit_to_store
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.run_input import find_or_make_store
 from storage import CohortStore, InputError, Region, Splits, split_cohort
 from storage.store.plausibility import cohort_notices, part_notices

@@ -15,7 +15,8 @@ from models import Loss, settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.training.memory_plan import BATCHES_UNDER_WAY, DALI_COPIES, OPTIMISER_COPIES, note_micro_batch
-from ray_jobs.training.run import Run, TrainPlan
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import Run
 
 OUT_OF_MEMORY = ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 REMEDY = "give --execution.activation-checkpointing, a smaller --sampling.patch-shape, or a larger GPU"

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -34,26 +33,15 @@ from ray_jobs.settings.config import TrainConfig, describe_start, run_identity
 from ray_jobs.training.early_stopping import EarlyStopping
 from ray_jobs.training.optimiser import Schedule, build_optimiser
 from ray_jobs.training.parallel import distribute
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.watching.monitoring import Monitor
 from ray_jobs.watching.step_clock import StepClock
-from storage import DecodedCaseCache, Splits, open_store
+from storage import DecodedCaseCache, open_store
 
 Seen = TypeVar("Seen")
 
 # Beside those that read: the one that trains, and the one that DALI computes and is fed with.
 BUSY_THREADS = 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """A run that is decided: what every rank must know."""
-
-    config: TrainConfig
-    store: str
-    splits: Splits
-    cache: Path
-    may_end_at_a_report: bool = False  # a trial, which Tune ends when it hears of a score that is too low
-    settled_in: str | None = None  # the folder of what memory settles, where runs share it; else the run's own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

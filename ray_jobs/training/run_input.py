@@ -1,5 +1,7 @@
 """From what the user named (a folder of NIfTI files, a store, or nothing) to an open store and its splits."""
 
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +35,22 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
     for notice in report.notices:
         console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     return open_store(uri)
+
+
+def write_cohort_meanwhile(config: TrainConfig, console: Console) -> threading.Thread:
+    """Write the synthetic cohort in the thread that is returned, where a run of `config` will want it; else nothing.
+
+    What fails there is said when the cohort is asked for.
+    """
+
+    def write() -> None:
+        with suppress(Exception):
+            phantom_source(console)
+
+    thread = threading.Thread(target=write, daemon=True, name="cohort")
+    if config.store is None and config.source is None:
+        thread.start()
+    return thread
 
 
 def phantom_source(console: Console) -> Path:

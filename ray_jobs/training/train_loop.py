@@ -19,13 +19,14 @@ from ray_jobs.pictures.figures import draw_cross_section
 from ray_jobs.settings.objective import RULES
 from ray_jobs.training.memory_plan import settle
 from ray_jobs.training.parallel import RankWatch
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.rehearsal import (
     TooLittleMemoryError,
     halve_at_the_next_start,
     is_out_of_memory,
     rehearse,
 )
-from ray_jobs.training.run import Run, TrainPlan, prepare, restore, same_on_every_rank, save, weights_to_keep
+from ray_jobs.training.run import Run, prepare, restore, same_on_every_rank, save, weights_to_keep
 from ray_jobs.watching.advice import Setting, advise
 from ray_jobs.watching.monitoring import Monitor
 from storage import InputError

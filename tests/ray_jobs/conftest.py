@@ -24,7 +24,7 @@ from ray_jobs.on_ray.metadata_service import INSTANCE_ACTION, REBALANCE, TOKEN
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from storage import MODALITIES, CohortStore, assign_splits
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
 

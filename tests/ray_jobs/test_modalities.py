@@ -21,7 +21,7 @@ from ray_jobs.predicting.prediction import InferenceConfig, MakePredictor, Predi
 from ray_jobs.searching.cases_to_score import cases_of
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import check_input, fit_to_store
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage import MODALITIES, CohortStore, InputError, assign_splits, find_cases, open_store
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS

@@ -34,7 +34,7 @@ from ray_jobs.predicting.predict_config import InferenceConfig
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import check_input, fit_to_store
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from ray_jobs.watching.summary import print_summary
 from storage import TASKS, CohortStore, Task, open_store, split_cohort

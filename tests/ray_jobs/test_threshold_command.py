@@ -19,7 +19,7 @@ from ray_jobs.searching import threshold_scan
 from ray_jobs.searching.cases_to_score import Split, cases_of
 from ray_jobs.searching.threshold_scan import most_on_cpus
 from ray_jobs.settings.config import TrainConfig
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage import CohortStore, DecodedCaseCache, InputError, open_store
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS

@@ -15,7 +15,7 @@ from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage import assign_splits, open_store
 

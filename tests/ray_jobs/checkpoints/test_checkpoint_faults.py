@@ -15,7 +15,7 @@ from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.on_ray.session import LocalSession, Progress, RaySession
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from storage.store.objects import Objects
 

@@ -45,6 +45,7 @@ class OneAfterTheOther:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> OneAfterTheOther:
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster")
     stand_in = OneAfterTheOther()
     monkeypatch.setattr(conversion_workers, "ray", stand_in)
     return stand_in

@@ -25,8 +25,8 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.fit import fit
-from ray_jobs.training.run import TrainPlan
-from ray_jobs.watching.progress import start_board
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.watching.board import start_board
 from storage import assign_splits, open_store
 
 WATCHER = Path(__file__).parents[3] / "ray_jobs" / "spot_watcher.py"

@@ -27,8 +27,9 @@ from dali_pipelines import Batch
 from models import UNet
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.training.parallel import RankWatch
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.rehearsal import rehearse
-from ray_jobs.training.run import Run, TrainPlan, prepare
+from ray_jobs.training.run import Run, prepare
 from ray_jobs.training.train_loop import train_step
 
 DAWDLE_SECONDS = 0.3

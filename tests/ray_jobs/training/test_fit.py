@@ -1,5 +1,7 @@
 """What a run asks of Ray Train."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.hidden_paths import SeenFile, look_below
+from ray_jobs.on_ray.process_group import ProcessGroup
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import ParallelConfig
 from ray_jobs.training import fit as fit_module
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 
 
 def test_collectives_have_the_configured_timeout(
@@ -29,10 +33,43 @@ def test_collectives_have_the_configured_timeout(
         asked.update(options)
         return SimpleNamespace(fit=lambda: SimpleNamespace(return_value={}))
 
-    monkeypatch.setattr(fit_module, "TorchTrainer", trainer)
+    monkeypatch.setattr(fit_module, "Trainer", trainer)
     plan = make_plan(replace(small_config, parallel=ParallelConfig(timeout=77)))
     fit_module.fit(plan, RunFolder(str(tmp_path), "run"), workers=2, use_gpu=False, board=None)
-    assert (asked["torch_config"].backend, asked["torch_config"].timeout_s) == ("gloo", 77)
+    assert asked["backend_config"] == ProcessGroup(backend="gloo", seconds=77)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data's own
+@pytest.mark.parametrize(("private", "trial"), [(True, False), (True, True), (False, False)])
+def test_no_helper_is_started_that_has_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch, *, private: bool, trial: bool
+) -> None:
+    """Who may come after the run, on a cluster or in a search, is spared its placement group."""
+    trainer = fit_module.Trainer(private=private, trial=trial, train_loop_per_worker=fit_module.train_worker)
+    names = {type(each).__name__ for each in trainer._create_default_callbacks()}
+    assert "DatasetsCallback" not in names
+    assert ("PlacementGroupCleanerCallback" in names) == (trial or not private)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        DataParallelTrainer, "_initialize_and_run_controller", lambda _, **settings: asked.update(settings)
+    )
+    trainer._initialize_and_run_controller(scaling_policy="what asks for machines")
+    assert (asked["scaling_policy"] == "what asks for machines") == (not private)
+    # The others do what is promised: they join the workers, and show the run on the dashboard.
+    assert {"BackendSetupCallback", "StateManagerCallback", "WorkerMetricsCallback"} <= names
+
+
+@pytest.mark.processes
+def test_who_does_not_compute_imports_no_library_that_does() -> None:
+    """The driver, and through what it hands over the run's controller; the board's actor imports still less."""
+    probe = """
+import sys, ray_jobs.watching.board
+board = {*sys.modules}
+import ray_jobs.training.job
+print(*board & {"rich", "ray.train", "zarr"}, *sys.modules.keys() & {"torch", "nvidia.dali", "matplotlib"})
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.system  # two runs whose workers fail

@@ -18,7 +18,7 @@ from ray_jobs.settings.config import BY_MEMORY, TrainConfig, give_by_hand
 from ray_jobs.settings.presets import preset
 from ray_jobs.training import memory_plan
 from ray_jobs.training.memory_plan import GIB, MEMORY, Card, Way, ask, decide, list_patches, note_micro_batch, settle
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 
 MEDIAN = (140, 170, 140)
 

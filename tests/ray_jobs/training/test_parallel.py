@@ -21,7 +21,8 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import ParallelConfig
 from ray_jobs.training import run as run_module
 from ray_jobs.training.parallel import RankWatch, distribute, is_of_a_collective
-from ray_jobs.training.run import TrainPlan, prepare, same_precision
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import prepare, same_precision
 from ray_jobs.training.train_loop import train_step
 from storage import InputError
 

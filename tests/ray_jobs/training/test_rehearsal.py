@@ -16,8 +16,9 @@ from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import BY_MEMORY, TrainConfig
 from ray_jobs.training import memory_plan, train_loop
 from ray_jobs.training.memory_plan import BATCHES_UNDER_WAY, DALI_COPIES, GIB, MEMORY, Card
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.rehearsal import fits_here, hold_what_comes_later, rehearse
-from ray_jobs.training.run import TrainPlan, prepare
+from ray_jobs.training.run import prepare
 from ray_jobs.training.train_loop import train, train_step
 
 pytestmark = pytest.mark.usefixtures("bare_pictures")

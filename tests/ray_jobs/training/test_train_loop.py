@@ -23,7 +23,7 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.presets import preset
 from ray_jobs.training import run as run_module
 from ray_jobs.training import train_loop
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from ray_jobs.watching.step_clock import ASIDE, STEP_PARTS
 from storage import CohortStore, InputError

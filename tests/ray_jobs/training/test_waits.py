@@ -23,7 +23,8 @@ from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.training import fit, optimiser
 from ray_jobs.training.parallel import RankWatch
-from ray_jobs.training.run import Run, TrainPlan, prepare
+from ray_jobs.training.plan import TrainPlan
+from ray_jobs.training.run import Run, prepare
 from ray_jobs.training.train_loop import train_epoch
 from ray_jobs.watching import monitoring
 from ray_jobs.watching.monitoring import Monitor

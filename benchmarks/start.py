@@ -1,0 +1,141 @@
+"""From the command to the first step, in parts: what each takes by the clock, of the CPU, and of processes.
+
+Everything is cold but the installation: the synthetic cohort is written and converted, too. The clock of a shared
+machine says little; what all processes together spend of the CPU says more, and two cores cannot be faster than half.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.page import ROOT
+from benchmarks.report import report
+from benchmarks.settings import StartBenchmark
+from storage import InputError
+
+SECONDS_BETWEEN_LOOKS = 0.05
+NAME = "start"
+
+# The first of these words in a process's command line or title says what it is.
+KINDS = {
+    "RayTrainWorker": "ranks",
+    "train.py": "the command",
+    "TrainController": "Ray Train's controller",
+    "ray::": "Ray Train's helpers and the board of news",
+    "default_worker": "Ray Train's helpers and the board of news",
+    "": "Ray's node and dashboard",
+}
+
+
+@dataclass(kw_only=True)
+class Family:
+    """A process and all that came of it. `spent` has the CPU-seconds of each, also of those that ended."""
+
+    root: psutil.Process
+    spent: dict[tuple[int, float], float] = field(default_factory=dict)
+    kinds: dict[tuple[int, float], str] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Take note of all that live."""
+        try:
+            living = [self.root, *self.root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for process in living:
+            try:
+                with process.oneshot():
+                    key, times = (process.pid, process.create_time()), process.cpu_times()
+                    line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            self.spent[key] = times.user + times.system
+            kind = next(kind for word, kind in KINDS.items() if word in line)
+            self.kinds[key] = kind if kind != KINDS["ray::"] else self.kinds.get(key, kind)
+            if "RayTrainWorker" in line or "TrainController" in line:
+                self.kinds[key] = kind
+
+    @property
+    def cpu(self) -> float:
+        """CPU-seconds of all."""
+        return sum(self.spent.values())
+
+    def by_kind(self) -> dict[str, tuple[float, int]]:
+        """CPU-seconds and the number of processes of each kind."""
+        found: dict[str, tuple[float, int]] = {}
+        for key, kind in self.kinds.items():
+            cpu, count = found.get(kind, (0.0, 0))
+            found[kind] = cpu + self.spent[key], count + 1
+        return found
+
+
+def marks(folder: Path, printed: Path) -> Mapping[str, Callable[[], bool]]:
+    """The parts of a start, in their order, each with the fact that ends it."""
+    run = folder / "runs" / NAME
+
+    def lies(pattern: str) -> Callable[[], bool]:
+        return lambda: any(folder.glob(pattern))
+
+    return {
+        "imports": lambda: True,  # until Ray's first process, see below
+        "Ray's start, the synthetic cohort": lies("data/*.zarr"),
+        "conversion": (run / "config.json").exists,
+        "Ray Train and the ranks' imports": lies(f"runs/{NAME}/events*"),
+        "cache, graph, first step": lambda: "epoch 1 of 1" in printed.read_text(),
+    }
+
+
+def run(config: StartBenchmark) -> None:
+    """Start, wait for the first step, and end."""
+    with tempfile.TemporaryDirectory(prefix="brats-start-") as name:
+        rows = measure(Path(name), workers=config.workers)
+    report(f"From the command to the first step, {config.workers} workers", rows, config.json)
+
+
+def measure(folder: Path, *, workers: int) -> list[dict[str, str | float | int]]:
+    """Rows: the parts, all together, and what of the CPU went to whom."""
+    printed = folder / "printed"
+    words = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--name", NAME, "--epochs", "1"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("RAY_ADDRESS", None)
+    began = time.time()
+    with printed.open("w") as output:
+        command = subprocess.Popen(
+            [*words, "--workers", str(workers)], cwd=folder, env=environment, stdout=output, stderr=output
+        )
+    family = Family(root=psutil.Process(command.pid))
+    rows: list[dict[str, str | float | int]] = []
+    try:
+        wall, cpu, count = began, 0.0, 0
+        for part, ended in marks(folder, printed).items():
+            while not ended() or (part == "imports" and len(family.spent) < 2):
+                family.look()
+                if command.poll() is not None:
+                    raise InputError(f"{' '.join(words)} ended before its first step: {printed.read_text()[-500:]}")
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            family.look()
+            now = time.time()
+            rows.append(_row(part, now - wall, family.cpu - cpu, len(family.spent) - count))
+            wall, cpu, count = now, family.cpu, len(family.spent)
+        rows.append(_row("all", now - began, cpu, count))
+        rows += [_row(f"of it {kind}", None, spent, number) for kind, (spent, number) in family.by_kind().items()]
+    finally:
+        command.send_signal(signal.SIGTERM)
+        command.wait()
+    return rows
+
+
+def _row(what: str, wall: float | None, cpu: float, processes: int) -> dict[str, str | float | int]:
+    return {
+        "part": what,
+        "seconds": "" if wall is None else round(wall, 1),
+        "CPU-seconds": round(cpu, 1),
+        "processes": processes,
+    }
