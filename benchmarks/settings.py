@@ -224,9 +224,6 @@ class GpuCheck(Recorded):
 class StartBenchmark(Recorded):
     """Measure a run's start, from the command to the first step, by its parts and by who spends the CPU."""
 
-    workers: int = 2
-    """How many ranks."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class InstallationBenchmark(Recorded):

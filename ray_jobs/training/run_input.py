@@ -40,7 +40,8 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
 def write_cohort_meanwhile(config: TrainConfig, console: Console) -> threading.Thread:
     """Write the synthetic cohort in the thread that is returned, where a run of `config` will want it; else nothing.
 
-    What fails there is said when the cohort is asked for.
+    Nor where a number of workers is asked for, which may be refused once Ray has counted, and is to leave nothing.
+    What fails in the thread is said when the cohort is asked for.
     """
 
     def write() -> None:
@@ -48,7 +49,7 @@ def write_cohort_meanwhile(config: TrainConfig, console: Console) -> threading.T
             phantom_source(console)
 
     thread = threading.Thread(target=write, daemon=True, name="cohort")
-    if config.store is None and config.source is None:
+    if config.store is config.source is config.workers is None:
         thread.start()
     return thread
 
