@@ -27,7 +27,7 @@ from ray_jobs.searching.figure import save_search_figure
 from ray_jobs.searching.results import RESULTS
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.settings.presets import preset
-from ray_jobs.training.run import TrainPlan
+from ray_jobs.training.plan import TrainPlan
 from storage.labels.tasks import TASKS
 
 REGIONS = TASKS["gli-2023"].region_names
@@ -55,7 +55,7 @@ def measure_search(trials: int) -> Figures:
             driver = time_call(lambda: found.append(search.run_search(asked, quiet))).cpu
             grown = (resident_mib("VmHWM") or 0.0) - before
         searched = found[0]
-        drawing = time_call(lambda: save_search_figure(searched.rows, searched.regions, searched.folder)).cpu
+        drawing = time_call(lambda: save_search_figure(searched.rows, searched.regions, searched.folder, "iou")).cpu
         place = Path(searched.folder.uri)
         files = [path for path in place.rglob("*") if path.is_file()]
         return {

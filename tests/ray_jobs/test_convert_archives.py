@@ -12,8 +12,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -511,40 +510,6 @@ def test_on_ray_as_here(tmp_path: Path) -> None:
     stored, here = below(tmp_path / "store"), below(tmp_path / "here")
     del stored["report.json"], here["report.json"]
     assert stored == here and len(stored) > 6
-
-
-def test_on_one_machine_threads_convert_and_few_cases_are_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_workers, "share_of_cores", lambda workers: 3)
-    workers = conversion_workers.Workers(Console(quiet=True), lambda: pytest.fail("Ray was to start"))
-    together = threading.Barrier(3, timeout=60)  # passed where three are at work at once
-    done: list[int] = []
-    out: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(21):
-            out.append(number + 1 - len(done))
-            yield number
-
-    def work(number: int) -> int:
-        together.wait()
-        done.append(number)
-        return 2 * number
-
-    assert workers.map(work, items(), "converting") == list(range(0, 42, 2))
-    assert max(out) <= 5
-
-
-def test_the_first_error_stops_the_rest() -> None:
-    begun: list[int] = []
-
-    def work(number: int) -> None:
-        begun.append(number)
-        raise InputError(f"disk {number} is full")
-
-    workers = conversion_workers.Workers(Console(quiet=True), lambda: None)
-    with pytest.raises(InputError, match="is full"):
-        workers.map(work, list(range(1000)), "converting")
-    assert len(begun) < 1000
 
 
 def test_a_prediction_reads_cases_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """How many items are out, and how many Ray is asked about at a time, counted; Ray's place is taken by a list."""
 
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ray_jobs.on_ray import conversion_workers
+from storage import InputError
 
 
 class OneAfterTheOther:
@@ -72,3 +74,36 @@ def test_a_cluster_sees_all_and_is_asked_about_few(cluster: OneAfterTheOther) ->
     assert WORKERS.map(lambda item: -item, list(range(500)), "converting") == [-item for item in range(500)]
     assert cluster.out[0] == 500
     assert len(cluster.awaited) == 500 and max(cluster.awaited) == 5
+
+
+def test_on_one_machine_threads_convert_and_few_cases_are_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion_workers, "share_of_cores", lambda workers: 3)
+    workers = conversion_workers.Workers(Console(quiet=True), lambda: pytest.fail("Ray was to start"))
+    together = threading.Barrier(3, timeout=60)  # passed where three are at work at once
+    done: list[int] = []
+    out: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(21):
+            out.append(number + 1 - len(done))
+            yield number
+
+    def work(number: int) -> int:
+        together.wait()
+        done.append(number)
+        return 2 * number
+
+    assert workers.map(work, items(), "converting") == list(range(0, 42, 2))
+    assert max(out) <= 5
+
+
+def test_the_first_error_stops_the_rest() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        raise InputError(f"disk {number} is full")
+
+    with pytest.raises(InputError, match="is full"):
+        WORKERS.map(work, list(range(1000)), "converting")
+    assert len(begun) < 1000
