@@ -11,6 +11,7 @@ from torch import nn
 
 from dali_pipelines import PatchLoader, Shard
 from models import (
+    Execution,
     Loss,
     OptimiserStep,
     Precision,
@@ -74,13 +75,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
     set_up_device(session.device)
     cache = DecodedCaseCache(open_store(plan.store), plan.cache, max_bytes=int(config.cache_gb * 1e9))
     precision = same_precision(choose_precision(session.device, config.precision, config.model), session)
-    execution = settle_execution(config.execution, session.device, precision, config.model)
-    if execution.compile:
-        keep_compiled_code(plan.cache / "compiled")
-    elif config.execution.compile and session.rank == 0:
-        session.tell(
-            Progress(stage="note", message="no C++ compiler was found (g++, clang++, $CXX): nothing is compiled")
-        )
+    execution = execution_of(plan, session, precision)
     loader = PatchLoader(
         cache,
         plan.splits.train,
@@ -128,6 +123,18 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
         clock=clock,
     )
+
+
+def execution_of(plan: TrainPlan, session: Session, precision: Precision) -> Execution:
+    """Return how the network is run on this rank; says so where it cannot be compiled as the run was told."""
+    told = plan.config.execution
+    execution = settle_execution(told, session.device, precision, plan.config.model)
+    if execution.compile:
+        keep_compiled_code(plan.cache / "compiled")
+    elif told.compile and session.rank == 0:
+        message = "no C++ compiler was found (g++, clang++, $CXX): nothing is compiled"
+        session.tell(Progress(stage="note", message=message))
+    return execution
 
 
 def idle_threads(config: TrainConfig, session: Session) -> int:
