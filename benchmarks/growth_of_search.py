@@ -20,11 +20,6 @@ from ray_jobs.checkpoints.checkpoint import CURVES, MODEL, CheckpointRecord
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.validation import ThresholdCurves
-from ray_jobs.on_ray.conversion import convert_cohort
-from ray_jobs.on_ray.ray_start import ray_running
-from ray_jobs.searching import search
-from ray_jobs.searching.figure import save_search_figure
-from ray_jobs.searching.results import RESULTS
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.plan import TrainPlan
@@ -38,7 +33,13 @@ _THRESHOLDS = 1001
 
 def measure_search(trials: int) -> Figures:
     """Search with Optuna and ASHA, as by default, two trials at a time."""
-    from ray import tune  # not before ray_jobs, which tells Ray what it reads when it is imported
+    # Here: benchmarks can be imported without Ray. Ray's own last: ray_jobs tells it what it reads when it is imported.
+    from ray_jobs.on_ray.conversion import convert_cohort
+    from ray_jobs.on_ray.ray_start import ray_running
+    from ray_jobs.searching import search
+    from ray_jobs.searching.figure import save_search_figure
+    from ray_jobs.searching.results import RESULTS
+    from ray import tune  # isort: skip
 
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")

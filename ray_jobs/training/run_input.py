@@ -49,7 +49,7 @@ def write_cohort_meanwhile(config: TrainConfig, console: Console) -> threading.T
             phantom_source(console)
 
     thread = threading.Thread(target=write, daemon=True, name="cohort")
-    if config.store is config.source is config.workers is None:
+    if (config.store, config.source, config.workers) == (None, None, None):
         thread.start()
     return thread
 
