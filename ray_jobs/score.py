@@ -22,12 +22,10 @@ def main(arguments: Sequence[str]) -> int:
     folder = CaseFolder(config.output, record="{case_id}_scores.json", made="scores")
     pairs = find_pairs(config)
     rules = choose_rules(config.rules, pairs.task)
-    # Ray takes seconds to import: not before the command line stands.
-    from ray_jobs.on_ray.ray_start import ray_running
+    # NumPy's friends take a second to import: not before the command line stands.
     from ray_jobs.predicting.score_job import score_pairs
 
-    with ray_running():
-        return score_pairs(config, pairs, rules, folder, open_console())
+    return score_pairs(config, pairs, rules, folder, open_console())
 
 
 if __name__ == "__main__":

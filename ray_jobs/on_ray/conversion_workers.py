@@ -9,8 +9,9 @@ from typing import TypeVar
 import ray
 from rich.console import Console
 
+from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.cores import share_of_cores
-from ray_jobs.on_ray.ray_start import on_a_cluster, refuse_hidden_source
+from ray_jobs.on_ray.ray_start import refuse_hidden_source
 from ray_jobs.settings.console import tracked
 from storage import InputError
 

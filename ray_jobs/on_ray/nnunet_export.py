@@ -7,8 +7,9 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
+from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.conversion_workers import Workers
-from ray_jobs.on_ray.ray_start import on_a_cluster, refuse_hidden_folder
+from ray_jobs.on_ray.ray_start import refuse_hidden_folder
 from storage import CohortStore, open_store
 from storage.scans.dataset_json import check_dataset_folder
 from storage.store.nnunet_export import export_case, finish_export

@@ -12,17 +12,13 @@ from typing import Any
 import grpc
 import ray
 
+from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
 from storage import InputError
 
 # Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
 DASHBOARD_HOST = "127.0.0.1"
 SECONDS_TO_ANSWER = 10
-
-
-def on_a_cluster() -> bool:
-    """Return whether Ray told this process which cluster it belongs to, as it does for a submitted job."""
-    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextlib.contextmanager

@@ -1,32 +1,22 @@
 """Items spread over the cluster: a few actors, each with its network loaded once, take the next item as they are free.
 
-What one item's data cause (InputError, CaseReadError) is that item's outcome; an actor that dies is replaced and its
+What one item's data cause (InputError) is that item's outcome; an actor that dies is replaced and its
 item tried again. Anything else ends the work with that error.
 """
 
-import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import ray
 
-from dali_pipelines import CaseReadError
+from ray_jobs.on_ray.outcome import Outcome, do_item
 from storage import InputError
 
 TRIES = 3  # of an item whose actor dies: a node may go, but an item that takes actors along is bad
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome(Generic[Item, Result]):
-    """What came of one item: its result, or why there is none."""
-
-    item: Item
-    result: Result | None = None
-    error: str | None = None
 
 
 class Worker:
@@ -40,10 +30,7 @@ class Worker:
         """Return the result and no error, or no result and the item's error."""
         if self._work is None:
             self._work = self._make()  # not when the actor starts: what fails there looks like a lost node
-        try:
-            return self._work(item), None
-        except (InputError, CaseReadError) as error:
-            return None, str(error)
+        return do_item(self._work, item)
 
 
 def spread(

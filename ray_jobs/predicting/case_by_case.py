@@ -1,17 +1,19 @@
-"""Cases done one by one all over the cluster, each written as it comes; what was done before is not done again."""
+"""Cases done side by side, each written as it comes; what was done before is not done again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
-from ray_jobs.on_ray.spread import spread
+from ray_jobs.on_ray.outcome import Outcome
 from ray_jobs.predicting.folder import CaseFolder, CaseResult
 from ray_jobs.settings.console import tracked
 from ray_jobs.watching.provenance import git_commit
 from storage import Refusal
+
+OutcomesOf = Callable[[Sequence[str]], Generator[Outcome[str, CaseResult], None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class CasesToDo:
 
 
 def do_cases(
-    make: Callable[[], Callable[[str], CaseResult]],
+    outcomes_of: OutcomesOf,
     cases: CasesToDo,
     folder: CaseFolder,
     console: Console,
@@ -32,11 +34,10 @@ def do_cases(
     doing: str,
     said: str,
     workers: int,
-    use_gpu: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the records of all cases that are done now, and why each of the others is refused.
 
-    `make` builds what does a case, where the device is. `doing` names the work, `said` is told before it.
+    `outcomes_of` does cases, `workers` at once. `doing` names the work, `said` is told before it.
     """
     made_by = {**cases.identity, "git_commit": git_commit()}
     total, records = len(cases.sources), folder.finished(cases.sources)
@@ -51,7 +52,7 @@ def do_cases(
 
     for refusal in cases.refused:
         refuse(refusal.case_id, str(refusal))
-    with closing(spread(make, todo, workers=workers, use_gpu=use_gpu)) as outcomes:
+    with closing(outcomes_of(todo)) as outcomes:
         for outcome in tracked(outcomes, console, doing, total=total, done=total - len(todo)):
             case_id, done = outcome.item, outcome.result
             if done is None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from models import RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
+from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.case_by_case import CasesToDo, do_cases
 from ray_jobs.predicting.conclusion import Words, conclude
 from ray_jobs.predicting.folder import CaseFolder
@@ -88,7 +90,13 @@ def predict_cases(
     make = MakePredictor(plan=plan, use_gpu=use_gpu)
     said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
     done, refused = do_cases(
-        make, cases, folder, console, doing="predicting", said=said, workers=workers, use_gpu=use_gpu
+        partial(spread, make, workers=workers, use_gpu=use_gpu),
+        cases,
+        folder,
+        console,
+        doing="predicting",
+        said=said,
+        workers=workers,
     )
     return conclude(
         folder,

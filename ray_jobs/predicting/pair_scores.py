@@ -42,18 +42,17 @@ class PairScorer:
         self._as_they_are = takes_files_as_they_are(rules)
         self._trust_grid = trust_grid or self._as_they_are
         self._store = None if pairs.store is None else open_store(pairs.store)
-        self._notes: list[str] = []
 
     def score(self, case_id: str) -> CaseResult:
         """Score the case. Raises InputError for one whose files cannot be read, or not be compared."""
         called = self._pairs.inexact.get(case_id)
-        self._notes = [] if called is None else [f"prediction told by a part of its name: {called}"]
-        predicted, notes = read_file(self._pairs.predictions[case_id], "prediction")
-        self._notes += notes
+        notes = [] if called is None else [f"prediction told by a part of its name: {called}"]
+        predicted, of_file = read_file(self._pairs.predictions[case_id], "prediction")
+        notes += of_file
         if self._store is None:
             convention = self._pairs.convention or self._pairs.task.convention
-            true, notes = read_file(self._pairs.labels[case_id], "label")
-            self._notes += notes
+            true, of_file = read_file(self._pairs.labels[case_id], "label")
+            notes += of_file
         else:
             case, label_DHW = self._store.info(case_id), self._store.read_label(case_id)
             if label_DHW is None:
@@ -61,11 +60,13 @@ class PairScorer:
             convention = self._pairs.convention or self._store.convention_of(case)
             true = from_store(label_DHW, case)
         pair = pair_up(predicted, true, trust_grid=self._trust_grid)
-        self._notes += pair.notes
+        notes += pair.notes
         true_DHW = pair.true_DHW
         if self._store is None:
-            true_DHW = self._stored(true_DHW, convention, f"label {true.path.name}")
-        predicted_DHW = self._stored(pair.predicted_DHW, convention, f"prediction {predicted.path.name}")
+            true_DHW, dropped = self._stored(true_DHW, convention, f"label {true.path.name}")
+            notes += dropped
+        predicted_DHW, dropped = self._stored(pair.predicted_DHW, convention, f"prediction {predicted.path.name}")
+        notes += dropped
         scores = score_case(
             predicted_DHW,
             true_DHW,
@@ -74,19 +75,21 @@ class PairScorer:
             spacing_mm=pair.predicted_spacing_mm if self._as_they_are else pair.spacing_mm,
         )
         record = describe_case(case_id, scores, labelled=True, task=self._pairs.task)
-        return CaseResult(files={}, record={**record, "notes": self._notes} if self._notes else record)
+        return CaseResult(files={}, record={**record, "notes": notes} if notes else record)
 
-    def _stored(self, values_DHW: NDArray[np.uint8], convention: LabelConvention, what: str) -> NDArray[np.uint8]:
-        """The values by their meaning."""
+    def _stored(
+        self, values_DHW: NDArray[np.uint8], convention: LabelConvention, what: str
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """The values by their meaning, and a note of those that have none."""
         stored_DHW, unknown = convention.read_values(values_DHW)
-        if unknown:
-            said = ", ".join(map(str, unknown))
-            known = ", ".join(map(str, sorted(convention.stored_by_source)))
-            if not self._as_they_are:
-                raise InputError(
-                    f"{what} has values of another task: {said}, wanted {known} ({self._pairs.task.name}); "
-                    "say --task if all are of that one, or write them in these values"
-                )
-            dropped = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
-            self._notes.append(f"{dropped}; say --task if they are another's: {said} in {what}")
-        return stored_DHW
+        if not unknown:
+            return stored_DHW, []
+        said = ", ".join(map(str, unknown))
+        known = ", ".join(map(str, sorted(convention.stored_by_source)))
+        if not self._as_they_are:
+            raise InputError(
+                f"{what} has values of another task: {said}, wanted {known} ({self._pairs.task.name}); "
+                "say --task if all are of that one, or write them in these values"
+            )
+        dropped = f"values that {self._pairs.task.name} has not ({known}), dropped as {title_of(self._rules)} do"
+        return stored_DHW, [f"{dropped}; say --task if they are another's: {said} in {what}"]

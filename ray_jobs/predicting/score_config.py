@@ -25,7 +25,7 @@ class ScoreConfig:
     trust_grid: bool = False
     """Take files of equal shape to lie alike where headers put them elsewhere; see convert.py."""
     workers: int | None = None
-    """Cases scored at once. Default: one per CPU."""
+    """Cases scored at once. Default: one per CPU of this machine, or of the cluster as far as there are."""
 
     def __post_init__(self) -> None:
         refuse_below_one(self, "workers")

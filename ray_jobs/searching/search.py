@@ -20,7 +20,7 @@ from rich.console import Console
 
 from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
-from ray_jobs.on_ray.ray_start import on_a_cluster
+from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
 from ray_jobs.searching.scheduler import RememberingASHA

@@ -10,9 +10,9 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
+from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.hidden_paths import look_below
 from ray_jobs.on_ray.process_group import ProcessGroup
-from ray_jobs.on_ray.ray_start import on_a_cluster
 from ray_jobs.training.plan import TrainPlan
 from storage import InputError
 from storage.store.index import ROOT_KEY

@@ -27,8 +27,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dali_pipelines import AUGMENTATION_PRESETS
 from models import LossConfig, RegionRules
 from ray_jobs.on_ray.conversion import convert_cohort
+from ray_jobs.on_ray.outcome import Outcome
 from ray_jobs.on_ray.session import LocalSession
-from ray_jobs.on_ray.spread import Outcome, Worker
+from ray_jobs.on_ray.spread import Worker
 from ray_jobs.predicting.input import StoreInput
 from ray_jobs.predicting.predict_config import InferenceConfig
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
@@ -126,7 +127,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
             result, error = worker.do(item)
             yield Outcome(item=item, result=result, error=error)
 
-    for place in ("predicting.case_by_case", "predicting.input", "searching.threshold_scan"):
+    for place in ("predicting.job", "predicting.input", "searching.threshold_scan"):
         monkeypatch.setattr(f"ray_jobs.{place}.spread", spread_here)
     for place in ("predicting.job", "predicting.input", "searching.threshold_scan"):
         monkeypatch.setattr(f"ray_jobs.{place}.refuse_hidden_folder", lambda *_: None)

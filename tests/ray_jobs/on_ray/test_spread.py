@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ray_jobs.on_ray.outcome import Outcome
 from ray_jobs.on_ray.ray_start import ray_running
-from ray_jobs.on_ray.spread import TRIES, Outcome, spread
+from ray_jobs.on_ray.spread import TRIES, spread
 from storage import InputError
 
 pytestmark = pytest.mark.processes
