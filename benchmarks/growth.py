@@ -7,13 +7,12 @@ a process of its own.
 import multiprocessing
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import psutil
 from rich.console import Console
 
 from benchmarks.cost import time_call
@@ -71,25 +70,17 @@ def fit_line(sizes: Sequence[int], values: Sequence[float]) -> tuple[float, floa
 
 
 def measure_cohort(cases: int) -> Figures:
-    """Convert so many small cases on Ray, convert them again, and open what was made."""
+    """Convert so many small cases, as one machine does, convert them again, and open what was made."""
     from ray_jobs.on_ray.conversion import convert_cohort
-    from ray_jobs.on_ray.ray_start import ray_running
 
     with tempfile.TemporaryDirectory() as folder:
         scans, store = write_small_cases(Path(folder) / "scans", cases), str(Path(folder) / "store")
         first = write_small_cases(Path(folder) / "first", 4)
         quiet = Console(quiet=True)
-        with ray_running():
-            convert_cohort(first, str(Path(folder) / "first.zarr"), console=quiet)  # so that imports do not count
-            before = cpu_of_children()
-            driver = time_call(lambda: convert_cohort(scans, store, console=quiet)).cpu
-            workers = cpu_of_children()
-        again = time_call(lambda: convert_cohort(scans, store, console=quiet)).cpu
+        convert_cohort(first, str(Path(folder) / "first.zarr"), console=quiet)  # so that imports do not count
         figures = {
-            "converting: workers, CPU-s": workers["ray::"] - before["ray::"],
-            "converting: driver, CPU-s": driver,
-            "converting: Ray's own processes, CPU-s": workers["others"] - before["others"],
-            "converting again, nothing to do, CPU-s": again,
+            name: time_call(lambda: convert_cohort(scans, store, console=quiet)).cpu
+            for name in ("converting, CPU-s", "converting again, nothing to do, CPU-s")
         }
         return figures | measure_opening(store)
 
@@ -130,16 +121,3 @@ def write_small_cases(folder: Path, cases: int) -> Path:
             image = nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
             nibabel.save(image, folder / name / f"{name}-{ending}.nii")
     return folder
-
-
-def cpu_of_children() -> Mapping[str, float]:
-    """CPU-seconds so far of the processes below this one that live: Ray's workers, and others."""
-    spent = {"ray::": 0.0, "others": 0.0}
-    for child in psutil.Process().children(recursive=True):
-        try:
-            kind = "ray::" if child.cmdline()[0].startswith("ray::") else "others"
-            times = child.cpu_times()
-        except (psutil.NoSuchProcess, IndexError):  # it has just ended
-            continue
-        spent[kind] += times.user + times.system
-    return spent
