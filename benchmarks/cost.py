@@ -1,15 +1,11 @@
 """What a stretch of work costs: CPU time, wall time and memory. Needs nothing installed: peers' Pythons import it."""
 
-import ctypes
-import os
 import resource
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +28,14 @@ def time_call(work: Callable[[], object]) -> Cost:
 
 
 def time_program(words: Sequence[str]) -> Cost:
-    """What a program costs with all processes that it starts; raises OSError with what it said where it fails.
-
-    What it leaves behind is waited for: Linux hands orphans to a process that asks for them.
-    """
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1)
+    """What a program costs with all that it starts and waits for; raises OSError with what it said where it fails."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(words, capture_output=True, text=True)
     wall = time.perf_counter() - wall
     if done.returncode != 0:
         raise OSError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    while _wait_for_one():
-        pass
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Cost(cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall=wall)
-
-
-def _wait_for_one() -> bool:
-    try:
-        return os.waitpid(-1, 0)[0] > 0
-    except ChildProcessError:
-        return False
 
 
 def time_patches(work: Callable[[], object], *, patches: int, rounds: int = 1) -> Cost:

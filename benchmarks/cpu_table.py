@@ -23,7 +23,7 @@ from benchmarks.page import ROOT
 from benchmarks.report import report
 from benchmarks.settings import CpuTableBenchmark
 from benchmarks.train_step import make_step
-from models import CpuKind, Execution, PrecisionName, build_unet, choose_precision
+from models import CpuKind, Execution, PrecisionName, build_unet, choose_precision, fuses_optimiser
 from models.cpu_table import StepCost, cpu_kind
 from storage import InputError
 
@@ -83,7 +83,9 @@ def measure(kind: CpuKind, name: str, rounds: int) -> Mapping[str, Any]:
     for variant, (arithmetic, last) in VARIANTS.items():
         torch.manual_seed(0)
         unet = build_unet(network, Execution(channels_last=last)).train()
-        optimiser = torch.optim.SGD(unet.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+        optimiser = torch.optim.SGD(
+            unet.parameters(), lr=1e-3, momentum=0.99, nesterov=True, fused=fuses_optimiser(CPU)
+        )
         steps[variant] = make_step(unet, optimiser, choose_precision(CPU, arithmetic), CPU)
     best: dict[str, float] = {}
     for _ in range(rounds + 1):

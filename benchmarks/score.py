@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.cost import Cost, time_program
+from benchmarks.page import ROOT
 from benchmarks.peer_brats_evaluate import CONFIGURATIONS, evaluate_words, read_scores
 from benchmarks.report import report
 from benchmarks.settings import ScoreBenchmark
@@ -31,6 +32,7 @@ from storage.scans.phantom import make_phantom
 from storage.scans.task_detection import read_label_values, settle_tasks
 
 SLICES = 155
+OUTPUT, METRICS = "ours", "metrics.json"
 Labels = NDArray[np.uint8]
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 """By case, region and name."""
@@ -57,22 +59,13 @@ def run(config: ScoreBenchmark) -> None:
             shutil.copy(sorted((several / which).iterdir())[0], one / which)
         contenders: dict[str, Callable[[Path], list[str]]] = {
             "brats-evaluate 0.0.10": lambda pairs: evaluate_words(program, pairs, config.task),
-            "score.py's work, in one process": lambda pairs: [
-                *(sys.executable, "-m", "benchmarks.score_pairs"),
-                *(str(pairs), config.task),
-            ],
-            "ray_jobs/score.py, with Ray": lambda pairs: command_words(pairs, tempfile.mkdtemp(dir=folder), config),
+            "ray_jobs/score.py": lambda pairs: command_words(pairs, fresh_output(pairs), config.task),
         }
         costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in contenders}
         for _ in range(config.rounds):
             for name, words in contenders.items():
-                try:
-                    costs[name].append((time_program(words(one)), time_program(words(several))))
-                except OSError as error:  # on a busy machine Ray may not start in time
-                    print(f"left out a round of {name}: {error}")
-        if not all(list(costs.values())[:2]):
-            raise InputError("nothing can be compared, see above")
-        records = json.loads((several / "ours.json").read_text())
+                costs[name].append((time_program(words(one)), time_program(words(several))))
+        records = json.loads((several / OUTPUT / METRICS).read_text())["cases"]
         compared, differing = compare(read_scores(program, several, config.task), records)
     for line in differing[:10]:
         print(line)
@@ -80,10 +73,16 @@ def run(config: ScoreBenchmark) -> None:
     report(title, as_rows(costs, cases), config.json)
 
 
-def command_words(pairs: Path, output: str, config: ScoreBenchmark) -> list[str]:
-    """The command that anybody would type."""
+def fresh_output(pairs: Path) -> Path:
+    """Where the command finds nothing that was done before."""
+    shutil.rmtree(pairs / OUTPUT, ignore_errors=True)
+    return pairs / OUTPUT
+
+
+def command_words(pairs: Path, output: Path, task: str) -> list[str]:
+    """The command that anybody would type on one machine."""
     return [
-        *(sys.executable, "ray_jobs/score.py", "--rules", "2026", "--task", config.task, "--output", output),
+        *(sys.executable, str(ROOT / "ray_jobs/score.py"), "--rules", "2026", "--task", task, "--output", str(output)),
         *("--prediction", str(pairs / "prediction"), "--label", str(pairs / "label")),
     ]
 
@@ -93,8 +92,6 @@ def as_rows(costs: Mapping[str, Sequence[tuple[Cost, Cost]]], cases: int) -> lis
     rows: list[dict[str, str | float]] = []
     theirs: dict[str, float] = {}
     for name, rounds in costs.items():
-        if not rounds:
-            continue
         one, all_of_them = (min(cost.cpu for cost in each) for each in zip(*rounds, strict=True))
         seconds = {"1 case": one, f"{cases} cases": all_of_them, "a further case": (all_of_them - one) / (cases - 1)}
         theirs = theirs or seconds

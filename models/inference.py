@@ -24,7 +24,6 @@ def sliding_window_probabilities(
     mirror_axes: Sequence[int] = (),
     device: torch.device | None = None,
     outside: Sequence[float] | None = None,
-    inside_DHW: Tensor | None = None,
 ) -> Tensor:
     """Float32 probabilities_RDHW: the Gaussian-weighted mean of the windows' sigmoids, on the image's device.
 
@@ -36,8 +35,6 @@ def sliding_window_probabilities(
     device: where windows are predicted and added up; default the image's. Another one holds, beside the windows and
         activations, a slab one window deep only, so volumes larger than a GPU's memory may stay on the CPU.
     outside: for each modality what lies outside the volume; default 0.
-    inside_DHW: where probabilities are wanted; default everywhere. Windows that hold no such voxel are not predicted,
-        which changes no probability that is wanted; voxels that only those see come out as 0.
     Equal to MONAI's sliding_window_inference(mode="gaussian") of the sigmoids, window positions included.
     Raises ValueError for windows, overlaps and axes that don't make sense.
     """
@@ -51,8 +48,6 @@ def sliding_window_probabilities(
     counts = range(len(mirror_axes) + 1)
     axes = [chosen for count in counts for chosen in combinations(sorted(mirror_axes), count)]
     corners = list(product(*starts))
-    if inside_DHW is not None:
-        corners = _keep_wanted(corners, window_DHW, inside_DHW, inner, sides)
     # One buffer for all batches, filled window by window: torch.stack is several times slower on strided views.
     buffer_BMDHW = padded_MDHW.new_empty((min(batch_size, len(corners)), len(padded_MDHW), *window_DHW), device=device)
     sums: _WeightedSums | None = None
@@ -101,18 +96,15 @@ class _WeightedSums:
 
     def add(self, start: Sequence[int], weighted_RDHW: Tensor, weight_DHW: Tensor) -> None:
         """Add a window; `start` never goes back along D."""
-        while not self._in_place and start[0] > self._first:
-            self._advance(min(start[0] - self._first, len(self._weight_DHW)))
+        if not self._in_place and start[0] > self._first:
+            self._advance(start[0] - self._first)
         block = _block((start[0] - self._first, *start[1:]), weight_DHW.shape)
         self._sum_RDHW[(slice(None), *block)] += weighted_RDHW
         self._weight_DHW[block] += weight_DHW
 
     def finish(self) -> Tensor:
         """The probabilities of the whole volume."""
-        depth = self._sum_RDHW.shape[1]
-        self._send(depth)
-        if not self._in_place:
-            self._result_RDHW[:, self._first + depth :] = 0  # planes that no window came to
+        self._send(self._sum_RDHW.shape[1])
         return self._result_RDHW
 
     def _advance(self, planes: int) -> None:
@@ -126,8 +118,7 @@ class _WeightedSums:
         self._first += planes
 
     def _send(self, planes: int) -> None:
-        # No window's weight is below 0.001; where none came the sums are 0.
-        self._sum_RDHW[:, :planes] /= self._weight_DHW[:planes].clamp_(min=1e-3)
+        self._sum_RDHW[:, :planes] /= self._weight_DHW[:planes]
         if not self._in_place:
             self._result_RDHW[:, self._first : self._first + planes].copy_(self._sum_RDHW[:, :planes])
 
@@ -182,20 +173,6 @@ def _starts(side: int, length: int, overlap: float) -> list[int]:
     """Where windows begin along one axis; the last one is moved back to end with the image."""
     step = max(int(length * (1 - overlap)), 1)
     return [*range(0, side - length, step), side - length]
-
-
-def _keep_wanted(
-    corners: Sequence[tuple[int, ...]],
-    window_DHW: Sequence[int],
-    inside_DHW: Tensor,
-    inner: Sequence[slice],
-    sides: Sequence[int],
-) -> list[tuple[int, ...]]:
-    """The windows that hold a voxel which is wanted; one at least, as only a prediction tells how many regions are."""
-    padded_DHW = inside_DHW.new_zeros(tuple(sides))
-    padded_DHW[tuple(inner)] = inside_DHW
-    held = torch.stack([padded_DHW[_block(corner, window_DHW)].any() for corner in corners]).tolist()
-    return [corner for corner, wanted in zip(corners, held, strict=True) if wanted] or list(corners[:1])
 
 
 def _block(start: Sequence[int], sides: Sequence[int]) -> tuple[slice, ...]:

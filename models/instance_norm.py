@@ -7,6 +7,8 @@ fill no vector register where they are few. So some voxels are taken for one wit
 Letters in names: B samples, C features, P voxels taken for one, N those that are left.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ class InstanceNormChannelsLast(torch.autograd.Function):
         rows_BNX, joined = as_rows(features)
         # Given only so that the statistics come in float32; momentum 0 leaves them alone.
         unused = weight.new_zeros(rows_BNX.shape[-1])
-        found = [aten.batch_norm_update_stats(rows, unused, unused, 0.0) for rows in rows_BNX]
+        with one_thread():  # else sums would hang on how many there are, and so would every prediction
+            found = [aten.batch_norm_update_stats(rows, unused, unused, 0.0) for rows in rows_BNX]
         means_BPC, variances_BPC = (torch.stack(each).unflatten(1, (joined, -1)) for each in zip(*found, strict=True))
         mean_BC = means_BPC.mean(1)
         variance_BC = variances_BPC.mean(1) + (means_BPC - mean_BC[:, None]).square_().mean(1)
@@ -59,6 +62,17 @@ class InstanceNormChannelsLast(torch.autograd.Function):
         for sum_NX, part_NX in zip(as_rows(gradient)[0], inputs, strict=True):
             sum_NX += part_NX
         return gradient, weights_BC.sum(0), biases_BC.sum(0), None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread in the body."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -132,7 +132,6 @@ class CaseEvaluator:
         dimensions = len(self._window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
         whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
-        head_DHW = (image_MDHW != 0).any(dim=0) if self._config.head_only and outside_M is None else None
         with varying_shapes() if self._config.whole else nullcontext():
             probabilities_RDHW = sliding_window_probabilities(
                 self._finest_logits,
@@ -142,10 +141,9 @@ class CaseEvaluator:
                 batch_size=self._config.window_batch,
                 mirror_axes=tuple(axes) if self._config.mirror else (),
                 outside=outside_M,
-                inside_DHW=head_DHW,
             )
-        if head_DHW is not None:
-            probabilities_RDHW.masked_fill_(~head_DHW, 0.0)
+        if self._config.head_only and outside_M is None:
+            probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
         return probabilities_RDHW
 
     def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import UNET_PRESETS, Execution, build_unet
 from models.blocks import make_convolution, make_norm, make_upsampling
 from models.cpu_convolutions import convolve_pairs, fills_few_lanes
 
@@ -99,3 +100,17 @@ def test_the_special_ways_are_for_channels_last_features_alone() -> None:
     ]
     assert "InstanceNormChannelsLast" in names[True][0]
     assert all("Convolution" not in name for name in names[True])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_prediction_does_not_hang_on_the_number_of_threads(channels_last: bool) -> None:  # noqa: FBT001
+    network = build_unet(UNET_PRESETS["tiny"], Execution(channels_last=channels_last)).eval()
+    image, threads, found = torch.randn(1, 4, 32, 32, 32), torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                found.append(network(image)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)

@@ -178,33 +178,3 @@ def test_memory_elsewhere_does_not_grow_with_the_volumes_depth(monkeypatch: pyte
 def test_senseless_settings_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sliding_window_probabilities(lambda x: x, torch.zeros(1, 4, 4, 4), **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_windows_without_a_wanted_voxel_are_not_predicted(elsewhere: bool, device: torch.device) -> None:  # noqa: FBT001
-    """And change nothing where probabilities are wanted, in the first planes, the last ones or after a gap."""
-    image, blur = torch.randn(2, 21, 9, 11), _blur()
-    inside = torch.zeros(image.shape[1:], dtype=torch.bool)
-    inside[2, 4, 5] = inside[17:19, 7:, 2] = True
-    seen = []
-
-    def predict(windows: Tensor) -> Tensor:
-        seen.append(len(windows))
-        return blur(windows.cpu()).to(windows.device)
-
-    where = device if elsewhere else None
-    whole = sliding_window_probabilities(predict, image, window=(4, 4, 4), device=where)
-    everywhere = sum(seen)
-    seen.clear()
-    wanted = sliding_window_probabilities(predict, image, window=(4, 4, 4), device=where, inside_DHW=inside)
-    assert 0 < sum(seen) < everywhere / 3
-    torch.testing.assert_close(wanted[:, inside], whole[:, inside], rtol=0, atol=0)
-    assert torch.isfinite(wanted).all()
-
-
-def test_where_nothing_is_wanted_all_is_zero_but_for_one_window() -> None:
-    image = torch.randn(2, 8, 8, 8)
-    nowhere = torch.zeros(8, 8, 8, dtype=torch.bool)
-    result = sliding_window_probabilities(_blur(), image, window=(4, 4, 4), inside_DHW=nowhere)
-    assert result.shape == (3, 8, 8, 8)
-    assert not result[:, 4:].any()

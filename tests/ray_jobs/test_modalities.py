@@ -87,6 +87,7 @@ def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
             # At the run's own thresholds its foam of regions would take seconds to score and draw.
             rules=RegionRules(labels=tuple(region.labels for region in GLIOMA_REGIONS), thresholds=(0.8, 0.9, 0.9)),
             inference=InferenceConfig(),
+            scored_by="plain",
             written=None,
             probabilities=True,
             figures=isinstance(source, FolderInput),

@@ -217,7 +217,7 @@ def test_a_folder_and_its_store_are_predicted_alike(
     assert tuple(metrics["mean"]) == (*regions, "mean") and not metrics["refused"]
     assert all(tuple(case["regions"]) == regions and case["labelled"] for case in metrics["cases"])
     rows = list(csv.DictReader((tmp_path / "folder" / "metrics.csv").read_text().splitlines()))
-    assert [row["region"] for row in rows[: len(regions)]] == list(regions) and len(rows) == 8 * len(regions) + 1
+    assert [row["region"] for row in rows[: len(regions)]] == list(regions) and len(rows) == 10 * len(regions) + 1
     page = (tmp_path / "folder" / "report.html").read_text()
     assert all(region in page for region in regions)
 
@@ -243,6 +243,7 @@ def predict_one(run: Trained) -> set[int]:
         source=StoreInput(uri=run.cohort.store.uri),
         rules=RegionRules(labels=tuple(region.labels for region in regions), thresholds=(0.5,) * len(regions)),
         inference=InferenceConfig(),
+        scored_by="plain",
         written=None,
         probabilities=False,
         figures=False,

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import pytest
 import ray.train
 import torch
-from ray.train.torch import TorchConfig
 
 from dali_pipelines import Batch, Volume
 from models import ThresholdCounts
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.checkpoints.saver import Saver
 from ray_jobs.evaluation.baseline import SingleModalityBaseline
+from ray_jobs.on_ray.process_group import ProcessGroup
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import CheckpointConfig
@@ -130,16 +130,16 @@ def test_what_hosts_tell_each_other_goes_past_the_gpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With NCCL alone plain objects and flags would be copied to a GPU and read back from it."""
-    asked: list[TorchConfig] = []
+    asked: list[ProcessGroup] = []
 
     class Trainer:
-        def __init__(self, _: object, *, torch_config: TorchConfig, **__: object) -> None:
-            asked.append(torch_config)
+        def __init__(self, *, backend_config: ProcessGroup, **__: object) -> None:
+            asked.append(backend_config)
 
         def fit(self) -> ray.train.Result:
             return ray.train.Result(metrics=None, checkpoint=None, error=None, path="", return_value={})
 
-    monkeypatch.setattr(fit, "TorchTrainer", Trainer)
+    monkeypatch.setattr(fit, "Trainer", Trainer)
     folder = RunFolder(str(tmp_path), "run")
     fit.fit(make_plan(small_config), folder, workers=1, use_gpu=use_gpu, board=None)
     assert [config.backend for config in asked] == [backends]
