@@ -37,6 +37,7 @@ def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
         "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES],
         "store-reads": ["store-reads", "--store", store],
         "peers-loader": ["peers-loader", "--store", store],
+        "start": ["start"],
         "train-step": ["train-step", "--peers"],
         "cpu-table": ["cpu-table"],
         "end-to-end": ["end-to-end", "--store", store],
