@@ -104,22 +104,24 @@ def make_convolution(
     return convolution(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
 
-class Upsampling2d(nn.ConvTranspose2d):
-    """A transposed convolution whose blocks don't overlap."""
+class Upsampling(nn.Module):
+    """What a transposed convolution whose blocks don't overlap computes, whatever its dimensions."""
+
+    weight: Tensor
+    bias: Tensor | None
 
     def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
         if cpu_convolutions.is_special(features):
             return cpu_convolutions.upsample(features, self.weight, self.bias)
-        return super().forward(features, output_size)
+        return cast(Tensor, super().forward(features, output_size))
 
 
-class Upsampling3d(nn.ConvTranspose3d):
-    """A transposed convolution whose blocks don't overlap."""
+class Upsampling2d(Upsampling, nn.ConvTranspose2d):
+    """Of slices."""
 
-    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if cpu_convolutions.is_special(features):
-            return cpu_convolutions.upsample(features, self.weight, self.bias)
-        return super().forward(features, output_size)
+
+class Upsampling3d(Upsampling, nn.ConvTranspose3d):
+    """Of volumes."""
 
 
 class NarrowConvolution(nn.Conv3d):

@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     modalities = choose_modalities(config, checkpoints)
     task = choose_task(checkpoints)
     thresholds = choose_thresholds(config, checkpoints, task)
-    sizes, rules = choose_sizes(config, task), choose_rules(config.rules, task)
-    config = dataclasses.replace(config, smallest_mm3=sizes, rules=rules)
+    rules = choose_rules(config.rules, task)
+    config = dataclasses.replace(config, smallest_mm3=choose_sizes(config, task))
     folder = CaseFolder(config.output, record="{case_id}_seg.json", made="predictions")
     if "://" not in config.input:
         source, _ = find_input(config.input)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     from ray_jobs.predicting.job import predict
 
     with ray_running():
-        return predict(config, checkpoints, task, modalities, thresholds, folder, open_console())
+        return predict(config, checkpoints, task, modalities, thresholds, rules, folder, open_console())
 
 
 if __name__ == "__main__":

@@ -81,11 +81,9 @@ def over_cases(
     records: Sequence[Mapping[str, Any]], statistic: Callable[[Sequence[float]], float]
 ) -> dict[str, dict[str, float]]:
     """Return a statistic of every score over the cases, per region, where it is a number."""
-    of_region = {}
+    of_region, names = {}, score_names(records)
     for region in region_names(records):
-        found = {
-            name: statistic([score_of(record, region, name) for record in records]) for name in score_names(records)
-        }
+        found = {name: statistic([score_of(record, region, name) for record in records]) for name in names}
         of_region[region] = {name: value for name, value in found.items() if not math.isnan(value)}
     return of_region
 

@@ -5,17 +5,17 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import ray
 from rich.console import Console
 
-from ray_jobs.on_ray.conversion_workers import Workers
+from ray_jobs.on_ray.conversion_workers import Workers, open_once
 from ray_jobs.on_ray.early_conversion import EarlyConversion
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder
 from ray_jobs.on_ray.settled_search import SettledSearch, find_existing, make_store, settle_search, without_other_scans
-from storage import CohortStore, InputError, Refusal, find_cases, open_store
+from storage import CohortStore, InputError, Refusal, find_cases
 from storage.archives.kinds import SourceKind, find_kind, place_of
 from storage.archives.passing_cases import PassingCases
 from storage.archives.ranges import Ranges
@@ -248,15 +248,9 @@ def _convert(
 
 def _convert_one(job: tuple[Case, str, str]) -> CaseInfo | Refusal:
     case, uri, settings = job
-    return convert_or_refuse(case, _open_once(uri, settings))
+    return convert_or_refuse(case, open_once(uri, settings))
 
 
 def _verify_one(job: tuple[str, str, str, dict[str, ScanFile]]) -> tuple[str, ...]:
     uri, verification, case_id, files = job
-    return verify_case(_open_once(uri, verification), case_id, files)
-
-
-@lru_cache(maxsize=1)
-def _open_once(uri: str, known_by: str) -> CohortStore:
-    """A worker has many cases of one store; where it is `known_by` something else it is another in the same place."""
-    return open_store(uri)
+    return verify_case(open_once(uri, verification), case_id, files)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -12,13 +12,12 @@ from rich.console import Console
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.cores import share_of_cores
 from ray_jobs.on_ray.ray_start import refuse_hidden_source
+from ray_jobs.on_ray.threads import ITEMS_READY, run_in_threads
 from ray_jobs.settings.console import tracked
-from storage import InputError
+from storage import CohortStore, InputError, open_store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-ITEMS_READY = 2  # beside those that are worked on, so that no worker waits for the next
 
 
 class Workers:
@@ -50,26 +49,12 @@ class Workers:
         on_ray = on_a_cluster() and ray.is_initialized()
         if on_ray and self._source is not None:
             refuse_hidden_source(self._source)
-        outcomes = _run_on_ray(function, items) if on_ray else _run_in_threads(function, items)
+        if on_ray:
+            outcomes = _run_on_ray(function, items)
+        else:
+            outcomes = run_in_threads(function, items, threads=share_of_cores(1))
         results = dict(tracked(outcomes, self.console, title, total=total))
         return [results[index] for index in sorted(results)]
-
-
-def _run_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
-    cores = share_of_cores(1)
-    coming = enumerate(items)
-    index_of: dict[Future[Result], int] = {}
-    with ThreadPoolExecutor(cores, thread_name_prefix="conversion") as pool:
-        try:
-            while True:
-                for index, item in islice(coming, cores + ITEMS_READY - len(index_of)):
-                    index_of[pool.submit(function, item)] = index
-                if not index_of:
-                    return
-                for done in wait(index_of, return_when=FIRST_COMPLETED).done:
-                    yield index_of.pop(done), done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for those that run
 
 
 def _run_on_ray(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[int, Result]]:
@@ -104,3 +89,9 @@ def _run_on_ray(function: Callable[[Item], Result], items: Iterable[Item]) -> It
 def _room() -> int:
     """How many items are awaited, or are out at once where they hold files: one for each worker, and some more."""
     return int(ray.cluster_resources().get("CPU", 1)) + ITEMS_READY
+
+
+@lru_cache(maxsize=1)
+def open_once(uri: str, known_by: str) -> CohortStore:
+    """A worker has many cases of one store; where it is `known_by` something else it is another in the same place."""
+    return open_store(uri)

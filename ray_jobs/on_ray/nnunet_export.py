@@ -1,16 +1,15 @@
 """A store written in nnU-Net's raw format, its cases side by side."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import ray
 from rich.console import Console
 
 from ray_jobs.on_ray.address import on_a_cluster
-from ray_jobs.on_ray.conversion_workers import Workers
+from ray_jobs.on_ray.conversion_workers import Workers, open_once
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder
-from storage import CohortStore, open_store
+from storage import CohortStore
 from storage.scans.dataset_json import check_dataset_folder
 from storage.store.nnunet_export import export_case, finish_export
 
@@ -28,17 +27,11 @@ def export_cohort(
         start_workers()
     if ray.is_initialized():
         refuse_hidden_folder(str(folder), "folder for nnU-Net")
-    jobs = [(store.uri, case_id, folder) for case_id in store.case_ids]
+    jobs = [(store.uri, store.digest, case_id, folder) for case_id in store.case_ids]
     Workers(console, start_workers).map(_export, jobs, "writing for nnU-Net")
     finish_export(store, folder)
 
 
-def _export(job: tuple[str, str, Path]) -> None:
-    uri, case_id, folder = job
-    export_case(_open_once(uri), case_id, folder)
-
-
-@lru_cache(maxsize=1)
-def _open_once(uri: str) -> CohortStore:
-    """A worker writes many cases of one store."""
-    return open_store(uri)
+def _export(job: tuple[str, str, str, Path]) -> None:
+    uri, digest, case_id, folder = job
+    export_case(open_once(uri, digest), case_id, folder)

@@ -1,10 +1,11 @@
 """What came of one item of many that are done side by side, and their doing in threads of this process, without Ray."""
 
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
+from ray_jobs.on_ray.threads import run_in_threads
 from storage import InputError
 
 Item = TypeVar("Item")
@@ -34,12 +35,5 @@ def in_threads(
     """Yield the outcome of each item as it is done, in any order. Closing the iterator ends them."""
     if not items:
         return
-    work = make()
-    with ThreadPoolExecutor(min(threads, len(items))) as pool:
-        item_of = {pool.submit(do_item, work, item): item for item in items}
-        try:
-            for done in as_completed(item_of):
-                result, error = done.result()
-                yield Outcome(item=item_of[done], result=result, error=error)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for those that run
+    for index, (result, error) in run_in_threads(partial(do_item, make()), items, threads=threads):
+        yield Outcome(item=items[index], result=result, error=error)

@@ -11,18 +11,35 @@ from ray_jobs.on_ray.outcome import Outcome
 from ray_jobs.predicting.folder import CaseFolder, CaseResult
 from ray_jobs.settings.console import tracked
 from ray_jobs.watching.provenance import git_commit
-from storage import Refusal
+from scoring import RulesName
+from storage import Refusal, Region
 
 OutcomesOf = Callable[[Sequence[str]], Generator[Outcome[str, CaseResult], None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasesToDo:
-    """Cases with what tells whether one has changed, those refused before, and what decides the results, as JSON."""
+    """Cases with what tells whether one has changed, those refused before, and what decides the results, as JSON.
+
+    `regions` are the task's, `rules` those that score them, `notices` what is odd about all of them.
+    """
 
     sources: Mapping[str, Mapping[str, Any]]
     refused: Sequence[Refusal]
     identity: Mapping[str, Any]
+    regions: Sequence[Region]
+    rules: RulesName
+    notices: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What the command does to cases and did, what it says where none is, and how its files of them are called."""
+
+    doing: str
+    done: str
+    none: str
+    files: str
 
 
 def do_cases(

@@ -9,16 +9,13 @@ from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, refuse_other_regions
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.folder import describe_file
-from ray_jobs.predicting.predict_config import find_input
+from ray_jobs.predicting.predict_config import find_input, is_store
 from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, list_source, open_store
-from storage.archives.kinds import SourceKind, is_archive_name
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
 from storage.scans.case import files_of
 from storage.scans.task_detection import need_values, read_label_values, settle_tasks
 from storage.store.held_case import hold_source, hold_stored
-from storage.store.index import ROOT_KEY
-from storage.store.objects import Objects
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,11 +83,9 @@ def open_cohort(
     can be predicted, where the meaning of labels cannot be told or is another task's, and for a place that some node
     does not see.
     """
-    if "://" in place and not is_archive_name(place):
+    if is_store(place):
         return _open_store(place, task, modalities)
-    folder, kind = find_input(place)
-    if kind is SourceKind.FOLDER and Objects(place).get(ROOT_KEY) is not None:
-        return _open_store(place, task, modalities)
+    folder, _ = find_input(place)
     refuse_hidden_source(folder)
     search = find_cases(list_source(folder), modalities=modalities, names=names or None, trust_grid=trust_grid)
     if not search.cases:

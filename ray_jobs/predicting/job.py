@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,16 +14,17 @@ from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
-from ray_jobs.predicting.case_by_case import CasesToDo, do_cases
-from ray_jobs.predicting.conclusion import Words, conclude
+from ray_jobs.predicting.case_by_case import CasesToDo, Words
+from ray_jobs.predicting.conclusion import do_and_report
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.input import Cohort, Told, open_cohort
-from ray_jobs.predicting.predict_config import PredictConfig, choose_rules
+from ray_jobs.predicting.predict_config import PredictConfig
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
+from scoring import RulesName
 from storage import Task
 
-PREDICTED = Words(done="segmented", none="no case could be segmented", files="segmentations")
+PREDICTED = Words(doing="predicting", done="segmented", none="no case could be segmented", files="segmentations")
 
 
 def predict(
@@ -32,6 +33,7 @@ def predict(
     task: Task,
     modalities: tuple[str, ...],
     thresholds: tuple[float, ...],
+    scored_by: RulesName,
     folder: CaseFolder,
     console: Console,
 ) -> int:
@@ -63,52 +65,23 @@ def predict(
         source=cohort.source,
         rules=rules,
         inference=config.inference,
-        scored_by=choose_rules(config.rules, task),
+        scored_by=scored_by,
         written=None if written is None else written.convention,
         probabilities=config.probabilities,
         figures=config.figures,
         spacing=read_spacing(checkpoints[0]),
     )
-    identity = describe_prediction(plan, checkpoints, cohort, modalities)
-    folder.claim(identity)
-    with folder.only_writer():
-        return predict_cases(plan, cohort, folder, identity, console, workers=workers, use_gpu=use_gpu)
-
-
-def predict_cases(
-    plan: PredictionPlan,
-    cohort: Cohort,
-    folder: CaseFolder,
-    identity: Mapping[str, Any],
-    console: Console,
-    *,
-    workers: int,
-    use_gpu: bool,
-) -> int:
-    """Write every case that is still to do, and then the report, into the folder; return the exit status."""
-    cases = CasesToDo(sources=cohort.sources, refused=cohort.refused, identity=identity)
-    make = MakePredictor(plan=plan, use_gpu=use_gpu)
-    said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
-    done, refused = do_cases(
-        partial(spread, make, workers=workers, use_gpu=use_gpu),
-        cases,
-        folder,
-        console,
-        doing="predicting",
-        said=said,
-        workers=workers,
-    )
-    return conclude(
-        folder,
-        done,
-        refused,
-        identity,
-        console,
+    cases = CasesToDo(
+        sources=cohort.sources,
+        refused=cohort.refused,
+        identity=describe_prediction(plan, checkpoints, cohort, modalities),
         regions=cohort.task.regions,
-        rules=plan.scored_by,
+        rules=scored_by,
         notices=cohort.notices,
-        words=PREDICTED,
     )
+    said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
+    spread_out = partial(spread, MakePredictor(plan=plan, use_gpu=use_gpu), workers=workers, use_gpu=use_gpu)
+    return do_and_report(spread_out, cases, folder, console, words=PREDICTED, said=said, workers=workers)
 
 
 def describe_prediction(

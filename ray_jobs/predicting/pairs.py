@@ -5,16 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_jobs.predicting.folder import describe_file
+from ray_jobs.predicting.predict_config import is_store
 from ray_jobs.predicting.score_config import ScoreConfig
 from ray_jobs.settings.label_choice import told_task
 from storage import TASKS, CohortStore, InputError, Refusal, Task, list_source, open_store
-from storage.archives.kinds import SourceKind, find_kind, is_archive_name
+from storage.archives.kinds import SourceKind, find_kind
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
 from storage.scans.listing import ScanFile
 from storage.scans.segmentations import Segmentations, Side, find_segmentations, pair_by_name
-from storage.store.index import ROOT_KEY
-from storage.store.objects import Objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ def find_pairs(config: ScoreConfig) -> Pairs:
     Raises InputError where there is nothing to compare, and where the task cannot be told.
     """
     predictions, unlisted = _list(config.prediction, "prediction")
-    if _is_store(config.label):
+    if is_store(config.label):
         of_store = _with_store(config, predictions, open_store(config.label))
         return replace(of_store, refused=(*unlisted, *of_store.refused))
     labels, more = _list(config.label, "label")
@@ -113,15 +112,6 @@ def _list(place: str, side: Side) -> tuple[Segmentations, Sequence[Refusal]]:
             "cases; names that end like a scan's (_t1, -t2f, …) do not count"
         )
     return found, listing.refused
-
-
-def _is_store(place: str) -> bool:
-    if "://" in place:
-        return not is_archive_name(place)
-    try:
-        return Objects(place).get(ROOT_KEY) is not None
-    except InputError:
-        return False
 
 
 def _task_of_names(names: Sequence[str]) -> Task:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from models import OverlapRule
 from ray_jobs.checkpoints.checkpoint import Checkpoint
@@ -12,7 +13,9 @@ from ray_jobs.settings.groups import refuse_below_one
 from ray_jobs.settings.label_choice import told_task, told_values
 from scoring import RULES_NAMES, RulesName, default_rules, tasks_of
 from storage import MODALITIES, InputError, Task
-from storage.archives.kinds import SourceKind, find_kind, place_of
+from storage.archives.kinds import SourceKind, find_kind, is_archive_name, place_of
+from storage.store.index import ROOT_KEY
+from storage.store.objects import Objects
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,13 @@ class PredictConfig:
         told_task(self.task)
         told_task(self.write_task, flag="--write-task")
         told_values(self.label_map)
+
+
+def is_store(place: str) -> bool:
+    """Return whether a store lies at a path, by its root; at a URL whether its name is that of no archive."""
+    if "://" in place:
+        return not is_archive_name(place)
+    return Path(place).expanduser().is_dir() and Objects(place).get(ROOT_KEY) is not None
 
 
 def find_input(place: str) -> tuple[str, SourceKind]:

@@ -23,7 +23,7 @@ from ray_jobs.predicting.input import FolderInput, StoreInput
 from ray_jobs.predicting.predict_config import InferenceConfig
 from scoring import RulesName, score_case
 from storage import CaseInfo, HeldCase, InputError, Task, region_masks
-from storage.cases.grid import box_slices
+from storage.cases.grid import box_slices, uncropped
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
 from storage.store.plausibility import Spacing, case_notices
@@ -95,7 +95,8 @@ class CasePredictor:
         if plan.probabilities:
             files[PROBABILITIES] = encode_probabilities(probabilities_RDHW.cpu().numpy(), held.case)
         clock.lap("writing")
-        label_DHW = whole_scan_label(held)
+        stored_DHW = held.arrays.label_DHW
+        label_DHW = None if stored_DHW is None else uncropped(stored_DHW, held.case)
         record = score_labels(predicted_DHW, label_DHW, held.case, held.task, plan.scored_by)
         if notices := case_notices(held.case, held.task, plan.spacing):
             record["notices"] = notices
@@ -153,16 +154,6 @@ def score_labels(
         return describe_case(case.case_id, volumes_of(counts, task.regions, case.spacing), labelled=False, task=task)
     scores = score_case(predicted_DHW, label_DHW, task=task, rules=rules, spacing_mm=case.spacing)
     return describe_case(case.case_id, scores, labelled=True, task=task)
-
-
-def whole_scan_label(held: HeldCase) -> NDArray[np.uint8] | None:
-    """The label over the whole scan, None without one."""
-    label_DHW = held.arrays.label_DHW
-    if label_DHW is None:
-        return None
-    full_DHW = np.zeros(held.case.original_shape, np.uint8)
-    full_DHW[box_slices(held.case.bbox)] = label_DHW
-    return full_DHW
 
 
 class _Clock:

@@ -11,8 +11,8 @@ from rich.console import Console
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.cores import share_of_cores
 from ray_jobs.on_ray.outcome import in_threads
-from ray_jobs.predicting.case_by_case import CasesToDo, OutcomesOf, do_cases
-from ray_jobs.predicting.conclusion import Words, conclude
+from ray_jobs.predicting.case_by_case import CasesToDo, OutcomesOf, Words
+from ray_jobs.predicting.conclusion import do_and_report
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.pair_scores import MakeScorer
 from ray_jobs.predicting.pairs import Pairs
@@ -20,7 +20,7 @@ from ray_jobs.predicting.score_config import ScoreConfig
 from scoring import RulesName, title_of
 from storage.archives.kinds import place_of
 
-SCORED = Words(done="scored", none="no case could be scored", files="records")
+SCORED = Words(doing="scoring", done="scored", none="no case could be scored", files="records")
 
 
 def score_pairs(config: ScoreConfig, pairs: Pairs, rules: RulesName, folder: CaseFolder, console: Console) -> int:
@@ -59,19 +59,8 @@ def _score(
         "rules": rules,
         "trust_grid": config.trust_grid,
     }
-    folder.claim(identity)
-    with folder.only_writer():
-        cases = CasesToDo(sources=pairs.sources, refused=pairs.refused, identity=identity)
-        said = f"{pairs.task.name} by {title_of(rules)}"
-        done, refused = do_cases(outcomes_of, cases, folder, console, doing="scoring", said=said, workers=workers)
-        return conclude(
-            folder,
-            done,
-            refused,
-            identity,
-            console,
-            regions=pairs.task.regions,
-            rules=rules,
-            notices=(),
-            words=SCORED,
-        )
+    cases = CasesToDo(
+        sources=pairs.sources, refused=pairs.refused, identity=identity, regions=pairs.task.regions, rules=rules
+    )
+    said = f"{pairs.task.name} by {title_of(rules)}"
+    return do_and_report(outcomes_of, cases, folder, console, words=SCORED, said=said, workers=workers)

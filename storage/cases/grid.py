@@ -73,6 +73,13 @@ def scan_to_source(full_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
     return restored
 
 
+def uncropped(stored_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
+    """A stored array in its place in the whole scan, 0 beyond it."""
+    whole_DHW = np.zeros(info.original_shape, stored_DHW.dtype)
+    whole_DHW[box_slices(info.bbox)] = stored_DHW
+    return whole_DHW
+
+
 def box_slices(bbox: Box) -> tuple[slice, slice, slice]:
     """A half-open box [[z0, z1], [y0, y1], [x0, x1]] as slices."""
     (z0, z1), (y0, y1), (x0, x1) = bbox

@@ -14,6 +14,8 @@ from storage.cases.grid import corner_distances, orientation_of, turn_onto
 from storage.scans.listing import Place
 from storage.scans.nifti_header import Form, Placement
 
+AS_IT_LIES = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])  # nibabel's transform that turns nothing
+
 _TRUST = "say --trust-grid (convert.py, predict.py, score.py)"
 
 # Share of a voxel's smallest side: nearer than that every voxel still lies on its own, and not on the next one. A
@@ -43,7 +45,7 @@ def turn_to_grid(file: GridFile, grid: GridFile) -> tuple[NDArray[np.float64], N
         if found is None or not is_near(found[1], grid.array_XYZ.shape, onto, form):
             continue
         # What nibabel assumes where a header says nothing may fit by chance, and is no reason to flip a scan.
-        if (here.coded and there.coded) or np.array_equal(found[0], [[0, 1], [1, 1], [2, 1]]):
+        if (here.coded and there.coded) or np.array_equal(found[0], AS_IT_LIES):
             return found
     return None
 

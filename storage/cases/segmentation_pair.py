@@ -10,16 +10,14 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 from numpy.typing import NDArray
 
-from storage.cases.grid import box_slices, orientation_of, scan_to_source
+from storage.cases.grid import orientation_of, scan_to_source, uncropped
 from storage.cases.info import CaseInfo
-from storage.cases.placing import GridFile, describe_mismatch, turn_to_grid
+from storage.cases.placing import AS_IT_LIES, GridFile, describe_mismatch, turn_to_grid
 from storage.cases.segmentation import source_header
 from storage.errors import InputError
 from storage.scans.listing import ScanFile
 from storage.scans.nifti import read_segmentation
 from storage.scans.nifti_header import NiftiError, parse_header, place_of
-
-_AS_IT_LIES = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])  # nibabel's transform that turns nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +47,9 @@ def read_file(path: ScanFile, role: str) -> tuple[GridFile, tuple[str, ...]]:
 
 def from_store(label_DHW: NDArray[np.uint8], case: CaseInfo) -> GridFile:
     """A stored label on the grid of the file that it came from, in stored labels."""
-    whole_DHW = np.zeros(case.original_shape, np.uint8)
-    whole_DHW[box_slices(case.bbox)] = label_DHW
     header = source_header(case)
     place = place_of(header, header.binaryblock)
-    array_XYZ = scan_to_source(whole_DHW, case)
+    array_XYZ = scan_to_source(uncropped(label_DHW, case), case)
     return GridFile(role="label", path=Path(case.case_id), place=place, header=header.binaryblock, array_XYZ=array_XYZ)
 
 
@@ -69,11 +65,11 @@ def pair_up(predicted: GridFile, true: GridFile, *, trust_grid: bool) -> Segment
         finding, remedy, trustable = describe_mismatch(predicted, true)
         if not (trust_grid and trustable):
             raise InputError(f"{predicted.path}: {finding}; {remedy}")
-        turn, notes = _AS_IT_LIES, (f"voxels taken to lie alike whatever the header says: {finding}",)
+        turn, notes = AS_IT_LIES, (f"voxels taken to lie alike whatever the header says: {finding}",)
     else:
         turn = found[0]
         turned = f"prediction turned by its header: {orientation_of(predicted.place.affine)}"
-        if not np.array_equal(turn, _AS_IT_LIES):
+        if not np.array_equal(turn, AS_IT_LIES):
             notes = (f"{turned}, as the label is",)
     said = np.asarray(parse_header(predicted.header).get_zooms()[:3], dtype=float)
     if not (np.isfinite(said).all() and (said > 0).all()):

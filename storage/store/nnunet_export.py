@@ -12,11 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from storage.cases.grid import box_slices
-from storage.cases.info import CaseInfo
+from storage.cases.grid import uncropped
 from storage.cases.segmentation import encode_scan, encode_segmentation
 from storage.errors import InputError
 from storage.labels.conventions import STORED_LABEL_NAMES, LabelConvention, custom_convention
@@ -37,9 +33,9 @@ def export_case(store: CohortStore, case_id: str, folder: Path) -> None:
     arrays = store.read_case(case_id)
     part = "imagesTr" if info.labelled else "imagesTs"
     for channel, scan_DHW in enumerate(arrays.image_MDHW):
-        _write(folder / part / f"{case_id}_{channel:04d}{_ENDING}", encode_scan(_whole(scan_DHW, info), info))
+        _write(folder / part / f"{case_id}_{channel:04d}{_ENDING}", encode_scan(uncropped(scan_DHW, info), info))
     if arrays.label_DHW is not None:
-        encoded = encode_segmentation(_whole(arrays.label_DHW, info), info, dataset_convention(store))
+        encoded = encode_segmentation(uncropped(arrays.label_DHW, info), info, dataset_convention(store))
         _write(folder / "labelsTr" / f"{case_id}{_ENDING}", encoded)
 
 
@@ -87,13 +83,6 @@ def _own_label(labels: Sequence[int], regions: Sequence[Sequence[int]]) -> int:
     within = {label for other in regions if set(other) < set(labels) for label in other}
     left = [label for label in labels if label not in within]
     return min(left or labels, key=lambda label: sum(label in other for other in regions))
-
-
-def _whole(stored_DHW: NDArray[Any], info: CaseInfo) -> NDArray[Any]:
-    """The whole scan, with the background that the stored box leaves out."""
-    whole_DHW = np.zeros(info.original_shape, dtype=stored_DHW.dtype)
-    whole_DHW[box_slices(info.bbox)] = stored_DHW
-    return whole_DHW
 
 
 def _write(path: Path, content: bytes) -> None:
