@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from threading import Lock
 from typing import TypeVar
 
 import ray
@@ -91,7 +92,15 @@ def _room() -> int:
     return int(ray.cluster_resources().get("CPU", 1)) + ITEMS_READY
 
 
-@lru_cache(maxsize=1)
 def open_once(uri: str, known_by: str) -> CohortStore:
     """A worker has many cases of one store; where it is `known_by` something else it is another in the same place."""
+    with _OPENING:  # else threads that begin together would each open it
+        return _open(uri, known_by)
+
+
+_OPENING = Lock()
+
+
+@lru_cache(maxsize=1)
+def _open(uri: str, known_by: str) -> CohortStore:
     return open_store(uri)
