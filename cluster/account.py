@@ -5,7 +5,6 @@ Run again, each command does only what is missing. It uses the credentials that 
 
 import ipaddress
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -18,13 +17,13 @@ import tyro
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_account import PROJECT, Account, say, there_already
+from budget import make_budget, remove_budget
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
 from ray_jobs.settings.exit_status import run_command
+from roles import make_roles, remove_roles
 from storage import InputError
 
 HERE = Path(__file__).parent
-# The role of the nodes' instance profiles, and what it may do: one policy of each kind for every cluster.
-POLICIES = {f"{PROJECT}-head": ("storage", "scaling"), f"{PROJECT}-worker": ("storage",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +34,23 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Create(Command):
-    """Make bucket, roles, key and security group, look the machine image up, and write what the file names."""
+    """Make bucket, roles, key, security group and budget, look the machine image up, and write what the file names."""
 
     bucket: str
     """For stores and runs; made if it is not there. Names are unique in all of AWS: take one with your own name in it.
     """
     ssh_from: str
     """The addresses that may SSH to the cluster, as 203.0.113.7/32: yours, as the internet sees it."""
+    alarm_to: str
+    """The e-mail address that AWS writes to when the account costs more than it should."""
+    dollars_a_month: float = 100.0
+    """What the account may cost: AWS writes at half of it, at all of it, and when it foresees more."""
+
+    def __post_init__(self) -> None:
+        if "@" not in self.alarm_to:
+            raise InputError(f"--alarm-to wants an e-mail address, got {self.alarm_to!r}")
+        if not self.dollars_a_month > 0:
+            raise InputError(f"--dollars-a-month must be more than 0, got {self.dollars_a_month:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,7 @@ def create(config: Create) -> None:
     # AWS wants this role once in an account before its first spot instance.
     with there_already("InvalidInput", "EntityAlreadyExists"):
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    make_budget(account, config.dollars_a_month, config.alarm_to)
     make_token()
     account.write(r"(?<=REGION=)[a-z0-9-]+", account.region)
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
@@ -116,31 +126,6 @@ def make_bucket(account: Account, bucket: str) -> None:
     tidy["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 2}
     account.s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [tidy]})
     say(f"bucket {bucket}: closed to the public")
-
-
-def make_roles(account: Account, bucket: str) -> None:
-    """An instance profile for the head and one for workers, with the policies of cluster/iam."""
-    names = {"ACCOUNT": account.sts.get_caller_identity()["Account"], "REGION": account.region}
-    names |= {"BUCKET": bucket, "CLUSTER": account.cluster}
-    trust = (HERE / "iam" / "trust.json").read_text()
-    for role, policies in POLICIES.items():
-        with there_already("EntityAlreadyExists"):
-            account.iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
-        for policy in policies:
-            text = (HERE / "iam" / f"{policy}.json").read_text()
-            text = re.sub(rf"\b({'|'.join(names)})\b", lambda found: names[found[0]], text)
-            account.iam.put_role_policy(RoleName=role, PolicyName=policy + suffix(account), PolicyDocument=text)
-        with there_already("EntityAlreadyExists"):
-            account.iam.create_instance_profile(InstanceProfileName=role)
-        if not account.iam.get_instance_profile(InstanceProfileName=role)["InstanceProfile"]["Roles"]:
-            account.iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
-        account.iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=role)
-        say(f"role and instance profile {role}: {' and '.join(policies)}")
-
-
-def suffix(account: Account) -> str:
-    """What tells a cluster's policies from those of another, which has the same roles."""
-    return f"-{account.cluster}-{account.region}"
 
 
 def make_security_group(account: Account, network: str) -> None:
@@ -222,34 +207,14 @@ def remove(config: Remove) -> None:
             account.ec2.delete_security_group(GroupId=group["GroupId"])
         account.ec2.delete_key_pair(KeyName=PROJECT)
     if not left:
+        remove_budget(account)
         account.key_file.unlink(missing_ok=True)
     images = ", ".join(image["ImageId"] for image in baked_images(account))
     baked = f" and the baked images {images}" if images else ""
-    gone = "security group, key pair, roles"
+    gone = "security group, key pair, roles, budget"
     if left:
         gone = f"what {account.cluster} alone used. Others use the roles: {', '.join(sorted(left))}"
     say(f"removed: {gone}. Still there and paid for: the bucket{baked}")
-
-
-def remove_roles(account: Account) -> set[str]:
-    """Remove the cluster's policies, and roles where no other cluster has any; return the names of the others'."""
-    others: set[str] = set()
-    for role, policies in POLICIES.items():
-        profile, named = {"InstanceProfileName": role}, {"RoleName": role}
-        for policy in policies:
-            with there_already("NoSuchEntity"):  # or rather gone already
-                account.iam.delete_role_policy(**named, PolicyName=policy + suffix(account))
-        with there_already("NoSuchEntity"):
-            left = account.iam.list_role_policies(**named)["PolicyNames"]
-            others.update(left)
-            if left:
-                continue
-        steps = [(account.iam.remove_role_from_instance_profile, profile | named)]
-        steps += [(account.iam.delete_instance_profile, profile), (account.iam.delete_role, named)]
-        for step, what in steps:
-            with there_already("NoSuchEntity"):
-                step(**what)
-    return others
 
 
 def main(arguments: Sequence[str]) -> int:

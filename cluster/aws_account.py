@@ -29,7 +29,11 @@ class Account:
             raise InputError(f"wanted a cluster file such as cluster/aws.yaml, {file}: {error!r}") from error
         session = boto3.session.Session(region_name=self.region)
         self.ec2, self.iam, self.s3 = (session.client(name) for name in ("ec2", "iam", "s3"))
-        self.ssm, self.sts = session.client("ssm"), session.client("sts")
+        self.ssm, self.sts, self.budgets = (session.client(name) for name in ("ssm", "sts", "budgets"))
+
+    def number(self) -> str:
+        """The account's own."""
+        return str(self.sts.get_caller_identity()["Account"])
 
     def write(self, pattern: str, value: str) -> None:
         """Put `value` wherever `pattern` matches in the cluster file, which keeps its comments."""

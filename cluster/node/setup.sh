@@ -7,10 +7,14 @@ venv=$HOME/venv
 nvme=/opt/dlami/nvme  # where the Deep Learning AMIs mount the instance's own disks
 least_driver=580      # CUDA 13 wants it
 
+# The line that a waiting job looks for on the head, to end with it (ray_jobs/on_ray/failed_setups.py).
 fail() {
-    echo "$*" >&2
+    trap - ERR
+    echo "set-up failed: $*" >&2
     exit 1
 }
+set -o errtrace
+trap 'fail "$BASH_COMMAND (line $LINENO of setup.sh)"' ERR
 
 # ~/scratch is the local disk that may be lost: decoded cases and spilled objects.
 prepare_scratch() {
@@ -60,7 +64,7 @@ build_environment() {
     local wanted python
     wanted=$(cat "$project/pyproject.toml" "$project/constraints.txt" | sha256sum | cut --delimiter ' ' --fields 1)
     [ "$(cat "$venv/.built" 2> /dev/null)" != "$wanted" ] || return 0
-    python=$(find_python)
+    python=$(find_python) || exit 1  # which it has said
     rm --force "$venv/.built"
     "$python" -m venv "$venv" || { install_venv && "$python" -m venv "$venv"; }
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \

@@ -31,8 +31,11 @@ class Stop:
         """What a shell expects of a process that ended after the signal."""
         return 128 + (self._signals[0] if self._signals else signal.SIGTERM)
 
-    def guard(self, work: Callable[[], T], *, ask: Callable[[], None]) -> T:
-        """Return what `work` returns; call `ask` when a signal comes. Raises StoppedBySignalError when cut off."""
+    def guard(self, work: Callable[[], T], *, ask: Callable[[], bool]) -> T:
+        """Return what `work` returns; call `ask` when a signal comes, which says whether there is anybody to ask.
+
+        Raises StoppedBySignalError when cut off.
+        """
         outcome: list[T] = []
         failure: list[BaseException] = []
 
@@ -50,13 +53,14 @@ class Stop:
             raise failure[0]
         return outcome[0]
 
-    def _wait_for(self, thread: threading.Thread, ask: Callable[[], None]) -> None:
+    def _wait_for(self, thread: threading.Thread, ask: Callable[[], bool]) -> None:
         asked: float | None = None
         while thread.is_alive():
             thread.join(SECONDS_BETWEEN_LOOKS)
             if self._signals and asked is None:
                 asked = time.monotonic()
-                ask()
+                if not ask():
+                    raise StoppedBySignalError(self.exit_status)
             if len(self._signals) > 1 or (asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE):
                 raise StoppedBySignalError(self.exit_status)
 

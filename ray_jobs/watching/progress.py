@@ -112,6 +112,7 @@ class TrainingProgress:
         self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
         self._news = News(epochs=epochs)
         self._display = Bar(console) if console.is_terminal else Lines(console)
+        self._begun = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -126,10 +127,13 @@ class TrainingProgress:
         self._show()
         self._display.stop()
 
-    def ask_to_stop(self) -> None:
-        """Ask the run to save and end."""
+    def ask_to_stop(self) -> bool:
+        """Ask the run to save and end; return False where no worker has begun yet, who could."""
+        if not self._begun:
+            return False
         self._console.print("saving, then stopping; once more to stop at once")
         self.board.stop.remote()
+        return True
 
     def _watch(self) -> None:
         asked = False
@@ -151,6 +155,7 @@ class TrainingProgress:
             self._console.print(note, markup=False)  # an error's text may have brackets in it
         if latest is None:
             return False
+        self._begun = True
         self._news.take(latest, time.monotonic())
         self._display.show(self._news)
         return True

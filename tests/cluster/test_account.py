@@ -25,7 +25,8 @@ REGION = "us-west-2"
 IMAGE = "ami-0123456789abcdef0"
 Account = Callable[..., int]
 SCALING = "scaling-brats-us-west-2"
-CREATE = ("create", "--bucket", "somebodys-brats", "--ssh-from", "203.0.113.7/32")
+ALARM = ("--alarm-to", "somebody@example.org")
+CREATE = ("create", "--bucket", "somebodys-brats", "--ssh-from", "203.0.113.7/32", *ALARM)
 
 
 @pytest.fixture
@@ -139,6 +140,32 @@ def test_twice_is_once(account: Account, file: Path, tmp_path: Path) -> None:
     assert len(group["IpPermissions"]) == 2
 
 
+def budgets() -> list[dict[str, Any]]:
+    client = boto3.client("budgets", region_name=REGION)
+    return list(client.describe_budgets(AccountId=DEFAULT_ACCOUNT_ID).get("Budgets", []))
+
+
+def test_an_alarm_goes_off_before_the_bill_comes(account: Account) -> None:
+    account(*CREATE)
+    assert account(*CREATE, "--dollars-a-month", "250") == 0
+    (budget,) = budgets()
+    assert (budget["BudgetLimit"], budget["TimeUnit"]) == ({"Amount": "250", "Unit": "USD"}, "MONTHLY")
+    found = boto3.client("budgets", region_name=REGION).describe_notifications_for_budget(
+        AccountId=DEFAULT_ACCOUNT_ID, BudgetName=budget["BudgetName"]
+    )["Notifications"]
+    alarms = {(each["NotificationType"], each["Threshold"]) for each in found}
+    assert alarms == {("ACTUAL", 50.0), ("ACTUAL", 100.0), ("FORECASTED", 100.0)}
+    assert account("remove") == 0
+    assert budgets() == []
+
+
+@pytest.mark.parametrize("wrong", [("--alarm-to", "me"), ("--dollars-a-month", "0")])
+def test_an_alarm_that_reaches_nobody_is_refused(account: Account, wrong: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=wrong[0]):
+        account(*CREATE, *wrong)
+    assert budgets() == []
+
+
 def test_a_key_that_is_lost_is_said(account: Account, tmp_path: Path) -> None:
     account(*CREATE)
     (tmp_path / ".ssh" / "brats-ray.pem").unlink()
@@ -149,7 +176,7 @@ def test_a_key_that_is_lost_is_said(account: Account, tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "10.0.0.0/8", "::/0", "somewhere", "203.0.113.7/24"])
 def test_it_opens_nothing_wide(account: Account, network: str) -> None:
     with pytest.raises(InputError, match="--ssh-from"):
-        account("create", "--bucket", "somebodys-brats", "--ssh-from", network)
+        account("create", "--bucket", "somebodys-brats", "--ssh-from", network, *ALARM)
     assert groups() == []
 
 
@@ -270,7 +297,7 @@ def test_two_clusters_of_one_account_leave_each_other_alone(account: Account, fi
     other = tmp_path / "other.yaml"
     other.write_text(file.read_text().replace("cluster_name: brats\n", "cluster_name: second\n"))
     account(*CREATE)
-    account("create", "--bucket", "another-bucket", "--ssh-from", "203.0.113.7/32", of=other)
+    account("create", "--bucket", "another-bucket", "--ssh-from", "203.0.113.7/32", *ALARM, of=other)
     iam = boto3.client("iam")
     for name in ("brats", "second"):
         document = iam.get_role_policy(RoleName="brats-ray-head", PolicyName=f"scaling-{name}-us-west-2")

@@ -80,9 +80,10 @@ def test_an_old_driver_is_refused(tmp_path: Path, script: Script, answer: str, f
     stand_in(tmp_path, "nvidia-smi", answer)
     done = script("setup.sh")
     assert (done.returncode == 0) is fits, done.stderr
+    assert fits == ("set-up failed" not in done.stderr)
     if not fits:
         assert done.stderr.strip().splitlines() == [
-            "wanted NVIDIA driver 580 or newer for CUDA 13, found 570.1: take a newer image "
+            "set-up failed: wanted NVIDIA driver 580 or newer for CUDA 13, found 570.1: take a newer image "
             "(python cluster/account.py image)"
         ]
 
@@ -111,6 +112,8 @@ def test_the_environment_is_built_anew_where_the_pins_changed(
         assert (home / "venv" / ".built").read_text() == mark(project)
     else:
         assert done.returncode != 0
+        assert "set-up failed: " in done.stderr
+        assert "pip install" in done.stderr
         assert not (home / "venv" / ".built").exists()
 
 
@@ -144,7 +147,7 @@ def test_another_python_is_refused(home: Path, tmp_path: Path, script: Script) -
         stand_in(tmp_path, name, '[ "$1" != --version ] || echo Python 3.10.12; exit 1')
     done = script("setup.sh")
     assert done.returncode != 0
-    assert "wanted Python 3.11 or 3.12, found Python 3.10.12" in done.stderr
+    assert done.stderr == "set-up failed: wanted Python 3.11 or 3.12, found Python 3.10.12\n"
 
 
 def test_forgetting_leaves_the_environment_and_no_secret(home: Path, tmp_path: Path, script: Script) -> None:

@@ -25,8 +25,12 @@ def test_the_first_signal_asks_and_the_work_ends_itself(number: int, status: int
         assert asked.wait(30)
         return "saved"
 
+    def ask() -> bool:
+        asked.set()
+        return True
+
     stop = Stop()
-    assert stop.guard(work, ask=asked.set) == "saved"
+    assert stop.guard(work, ask=ask) == "saved"
     assert stop.exit_status == status
     assert signal.getsignal(number) is before
 
@@ -35,9 +39,10 @@ def test_the_second_signal_cuts_the_work_off() -> None:
     let_go = threading.Event()
     asked: list[int] = []
 
-    def ask() -> None:
+    def ask() -> bool:
         asked.append(1)
         send(signal.SIGINT)  # the user has no patience
+        return True
 
     def work() -> None:
         send(signal.SIGINT)
@@ -50,12 +55,25 @@ def test_the_second_signal_cuts_the_work_off() -> None:
     assert asked == [1]
 
 
+def test_where_nobody_can_save_the_first_signal_is_the_end() -> None:
+    let_go = threading.Event()
+
+    def work() -> None:
+        send(signal.SIGTERM)
+        let_go.wait(30)
+
+    with pytest.raises(StoppedBySignalError) as cut_off:
+        Stop().guard(work, ask=lambda: False)
+    let_go.set()
+    assert cut_off.value.status == 143
+
+
 def test_what_the_work_raises_comes_out() -> None:
     def work() -> None:
         raise ZeroDivisionError("in a worker")
 
     with pytest.raises(ZeroDivisionError, match="in a worker"):
-        Stop().guard(work, ask=lambda: None)
+        Stop().guard(work, ask=lambda: True)
 
 
 def test_a_command_that_is_cut_off_ends_with_the_signals_status(

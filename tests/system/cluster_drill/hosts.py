@@ -1,8 +1,10 @@
 """Hosts that stand in for EC2 instances: network namespaces with an sshd and a metadata service, started and ended as
 moto's instances are."""
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,8 @@ SSHD = ROOT / ".drill" / "sshd" / "usr" / "sbin" / "sshd"
 PROMETHEUS = ROOT / ".prometheus" / "usr" / "bin" / "prometheus"
 BRIDGE, GATEWAY = "drill0", "172.31.15.254"
 PYTHON = Path(sys.executable).resolve()
+# What a host sees of this machine, wherever that lies: its own /tmp and home folders would cover it.
+SEEN = (Path(sys.base_prefix), Path(sys.prefix), ROOT / ".drill")
 
 
 def ip(*arguments: str) -> None:
@@ -35,22 +39,40 @@ def make_network() -> None:
     ip("link", "set", BRIDGE, "up")
 
 
+def write_program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
 class Host:
     """One instance's host, booting."""
 
-    def __init__(self, instance: dict[str, Any], folder: Path, public_key: str) -> None:
+    def __init__(
+        self,
+        instance: dict[str, Any],
+        folder: Path,
+        public_key: str,
+        *,
+        sshd: Path = SSHD,
+        seen: tuple[Path, ...] = SEEN,
+        programs: dict[str, str] | None = None,
+    ) -> None:
         self.instance, self.folder, self.address = instance, folder, instance["PrivateIpAddress"]
         (folder / "etc").mkdir(parents=True)
         profile = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
         about = {"id": instance["InstanceId"], "region": "us-west-2", "role": profile}
         (folder / "instance.json").write_text(json.dumps(about))
         shutil.copy(HERE / "metadata_server.py", folder)
+        self._unplugged = False
         self._write_etc(public_key)
         self._write_home()
+        for name, text in (programs or {}).items():  # ~/.profile puts ~/bin first
+            (folder / "home" / "bin").mkdir(exist_ok=True)
+            write_program(folder / "home" / "bin" / name, text)
         if instance["InstanceType"].startswith("g4dn"):
             (folder / "nvme").touch()
         namespaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        boot = ["bash", str(HERE / "boot.sh"), str(folder), self.address, str(PYTHON), str(SSHD)]
+        boot = ["bash", str(HERE / "boot.sh"), str(folder), self.address, str(PYTHON), str(sshd), *map(str, seen)]
         with (folder / "log").open("w") as log:
             self._process = subprocess.Popen(
                 ["unshare", *namespaces, *boot], stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -90,6 +112,9 @@ class Host:
         )
         ray.chmod(0o755)
         (home / "venv" / "bin" / "activate").write_text("export VIRTUAL_ENV=~/venv PATH=~/venv/bin:$PATH\n")
+        # Who shuts the machine down: Hypervisor.
+        for name, text in (("sudo", 'shift; exec "$@"'), ("shutdown", 'echo "$*" >> ~/shutdown.log')):
+            write_program(home / "venv" / "bin" / name, text)
         sources = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
         (home / "venv" / ".built").write_text(hashlib.sha256(sources).hexdigest() + "\n")
         if PROMETHEUS.exists():
@@ -107,9 +132,34 @@ class Host:
         ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(self._process.pid))
         ip("link", "set", cable, "master", BRIDGE, "up")
 
+    def check(self) -> None:
+        """Raise RuntimeError, with the host's log, where it ended by itself: it did not boot, or its sshd fell over."""
+        status = self._process.poll()
+        if status is not None and not self._unplugged:
+            raise RuntimeError(
+                f"the host {self.address} ended with {status}: {(self.folder / 'log').read_text()[-3000:]}"
+            )
+
+    def process(self) -> int:
+        """The process, as this machine counts them, that the host's namespaces belong to."""
+        return self._process.pid
+
     def network(self) -> str:
         """What its processes are known by: the network namespace they are in."""
         return str(Path(f"/proc/{self._process.pid}/ns/net").readlink())
+
+    def kill_ray(self) -> None:
+        """Kill every process of Ray's and of its jobs at once, the way the kernel does when memory is short."""
+        own = self.network()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if str((process / "ns" / "net").readlink()) == own and b"ray" in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    def is_shut_down(self) -> bool:
+        """Whether somebody on it said `shutdown -h now`."""
+        said = self.folder / "home" / "shutdown.log"
+        return said.exists() and "-h now" in said.read_text().splitlines()
 
     def give_notice(self, text: str) -> None:
         """Let the metadata service say that the instance will be taken away."""
@@ -117,6 +167,7 @@ class Host:
 
     def pull_the_plug(self) -> None:
         """Every process is gone at once, and so are its addresses."""
+        self._unplugged = True
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
@@ -128,15 +179,28 @@ class Hypervisor:
         self.hosts: dict[str, Host] = {}
         self._folder, self._key = folder, public_key
         self._stop = threading.Event()
+        self.programs: dict[str, str] = {}  # that hosts get which boot from now on, by name
         self.trouble: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def add_machine(self, name: str, address: str) -> Host:
+    def add_machine(self, name: str, address: str, **differences: Any) -> Host:
         """A machine that somebody owns, which no account knows of."""
         about = {"InstanceId": name, "PrivateIpAddress": address, "InstanceType": "own"}
-        self.hosts[name] = Host(about | {"IamInstanceProfile": {"Arn": "none/none"}}, self._folder / name, self._key)
+        about |= {"IamInstanceProfile": {"Arn": "none/none"}}
+        self.hosts[name] = Host(about, self._folder / name, self._key, **differences)
         return self.hosts[name]
+
+    def remove_machine(self, name: str) -> None:
+        """End it and forget it."""
+        self.hosts.pop(name).pull_the_plug()
+
+    def check(self) -> None:
+        """Raise what went wrong with any host, or with booting them."""
+        if self.trouble is not None:
+            raise self.trouble
+        for host in list(self.hosts.values()):
+            host.check()
 
     def _run(self) -> None:
         ec2 = boto3.client("ec2", region_name="us-west-2")
@@ -149,6 +213,11 @@ class Hypervisor:
             raise
 
     def _follow(self, ec2: Any) -> None:
+        for name, host in self.hosts.items():
+            if name.startswith("i-") and host.is_shut_down():
+                asked = ec2.describe_instance_attribute(InstanceId=name, Attribute="instanceInitiatedShutdownBehavior")
+                terminate = asked["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+                (ec2.terminate_instances if terminate else ec2.stop_instances)(InstanceIds=[name])
         found = [item for group in ec2.describe_instances()["Reservations"] for item in group["Instances"]]
         # An instance gets its profile a moment after it is there.
         alive = {
@@ -159,7 +228,7 @@ class Hypervisor:
         for name in {name for name in self.hosts if name.startswith("i-")} - alive.keys():
             self.hosts.pop(name).pull_the_plug()
         for name in alive.keys() - self.hosts.keys():
-            self.hosts[name] = Host(alive[name], self._folder / name, self._key)
+            self.hosts[name] = Host(alive[name], self._folder / name, self._key, programs=self.programs)
 
     def stop(self) -> None:
         """End what still runs."""

@@ -18,7 +18,9 @@ def overlay(file: Path, home: Path) -> dict[str, Any]:
     cluster["auth"]["ssh_private_key"] = cluster["auth"]["ssh_private_key"].replace("~", str(home))
     cluster["idle_timeout_minutes"] = 1
     cluster["available_node_types"]["g4dn_xlarge"]["resources"] = {"CPU": 1, "GPU": 0}
-    environment = f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 OMP_NUM_THREADS=1"
+    environment = (
+        f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=1 OMP_NUM_THREADS=1"
+    )
     cluster["setup_commands"].insert(1, f"printf 'export %s\\n' {environment} >> ~/brats.env")
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):
         cluster[part] = [text.replace("memory=1000000000", "memory=120000000") for text in cluster[part]]

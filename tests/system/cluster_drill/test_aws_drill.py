@@ -15,7 +15,7 @@ import pytest
 
 from storage import open_store
 from tests.system.cluster_drill.hosts import PROMETHEUS
-from tests.system.cluster_drill.world import API, RAY, status_of, wait_for
+from tests.system.cluster_drill.world import API, RAY, status_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -71,16 +71,27 @@ def check_that_a_folder_of_the_head_is_refused(world: Any) -> None:
 
 
 @pytest.mark.usefixtures("tunnel")
+def test_a_set_up_that_keeps_failing_ends_the_job_with_the_reason(world: Any) -> None:
+    world.hypervisor.programs["nvidia-smi"] = "echo 570.1"
+    done = world.ray("job", "submit", "--", "python", "ray_jobs/train.py", "--name", "never", *SMALL)
+    world.hypervisor.programs.clear()
+    assert done.returncode != 0
+    assert "error: the set-up of a worker failed 3 times on i-" in done.stdout, done.stdout[-3000:]
+    assert "wanted NVIDIA driver 580 or newer for CUDA 13, found 570.1" in done.stdout
+    world.wait_for("no workers", lambda: not world.instances("worker"), seconds=240)
+
+
+@pytest.mark.usefixtures("tunnel")
 def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
     """`ray job submit -- python ray_jobs/train.py` trains on two spot workers that the autoscaler starts for it."""
     job = world.begin("train", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py")
     try:
-        wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=300)
+        world.wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=300)
         workers = world.instances("worker")
         for item in world.ec2.describe_instances(InstanceIds=workers)["Reservations"]:
             assert item["Instances"][0]["InstanceLifecycle"] == "spot"
             assert item["Instances"][0]["InstanceType"] == "g4dn.xlarge"
-        wait_for("training", lambda: job.says("epoch 1"), seconds=400)
+        world.wait_for("training", lambda: job.says("epoch 1"), seconds=400)
         check_that_no_secret_shows(world)
         assert networks_of_training() == {world.host(name).network() for name in workers}  # and so not on the head
         before = set(world.keys("runs/"))
@@ -88,12 +99,12 @@ def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
         until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
         lost = world.host(workers[0])
         lost.give_notice(f'{{"action": "terminate", "time": "{until:%Y-%m-%dT%H:%M:%SZ}"}}')
-        wait_for(
+        world.wait_for(
             "a checkpoint in mid-epoch", lambda: "checkpoint_epoch_0000_step_" in str(world.keys("runs/")), seconds=90
         )
         world.ec2.terminate_instances(InstanceIds=[workers[0]])
-        wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
-        wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
+        world.wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
+        world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
         # Ray may replace the node that drains and once more the one that ends: the third goes when it idles.
         assert len(world.instances("worker")) in (2, 3)
         assert "node drained" in (lost.folder / "home" / "spot_watcher.log").read_text()
@@ -164,7 +175,7 @@ def test_idle_workers_are_terminated(world: Any) -> None:
         said = world.ray("exec", str(world.file), "ray status").stdout
         return "(no pending nodes)" in said and "(no resource demands)" in said and not world.instances("worker")
 
-    wait_for("no workers", at_rest, seconds=240)
+    world.wait_for("no workers", at_rest, seconds=240)
     assert len(world.instances("head")) == 1
 
 
@@ -191,6 +202,30 @@ def test_scans_are_converted_on_the_head(world: Any, phantom_source: Path) -> No
     assert world.instances("worker") == []
 
 
+@pytest.mark.usefixtures("tunnel")
+def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any) -> None:
+    job = world.begin("lost", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py", "--name", "lost")
+    try:
+        world.wait_for("training", lambda: job.says("epoch 1"), seconds=400)
+        (head,), workers = world.instances("head"), world.instances("worker")
+        assert len(workers) == 2
+        hosts = [world.host(name) for name in (head, *workers)]
+        with (hosts[0].folder / "home" / "brats.env").open("a") as environment:
+            environment.write("export BRATS_HEAD_IDLE_MINUTES=1\n")
+        hosts[0].kill_ray()
+        world.wait_for("no workers", lambda: not world.instances("worker"), seconds=300)
+        world.wait_for("no head", lambda: not world.instances("head"), seconds=120)
+        assert all(host.is_shut_down() for host in hosts)
+    finally:
+        job.stop()
+
+
+def test_the_same_command_brings_another_head(world: Any) -> None:
+    done = world.ray("up", "--yes", str(world.file))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(world.instances("head")) == 1
+
+
 def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:
     (head,) = world.instances("head")
     host = world.host(head)
@@ -211,7 +246,7 @@ def test_ray_down_leaves_nothing(world: Any) -> None:
     done = world.ray("down", "--yes", str(world.file))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert world.instances("head") == world.instances("worker") == []
-    wait_for("all hosts to be gone", lambda: not world.hypervisor.hosts, seconds=20)
+    world.wait_for("all hosts to be gone", lambda: not world.hypervisor.hosts, seconds=20)
     removed = world.account("remove", "--images")
     assert removed.returncode == 0, removed.stderr
     assert not (world.home / ".ssh" / "brats-ray.pem").exists()

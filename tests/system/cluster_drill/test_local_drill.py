@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from tests.system.cluster_drill.hosts import ROOT
-from tests.system.cluster_drill.world import wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -36,7 +35,7 @@ def file(world: Any) -> Path:
 def test_machines_of_ones_own_train_together(world: Any, file: Path) -> None:
     machines = [world.hypervisor.add_machine(f"machine-{address}", address) for address in (HEAD, WORKER)]
     try:
-        wait_for("sshd", lambda: all("listening" in (m.folder / "log").read_text() for m in machines), seconds=30)
+        world.wait_for("sshd", lambda: all("listening" in (m.folder / "log").read_text() for m in machines), seconds=30)
         done = world.ray("up", "--yes", str(file))
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         with world.tunnel(file):
@@ -48,5 +47,4 @@ def test_machines_of_ones_own_train_together(world: Any, file: Path) -> None:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     finally:
         for machine in machines:
-            machine.pull_the_plug()
-            world.hypervisor.hosts.pop(f"machine-{machine.address}")
+            world.hypervisor.remove_machine(f"machine-{machine.address}")

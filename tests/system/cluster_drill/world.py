@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,17 +28,6 @@ BUCKET = "brats-drill"
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 API = "http://127.0.0.1:8265"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-
-
-def wait_for(what: str, ready: Callable[[], Any], *, seconds: float, every: float = 1.0) -> Any:
-    """Return the first true answer of `ready`; raise after `seconds`."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = ready()
-        if found:
-            return found
-        time.sleep(every)
-    raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
 def publish_image(ec2: Any) -> str:
@@ -83,6 +73,7 @@ class World:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "COLUMNS": "160",
         }
+        self.hypervisor: Hypervisor | None = None
         os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS_")})
         make_network()
         self.moto = ThreadedMotoServer(ip_address=GATEWAY, port=5500, verbose=False)
@@ -92,7 +83,8 @@ class World:
         self.image = publish_image(self.ec2)
         self.file = folder / "aws.yaml"
         self.file.write_text((ROOT / "cluster" / "aws.yaml").read_text())
-        done = self.account("create", "--bucket", BUCKET, "--ssh-from", f"{GATEWAY}/32")
+        alarm = ("--alarm-to", "somebody@example.org")
+        done = self.account("create", "--bucket", BUCKET, "--ssh-from", f"{GATEWAY}/32", *alarm)
         assert done.returncode == 0, done.stderr
         self.file.write_text(yaml.safe_dump(overlay(self.file, self.home), sort_keys=False))
         key = self.home / ".ssh" / "brats-ray.pem"
@@ -109,10 +101,32 @@ class World:
         """`python cluster/account.py …`, as the user types it."""
         return self.run(sys.executable, "cluster/account.py", *arguments, "--file", str(self.file))
 
+    def wait_for(self, what: str, ready: Callable[[], Any], *, seconds: float, every: float = 1.0) -> Any:
+        """Return the first true answer of `ready`; raise after `seconds`, or at once when a host falls over."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.hypervisor is not None:
+                self.hypervisor.check()
+            found = ready()
+            if found:
+                return found
+            time.sleep(every)
+        raise AssertionError(f"{what}: not within {seconds:g} s")
+
     def run(self, *command: str, seconds: float = 600, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            command, cwd=ROOT, env=self.environment | variables, capture_output=True, text=True, timeout=seconds
-        )
+        """The user's command, to its end; raises after `seconds`, or at once when a host falls over."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment | variables, stdout=out, stderr=err, stdin=subprocess.DEVNULL
+            )
+            try:
+                self.wait_for(" ".join(command), lambda: process.poll() is not None, seconds=seconds, every=0.1)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            texts = [(file.seek(0), file.read())[1] for file in (out, err)]
+        return subprocess.CompletedProcess(command, process.returncode, *texts)
 
     def ray(self, *arguments: str, seconds: float = 600, **variables: str) -> "subprocess.CompletedProcess[str]":
         return self.run(*RAY, *arguments, seconds=seconds, **variables)
@@ -124,7 +138,7 @@ class World:
     def tunnel(self, file: Path) -> Iterator[None]:
         """`ray dashboard`, for as long as jobs are submitted."""
         command = self.begin("dashboard", *RAY, "dashboard", str(file))
-        wait_for("the tunnel", lambda: status_of(API) == 200, seconds=90)
+        self.wait_for("the tunnel", lambda: status_of(API) == 200, seconds=90)
         try:
             yield
         finally:
@@ -138,8 +152,7 @@ class World:
         return sorted(item["InstanceId"] for group in found for item in group["Instances"])
 
     def host(self, instance: str) -> Any:
-        assert self.hypervisor.trouble is None, self.hypervisor.trouble
-        return wait_for("the host", lambda: self.hypervisor.hosts.get(instance), seconds=20)
+        return self.wait_for("the host", lambda: self.hypervisor.hosts.get(instance), seconds=20)
 
     def read_json(self, key: str) -> Any:
         return json.loads(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())

@@ -1,0 +1,66 @@
+"""Machines that cannot be made ready: Ray tries a set-up three times, ends the machine and boots another, for ever.
+
+What Ray's monitor writes down on the head, where jobs' drivers run, is followed; the job ends with the reason.
+"""
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+MONITOR_LOG, MONITOR_OUT = "monitor.log", "monitor.out"
+ATTEMPTS = 3  # of Ray 2.60 on one machine (ThreadedRayInstaller)
+SECONDS_BETWEEN_LOOKS = 5.0
+FAILED = re.compile(r"Ray installation failed on instance (\S+):")
+DONE = re.compile(r"Update instance RAY_INSTALLING->RAY_RUNNING")
+REASON = re.compile(r"set-up failed: ([^\r\n]+)")  # of cluster/node/setup.sh
+
+
+class SetupLog:
+    """What the monitor writes to `logs` from now on: in its log what failed, in the other what was printed there."""
+
+    def __init__(self, logs: Path) -> None:
+        self._files = {name: logs / name for name in (MONITOR_LOG, MONITOR_OUT)}
+        self._read = {name: file.stat().st_size for name, file in self._files.items() if file.exists()}
+        self._failures: Counter[str] = Counter()
+        self._reason = ""
+
+    def trouble(self) -> str | None:
+        """Why no machine can be made ready: one was given up on, and none has been ready since this log began."""
+        if found := REASON.findall(self._news(MONITOR_OUT)):
+            self._reason = found[-1].strip()
+        news = self._news(MONITOR_LOG)
+        if DONE.search(news):
+            self._failures.clear()  # it can be done; what failed was the machine
+        self._failures.update(FAILED.findall(news))
+        for machine, failures in self._failures.items():
+            if failures >= ATTEMPTS:
+                reason = self._reason or f"the end of {self._files[MONITOR_OUT]} says why"
+                return f"the set-up of a worker failed {failures} times on {machine}: {reason}"
+        return None
+
+    def _news(self, name: str) -> str:
+        file = self._files[name]
+        if not file.exists():
+            return ""
+        with file.open("rb") as stream:
+            stream.seek(self._read.get(name, 0))
+            whole = stream.read().rpartition(b"\n")[0]  # a line that is being written is read the next time
+        self._read[name] = self._read.get(name, 0) + len(whole)
+        return whole.decode(errors="replace")
+
+
+def end_where_setups_fail(logs: Path) -> None:
+    """From now on, end this process as SIGTERM does, and say why, when no worker can be made ready."""
+
+    def watch() -> None:
+        log = SetupLog(logs)
+        while (trouble := log.trouble()) is None:
+            threading.Event().wait(SECONDS_BETWEEN_LOOKS)
+        print(f"error: {trouble}; mend it and submit the job again", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="failed-setups").start()
