@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_account import PROJECT, Account, say, there_already
 from budget import make_budget, remove_budget
+from doctor import examine
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
 from ray_jobs.settings.exit_status import run_command
 from roles import make_roles, remove_roles
@@ -51,6 +52,14 @@ class Create(Command):
             raise InputError(f"--alarm-to wants an e-mail address, got {self.alarm_to!r}")
         if not self.dollars_a_month > 0:
             raise InputError(f"--dollars-a-month must be more than 0, got {self.dollars_a_month:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Command):
+    """Ask whether all is there that a cluster wants, before the first dollar: a line each, with the remedy.
+
+    It changes and rents nothing, and ends with 1 where something wants attention.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +228,9 @@ def remove(config: Remove) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    commands: dict[str, tuple[type[Command], Callable[[Any], None]]] = {
+    commands: dict[str, tuple[type[Command], Callable[[Any], int | None]]] = {
         "create": (Create, create),
+        "doctor": (Doctor, lambda config: examine(Account(config.file))),
         "image": (Image, lambda config: look_up_image(Account(config.file))),
         "bake": (Bake, lambda config: bake_image(Account(config.file))),
         "remove": (Remove, remove),
@@ -228,12 +238,11 @@ def main(arguments: Sequence[str]) -> int:
     kinds: Any = Union[*(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in commands.items())]
     config: Any = tyro.cli(kinds, args=list(arguments), description=__doc__)
     try:
-        dict(commands.values())[type(config)](config)
+        return dict(commands.values())[type(config)](config) or 0
     except (ClientError, BotoCoreError) as error:
         raise InputError(f"AWS: {error}") from error
     except subprocess.CalledProcessError as error:
         raise InputError(f"the head could not be made ready for an image: {' '.join(error.cmd[3:])} failed") from error
-    return 0
 
 
 if __name__ == "__main__":

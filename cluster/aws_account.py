@@ -2,7 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from storage import InputError
 PROJECT = "brats-ray"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The worker machines that a cluster file allows at once."""
+
+    types: Mapping[str, int]
+    """How many of each instance type."""
+    count: int
+    """In all."""
+    spot: bool
+
+
 class Account:
     """What a cluster file says, clients for its region, and what is there of its cluster."""
 
@@ -24,12 +36,36 @@ class Account:
             cluster = yaml.safe_load(file.read_text())
             self.cluster, self.region = cluster["cluster_name"], cluster["provider"]["region"]
             self.zones = cluster["provider"]["availability_zone"].split(",")
+            self.head_type, self.image = (
+                cluster["available_node_types"][cluster["head_node_type"]]["node_config"][name]
+                for name in ("InstanceType", "ImageId")
+            )
+            self.bucket = re.findall(r"s3://([^/\s]+)", " ".join(cluster["setup_commands"]))[0]
+            self._cluster = cluster
             self.key_file = Path(cluster["auth"]["ssh_private_key"]).expanduser()
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"wanted a cluster file such as cluster/aws.yaml, {file}: {error!r}") from error
-        session = boto3.session.Session(region_name=self.region)
-        self.ec2, self.iam, self.s3 = (session.client(name) for name in ("ec2", "iam", "s3"))
-        self.ssm, self.sts, self.budgets = (session.client(name) for name in ("ssm", "sts", "budgets"))
+        self._session = boto3.session.Session(region_name=self.region)
+        self.ec2, self.iam, self.s3 = (self.client(name) for name in ("ec2", "iam", "s3"))
+        self.ssm, self.sts, self.budgets = (self.client(name) for name in ("ssm", "sts", "budgets"))
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """A client of the service in the file's region, or in another."""
+        return self._session.client(service, region_name=region or self.region)
+
+    def workers(self) -> Workers:
+        """The workers that the file allows. Raises InputError where it allows none."""
+        kinds = self._cluster["available_node_types"]
+        allowed = {name: kind for name, kind in kinds.items() if name != self._cluster["head_node_type"]}
+        most = self._cluster["max_workers"]
+        counts = {name: min(kind["max_workers"], most) for name, kind in allowed.items() if kind["max_workers"]}
+        if not counts:
+            raise InputError(f"wanted a type of workers in {self.file}, found max_workers 0 at each: allow one")
+        return Workers(
+            types={allowed[name]["node_config"]["InstanceType"]: count for name, count in counts.items()},
+            count=min(sum(counts.values()), most),
+            spot=any("InstanceMarketOptions" in allowed[name]["node_config"] for name in counts),
+        )
 
     def number(self) -> str:
         """The account's own."""

@@ -3,10 +3,8 @@
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,54 +14,12 @@ import boto3
 import pytest
 import yaml
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.ssm.models import Parameter, ssm_backends
 
 from storage import InputError
+from tests.cluster.conftest import ALARM, CLUSTER, CREATE, IMAGE, REGION, publish_image
 
-CLUSTER = Path(__file__).parents[2] / "cluster"
-REGION = "us-west-2"
-IMAGE = "ami-0123456789abcdef0"
 Account = Callable[..., int]
 SCALING = "scaling-brats-us-west-2"
-ALARM = ("--alarm-to", "somebody@example.org")
-CREATE = ("create", "--bucket", "somebodys-brats", "--ssh-from", "203.0.113.7/32", *ALARM)
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """account.py, which is a script: its folder is first on the path."""
-    monkeypatch.syspath_prepend(CLUSTER)
-    return importlib.import_module("account")
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return Path(shutil.copy(CLUSTER / "aws.yaml", tmp_path))
-
-
-def publish_image(region: str, image: str) -> None:
-    name = importlib.import_module("machine_image").IMAGE_PARAMETER
-    parameter = Parameter(
-        account_id=DEFAULT_ACCOUNT_ID, name=name, value=image, parameter_type="String", description="",
-        allowed_pattern=None, keyid=None, last_modified_date=time.time(), version=1, data_type="text",
-    )  # fmt: skip
-    ssm_backends[DEFAULT_ACCOUNT_ID][region]._parameters[name].append(parameter)  # moto lets nobody write below /aws
-
-
-@pytest.fixture
-def account(amazon: None, module: ModuleType, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """Run `python cluster/account.py …` on a copy of aws.yaml, in an account where AWS publishes its image."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    publish_image(REGION, IMAGE)
-
-    def run(*arguments: str, of: Path = file) -> int:
-        status: int = module.main([*arguments, "--file", str(of)])
-        return status
-
-    return run
 
 
 def mode(path: Path) -> str:
@@ -138,32 +94,6 @@ def test_twice_is_once(account: Account, file: Path, tmp_path: Path) -> None:
     assert (tmp_path / ".ssh" / "brats-ray.pem").read_text() == key
     (group,) = groups()
     assert len(group["IpPermissions"]) == 2
-
-
-def budgets() -> list[dict[str, Any]]:
-    client = boto3.client("budgets", region_name=REGION)
-    return list(client.describe_budgets(AccountId=DEFAULT_ACCOUNT_ID).get("Budgets", []))
-
-
-def test_an_alarm_goes_off_before_the_bill_comes(account: Account) -> None:
-    account(*CREATE)
-    assert account(*CREATE, "--dollars-a-month", "250") == 0
-    (budget,) = budgets()
-    assert (budget["BudgetLimit"], budget["TimeUnit"]) == ({"Amount": "250", "Unit": "USD"}, "MONTHLY")
-    found = boto3.client("budgets", region_name=REGION).describe_notifications_for_budget(
-        AccountId=DEFAULT_ACCOUNT_ID, BudgetName=budget["BudgetName"]
-    )["Notifications"]
-    alarms = {(each["NotificationType"], each["Threshold"]) for each in found}
-    assert alarms == {("ACTUAL", 50.0), ("ACTUAL", 100.0), ("FORECASTED", 100.0)}
-    assert account("remove") == 0
-    assert budgets() == []
-
-
-@pytest.mark.parametrize("wrong", [("--alarm-to", "me"), ("--dollars-a-month", "0")])
-def test_an_alarm_that_reaches_nobody_is_refused(account: Account, wrong: tuple[str, str]) -> None:
-    with pytest.raises(InputError, match=wrong[0]):
-        account(*CREATE, *wrong)
-    assert budgets() == []
 
 
 def test_a_key_that_is_lost_is_said(account: Account, tmp_path: Path) -> None:
