@@ -17,6 +17,7 @@ import tyro
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws_account import PROJECT, Account, say, there_already
+from bucket import make_bucket, remove_bucket
 from budget import make_budget, remove_budget
 from doctor import examine
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
@@ -81,6 +82,8 @@ class Remove(Command):
 
     images: bool = False
     """Also the baked images and their snapshots."""
+    data: bool = False
+    """Also the bucket with your stores and runs, old versions too: nothing brings them back."""
 
 
 def create(config: Create) -> None:
@@ -115,26 +118,6 @@ def read_network(text: str) -> str:
     if network.version != 4 or network.prefixlen < 16:
         raise InputError(f"--ssh-from wants IPv4 and /16 or narrower, got {text}: give your own address with /32")
     return str(network)
-
-
-def make_bucket(account: Account, bucket: str) -> None:
-    """A bucket that nobody outside the account can read, and that forgets uploads which were never finished."""
-    place = (
-        {} if account.region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": account.region}}
-    )
-    try:
-        account.s3.create_bucket(Bucket=bucket, **place)
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "BucketAlreadyExists":
-            raise InputError(f"--bucket {bucket} belongs to somebody else: choose another name") from error
-        if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
-            raise
-    closed = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
-    account.s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=closed)
-    tidy = {"ID": "unfinished-uploads", "Status": "Enabled", "Filter": {"Prefix": ""}}
-    tidy["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": 2}
-    account.s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [tidy]})
-    say(f"bucket {bucket}: closed to the public")
 
 
 def make_security_group(account: Account, network: str) -> None:
@@ -208,8 +191,13 @@ def remove(config: Remove) -> None:
     if account.instances():
         running = ", ".join(item["InstanceId"] for item in account.instances())
         raise InputError(f"cluster {account.cluster} still has instances ({running}): ray down {config.file} first")
+    if ending := [item["InstanceId"] for item in account.instances("shutting-down")]:
+        say(f"waiting for {', '.join(ending)} to be gone: until then they hold the security group")
+        account.ec2.get_waiter("instance_terminated").wait(InstanceIds=ending)
     for image in baked_images(account) if config.images else []:
         remove_image(account, image)
+    if config.data:
+        remove_bucket(account)
     left = remove_roles(account)
     if not any(name.endswith(f"-{account.region}") for name in left):
         for group in security_groups(account):
@@ -219,11 +207,13 @@ def remove(config: Remove) -> None:
         remove_budget(account)
         account.key_file.unlink(missing_ok=True)
     images = ", ".join(image["ImageId"] for image in baked_images(account))
-    baked = f" and the baked images {images}" if images else ""
+    baked = f"the baked images {images}" if images else ""
     gone = "security group, key pair, roles, budget"
     if left:
         gone = f"what {account.cluster} alone used. Others use the roles: {', '.join(sorted(left))}"
-    say(f"removed: {gone}. Still there and paid for: the bucket{baked}")
+    bucket = "" if config.data else "the bucket"
+    kept = " and ".join(filter(None, (bucket, baked))) or "nothing"
+    say(f"removed: {gone}. Still there and paid for: {kept}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -79,11 +79,11 @@ class Account:
         self.file.write_text(text)
         say(f"{self.file.name}: {value}")
 
-    def instances(self) -> list[dict[str, Any]]:
-        """The cluster's instances that are not ended."""
-        states = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
+    def instances(self, *states: str) -> list[dict[str, Any]]:
+        """The cluster's instances in those states; without, those that have not been ended."""
+        wanted = {"Name": "instance-state-name", "Values": states or ("pending", "running", "stopping", "stopped")}
         tag = {"Name": "tag:ray-cluster-name", "Values": [self.cluster]}
-        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=[states, tag])
+        pages = self.ec2.get_paginator("describe_instances").paginate(Filters=[wanted, tag])
         return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from ray_jobs.on_ray.draining import DrainError, drain, find_node
-from ray_jobs.on_ray.metadata_service import NOTICE, MetadataError, MetadataService
+from ray_jobs.on_ray.metadata_service import ADDRESS, NOTICE, MetadataError, MetadataService
 from ray_jobs.settings.exit_status import run_command
 from storage import InputError
 
@@ -24,7 +24,7 @@ class SpotWatcherConfig:
     On an interruption notice it drains the Ray node: training there saves a checkpoint at once. Then it ends.
     """
 
-    metadata_url: str = "http://169.254.169.254"
+    metadata_url: str = ADDRESS
     """The instance metadata service."""
     every_seconds: float = 5.0
     """Seconds between two questions; AWS advises 5."""
@@ -34,10 +34,14 @@ class SpotWatcherConfig:
     """The cluster's head, host:port. Default: RAY_ADDRESS, or the cluster that `ray start` joined here."""
     node_id: str | None = None
     """The Ray node to drain. Default: the one on this machine."""
+    leave_in: float | None = None
+    """Ask nobody: drain the node now, because it goes in so many seconds, and wait for that, as a pod does."""
 
     def __post_init__(self) -> None:
         if self.every_seconds <= 0:
             raise InputError(f"--every-seconds must be more than 0, got {self.every_seconds}")
+        if self.leave_in is not None and self.leave_in <= 0:
+            raise InputError(f"--leave-in must be more than 0, got {self.leave_in}")
         if not self.metadata_url.startswith(("http://", "https://")):
             raise InputError(f"--metadata-url must begin with http:// or https://, got {self.metadata_url}")
 
@@ -53,6 +57,11 @@ def main(arguments: Sequence[str]) -> int:
     log.setLevel(logging.INFO)
     node = find_node(config.address, config.node_id)
     log.info("watching node %s of the cluster at %s", node.node_id, node.address)
+
+    if config.leave_in is not None:
+        drain(node, seconds_left=config.leave_in, message="the pod must go")
+        time.sleep(config.leave_in)
+        return 0
 
     def drain_this_node(seconds_left: float, reason: str) -> None:
         begun = time.monotonic()

@@ -5,7 +5,7 @@
 set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 place=$HOME/monitoring
-grafana_version=11.6.0
+grafana_version=11.6.16
 grafana_url=${GRAFANA_URL:-https://dl.grafana.com/oss/release/grafana-$grafana_version.linux-amd64.tar.gz}
 
 leave_out() {

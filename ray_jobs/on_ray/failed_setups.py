@@ -15,6 +15,7 @@ MONITOR_LOG, MONITOR_OUT = "monitor.log", "monitor.out"
 ATTEMPTS = 3  # of Ray 2.60 on one machine (ThreadedRayInstaller)
 SECONDS_BETWEEN_LOOKS = 5.0
 FAILED = re.compile(r"Ray installation failed on instance (\S+):")
+GONE = re.compile(r"Update instance RAY_INSTALLING->TERMINATED \(.*?cloud_instance_id=([^,]+),")  # as spot takes them
 DONE = re.compile(r"Update instance RAY_INSTALLING->RAY_RUNNING")
 REASON = re.compile(r"set-up failed: ([^\r\n]+)")  # of cluster/node/setup.sh
 
@@ -36,6 +37,8 @@ class SetupLog:
         if DONE.search(news):
             self._failures.clear()  # it can be done; what failed was the machine
         self._failures.update(FAILED.findall(news))
+        for machine in GONE.findall(news):
+            del self._failures[machine]
         for machine, failures in self._failures.items():
             if failures >= ATTEMPTS:
                 reason = self._reason or f"the end of {self._files[MONITOR_OUT]} says why"

@@ -11,8 +11,10 @@ from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+ADDRESS = "http://169.254.169.254"
 TOKEN = "latest/api/token"
 INSTANCE_ACTION = "latest/meta-data/spot/instance-action"
+ZONE = "latest/meta-data/placement/availability-zone"
 REBALANCE = "latest/meta-data/events/recommendations/rebalance"
 
 TOKEN_SECONDS = 21600  # six hours, the longest there is
@@ -55,6 +57,10 @@ class MetadataService:
     def rebalance_recommended(self) -> bool:
         """Return whether AWS sees a raised risk of interruption. Raises MetadataError."""
         return self._get(REBALANCE) is not None
+
+    def zone(self) -> str | None:
+        """Return the availability zone of this machine. Raises MetadataError."""
+        return self._get(ZONE)
 
     def _get(self, path: str) -> str | None:
         """The answer, or None where there is nothing to say."""

@@ -15,6 +15,7 @@ from ray_jobs.evaluation.validation import CaseImage, Evaluation, evaluate
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
+from ray_jobs.on_ray.zones import tell_of_zones
 from ray_jobs.pictures.figures import draw_cross_section
 from ray_jobs.settings.objective import RULES
 from ray_jobs.training.memory_plan import settle
@@ -37,6 +38,7 @@ FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
 def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
     session = RaySession(config["folder"], config["board"])
+    tell_of_zones(session)
     hidden = find_hidden(config["seen"], session)
     return {"failed": hidden} if hidden is not None else train(config["plan"], session)
 

@@ -132,6 +132,26 @@ def test_workers_come_from_zero_and_are_spot_by_one_line(aws: dict[str, Any]) ->
     assert aws["provider"]["cache_stopped_nodes"] is False
 
 
+def test_what_shuts_itself_down_is_gone_and_each_machine_would(aws: dict[str, Any]) -> None:
+    for name, kind in aws["available_node_types"].items():
+        node = kind["node_config"]
+        assert node["InstanceInitiatedShutdownBehavior"] == "terminate", name
+        assert node["UserData"] == "#!/bin/bash\nshutdown -h +30\n", name  # until switch_off.sh takes over
+    for part, kind in (("head_start_ray_commands", "head"), ("worker_start_ray_commands", "worker")):
+        assert f"cluster/node/switch_off.sh {kind}" in aws[part][0]
+        assert "setsid --fork flock --nonblock" in aws[part][0]
+    environment = variables(aws)
+    assert 0 < int(environment["BRATS_WORKER_ALONE_MINUTES"]) <= 10
+    assert 0 < int(environment["BRATS_HEAD_IDLE_MINUTES"]) <= 60
+
+
+def test_a_gang_is_in_one_zone_and_speaks_over_plain_sockets(aws: dict[str, Any]) -> None:
+    assert "," not in aws["provider"]["availability_zone"]
+    environment = variables(aws)
+    assert environment["NCCL_NET_PLUGIN"] == "none"
+    assert environment["NCCL_SOCKET_IFNAME"] == "^lo,docker"
+
+
 def test_the_environment_fits_preset_and_cluster(aws: dict[str, Any]) -> None:
     """The cluster can grow to as many workers as jobs ask for, and the preset's batch divides among them."""
     environment = variables(aws)

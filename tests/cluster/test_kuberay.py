@@ -9,9 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import tyro
 import yaml
 
 from ray_jobs.settings.presets import preset
+from ray_jobs.spot_watcher import SpotWatcherConfig
 from ray_jobs.training.planning import check_world_sizes
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +22,12 @@ SCHEMA = yaml.safe_load((Path(__file__).parent / "schemas" / "rayjob.yaml").read
 
 @pytest.fixture
 def job() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "cluster" / "kuberay.yaml").read_text())
+    *_, loaded = documents()
     return loaded
+
+
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "cluster" / "kuberay.yaml").read_text()))
 
 
 def problems(job: dict[str, Any]) -> list[str]:
@@ -55,6 +61,7 @@ def test_kuberay_knows_every_field(job: dict[str, Any]) -> None:
         lambda c: c["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}),
         lambda c: c["workerGroupSpecs"][0]["template"]["spec"]["volumes"][0].update(emptydir={}),
         lambda c: c["workerGroupSpecs"][0].pop("maxReplicas"),
+        lambda c: c["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["lifecycle"].update(prestop={}),
     ],
 )
 def test_a_slip_would_be_found(job: dict[str, Any], spoil: Callable[[dict[str, Any]], Any]) -> None:
@@ -81,6 +88,44 @@ def test_the_cluster_can_grow_to_what_the_run_wants(job: dict[str, Any]) -> None
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == version("ray")
     (cache,) = [item for item in group["template"]["spec"]["volumes"] if item["name"] == "scratch"]
     assert int(cache["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 1024**3 > config.cache_gb * 1e9
+
+
+def test_a_lost_log_connection_or_node_does_not_end_it(job: dict[str, Any]) -> None:
+    assert job["spec"]["submissionMode"] == "HTTPMode"
+    assert job["spec"]["backoffLimit"] >= 10
+    head, group = head_and_worker(job)
+    for each in (head, group):
+        annotations = each["template"]["metadata"]["annotations"]
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert head["template"]["spec"]["nodeSelector"] == {"eks.amazonaws.com/capacityType": "ON_DEMAND"}
+    assert gibibytes(container(head)["resources"]["requests"]["memory"]) > 8 * 0.6 + 4  # trial drivers, and Ray's own
+
+
+def gibibytes(quantity: str) -> int:
+    return int(quantity.removesuffix("Gi"))
+
+
+def test_scratch_has_a_disk_that_was_asked_for(job: dict[str, Any]) -> None:
+    group = head_and_worker(job)[1]
+    (cache,) = [item for item in group["template"]["spec"]["volumes"] if item["name"] == "scratch"]
+    asked = container(group)["resources"]["requests"]["ephemeral-storage"]
+    assert gibibytes(asked) > gibibytes(cache["emptyDir"]["sizeLimit"])
+
+
+def test_head_and_workers_have_accounts_of_their_own(job: dict[str, Any]) -> None:
+    made = {each["metadata"]["name"] for each in documents() if each["kind"] == "ServiceAccount"}
+    used = [each["template"]["spec"]["serviceAccountName"] for each in head_and_worker(job)]
+    assert len(set(used)) == 2
+    assert set(used) == made
+
+
+def test_a_pod_that_must_go_drains_its_node_within_its_grace(job: dict[str, Any]) -> None:
+    group = head_and_worker(job)[1]
+    python, script, *arguments = container(group)["lifecycle"]["preStop"]["exec"]["command"]
+    assert (python, script) == ("python", "ray_jobs/spot_watcher.py")
+    config = tyro.cli(SpotWatcherConfig, args=arguments)
+    assert config.leave_in is not None
+    assert 0 < config.leave_in < group["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
 def test_it_is_closed(job: dict[str, Any]) -> None:

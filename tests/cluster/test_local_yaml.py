@@ -1,7 +1,9 @@
 """local.yaml against Ray's schema and beside aws.yaml, with which it shares what both do."""
 
 import copy
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,32 @@ def test_the_head_trains_nothing_and_listens_on_loopback(local: dict[str, Any]) 
     for option in ("--num-cpus=0", "--num-gpus=0", "tune_driver", "--dashboard-host=127.0.0.1"):
         assert option in start
     assert "RAY_AUTH_MODE=token" in local["setup_commands"][0]
+
+
+@pytest.mark.processes
+def test_all_speak_over_the_network_that_is_named(local: dict[str, Any], tmp_path: Path) -> None:
+    """A machine with two networks takes the one of the other machines; one that is not in it is refused."""
+    (command,) = [text for text in local["setup_commands"] if "BRATS_ADDRESS" in text]
+    (tmp_path / "bin").mkdir()
+    tool, line = tmp_path / "bin" / "ip", "3: eth1    inet 192.0.2.11/24 brd 192.0.2.255 scope global eth1"
+    tool.write_text(f'#!/bin/bash\n[ "$*" = "-4 -oneline address show to 192.0.2.0/24" ] && echo "{line}"\n')
+    tool.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], env=environment, check=True)
+    said = (tmp_path / "brats.env").read_text()
+    assert said == "export BRATS_ADDRESS=192.0.2.11 NCCL_SOCKET_IFNAME=eth1 GLOO_SOCKET_IFNAME=eth1\n"
+    for part in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert sum("--node-ip-address=$BRATS_ADDRESS" in text for text in local[part]) == 1
+    (tmp_path / "brats.env").unlink()
+    tool.write_text("#!/bin/bash\n")
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "set-up failed: no address in the network" in done.stdout
+
+
+def test_machines_of_ones_own_never_leave(local: dict[str, Any]) -> None:
+    (kind,) = prepare_config(copy.deepcopy(local))["available_node_types"].values()
+    assert kind["min_workers"] == kind["max_workers"]
 
 
 def test_the_environment_fits_the_preset(local: dict[str, Any]) -> None:

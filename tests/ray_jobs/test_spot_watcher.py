@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.on_ray.draining import DrainError
+from ray_jobs import spot_watcher
+from ray_jobs.on_ray.draining import DrainError, RayNode
 from ray_jobs.spot_watcher import SpotWatcherConfig, watch
 from storage import InputError
 
@@ -112,7 +113,17 @@ def test_off_ec2_it_says_so_once_and_keeps_asking(monkeypatch, caplog) -> None:
     assert line.startswith("no instance metadata service answers at http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("wrong", [{"every_seconds": 0.0}, {"metadata_url": "169.254.169.254"}])
+def test_a_pod_that_must_go_drains_at_once_and_stays_as_long(monkeypatch) -> None:
+    """Kubernetes waits for its preStop command, and the pod's training saves meanwhile."""
+    node, done = RayNode(address="192.0.2.1:6379", node_id="ab"), []
+    monkeypatch.setattr(spot_watcher, "find_node", lambda _address, _node: node)
+    monkeypatch.setattr(spot_watcher, "drain", lambda found, **rest: done.append((found, rest["seconds_left"])))
+    monkeypatch.setattr(spot_watcher.time, "sleep", done.append)
+    assert spot_watcher.main(["--leave-in", "100"]) == 0
+    assert done == [(node, 100.0), 100.0]
+
+
+@pytest.mark.parametrize("wrong", [{"every_seconds": 0.0}, {"metadata_url": "169.254.169.254"}, {"leave_in": -1.0}])
 def test_impossible_configurations_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=r"--(every-seconds|metadata-url) must"):
+    with pytest.raises(InputError, match=r"--(every-seconds|metadata-url|leave-in) must"):
         SpotWatcherConfig(**wrong)  # type: ignore[arg-type]

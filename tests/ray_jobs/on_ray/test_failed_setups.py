@@ -59,6 +59,17 @@ def test_a_machine_that_came_up_clears_the_others(logs: Path) -> None:
     assert log.trouble() is None
 
 
+def test_a_machine_that_was_taken_away_is_no_failure(logs: Path) -> None:
+    log = SetupLog(logs)
+    add(logs, failed("i-1") * 2)
+    assert log.trouble() is None
+    gone = "(id=1, type=g4dn_xlarge, cloud_instance_id=i-1, ray_id=): cloud instance i-1 no longer found"
+    add(logs, f"2026-11-29 12:00:00,000 INFO im.py:263 -- Update instance RAY_INSTALLING->TERMINATED {gone}\n")
+    assert log.trouble() is None
+    add(logs, failed("i-1"))
+    assert log.trouble() is None
+
+
 @pytest.mark.processes
 def test_the_process_ends_as_after_sigterm(logs: Path) -> None:
     script = (

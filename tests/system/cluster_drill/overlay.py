@@ -19,7 +19,7 @@ def overlay(file: Path, home: Path) -> dict[str, Any]:
     cluster["idle_timeout_minutes"] = 1
     cluster["available_node_types"]["g4dn_xlarge"]["resources"] = {"CPU": 1, "GPU": 0}
     environment = (
-        f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=1 OMP_NUM_THREADS=1"
+        f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=2 OMP_NUM_THREADS=1"
     )
     cluster["setup_commands"].insert(1, f"printf 'export %s\\n' {environment} >> ~/brats.env")
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):

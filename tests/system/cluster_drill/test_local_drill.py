@@ -24,6 +24,9 @@ def file(world: Any) -> Path:
     cluster = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     cluster["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
     cluster["auth"] = {"ssh_user": "ubuntu", "ssh_private_key": str(world.key)}
+    network = "192.0.2.0/24"
+    assert network in cluster["setup_commands"][1]
+    cluster["setup_commands"][1] = cluster["setup_commands"][1].replace(network, "172.31.0.0/20")
     cluster["setup_commands"].insert(1, "printf 'export %s\\n' BRATS_PRESET=demo OMP_NUM_THREADS=1 >> ~/brats.env")
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):
         cluster[part] = [text.replace("memory=1000000000", "memory=120000000") for text in cluster[part]]
