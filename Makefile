@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Each of a hundred processes would compile the project and the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train check test test-system drill-metrics drill-cluster docs-check bench lint lock clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs-check bench lint lock lock-check clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -93,12 +93,25 @@ docs-check: $(VENV)/.installed-dev
 bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 	$(VENV)-bench/bin/python -m benchmarks laptop $(if $(SOURCE),--source $(SOURCE))
 
-# Resolve anew into a fresh environment and write down what came.
+# One lock for machines without a GPU and with one. What a node with CUDA installs is resolved and not installed.
+RESOLVE_GPU = .lock/bin/uv pip compile --quiet --no-header --no-annotate --constraint constraints.txt --extra aws \
+	--python-version 3.12 --python-platform x86_64-unknown-linux-gnu --output-file .lock/gpu.txt pyproject.toml
+
+# Resolve anew into a fresh environment, write down what came, and what a node with CUDA would get besides.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/python -m pip install --quiet --editable ".[dev]"
-	.lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	.lock/bin/python -m pip install --quiet uv
+	.lock/bin/python -m venv .lock/all && .lock/all/bin/python -m pip install --quiet --editable ".[dev]"
+	.lock/bin/uv pip freeze --quiet --python .lock/all/bin/python --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	$(RESOLVE_GPU)
+	LC_ALL=C sort --unique --output constraints.txt constraints.txt .lock/gpu.txt
 	rm -rf .lock
 
+# Whether all that a node with CUDA installs is in the lock.
+lock-check:
+	test -x .lock/bin/uv || { $(PYTHON) -m venv .lock && .lock/bin/python -m pip install --quiet uv; }
+	$(RESOLVE_GPU)
+	! grep --invert-match --line-regexp --fixed-strings --file constraints.txt .lock/gpu.txt
+
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .lock .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
