@@ -101,12 +101,12 @@ def create(config: Create) -> None:
     # AWS wants this role once in an account before its first spot instance.
     with there_already("InvalidInput", "EntityAlreadyExists"):
         account.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
-    make_budget(account, config.dollars_a_month, config.alarm_to)
     make_token()
     account.write(r"(?<=REGION=)[a-z0-9-]+", account.region)
     account.write(r"s3://[^/\s]+", f"s3://{config.bucket}")
     if not has_image(account):  # one that was written here, or baked, stays
         look_up_image(account)
+    make_budget(account, config.dollars_a_month, config.alarm_to)  # last: not every user may
 
 
 def read_network(text: str) -> str:

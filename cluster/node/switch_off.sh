@@ -26,12 +26,14 @@ is_needed() {
 }
 
 minutes() {
+    local given usual
     # shellcheck disable=SC1090
     [ ! -f ~/brats.env ] || . ~/brats.env
     case $kind in
-        head) echo "${BRATS_HEAD_IDLE_MINUTES:-60}" ;;
-        worker) echo "${BRATS_WORKER_ALONE_MINUTES:-10}" ;;
+        head) given=${BRATS_HEAD_IDLE_MINUTES:-} usual=60 ;;
+        worker) given=${BRATS_WORKER_ALONE_MINUTES:-} usual=10 ;;
     esac
+    [[ $given =~ ^[1-9][0-9]{0,5}$ ]] && echo "$given" || echo "$usual"
 }
 
 [[ $kind =~ ^(head|worker)$ ]] || { echo "usage: switch_off.sh head|worker" >&2; exit 2; }

@@ -67,6 +67,13 @@ def test_the_minutes_are_a_setting(machine: Machine) -> None:
     assert machine.rounds("worker", most=9) in (2, 3)
 
 
+@pytest.mark.parametrize("given", ["0", "0.5", "never", ""])
+def test_minutes_that_are_none_are_the_usual_ones(machine: Machine, given: str) -> None:
+    """A slip must not end a machine at once."""
+    (machine.place / "brats.env").write_text(f"export BRATS_WORKER_ALONE_MINUTES={given}\n")
+    assert machine.rounds("worker", most=99) in (10, 11)
+
+
 def test_a_worker_lives_as_long_as_its_raylet(machine: Machine) -> None:
     machine.says("pgrep", '[ "$*" = "--exact raylet" ]')
     assert machine.rounds("worker", most=9) is None

@@ -1,6 +1,7 @@
 """The run's news in words, on a terminal and in a log."""
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from ray_jobs.settings import console
 from ray_jobs.settings.console import WIDTH_OF_A_LOG, open_console, tracked
 from ray_jobs.watching import progress
-from ray_jobs.watching.progress import Bar, Lines, News
+from ray_jobs.watching.progress import Bar, Lines, News, TrainingProgress
 
 
 def latest(epoch: int, step: int, iou: float = float("nan")) -> dict[str, Any]:
@@ -35,6 +36,24 @@ def test_the_pace_of_a_resumed_run_is_that_of_this_start() -> None:
     news.take(latest(3, 0), now=0.0)
     news.take(latest(3, 5), now=10.0)
     assert news.left == "0:00:10 left"
+
+
+def test_nobody_is_asked_to_stop_before_a_worker_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = [(None, []), (latest(0, 1), [])]
+    asked: list[str] = []
+    board = SimpleNamespace(
+        look=SimpleNamespace(remote=lambda: seen.pop(0)),
+        stop=SimpleNamespace(remote=lambda: asked.append("stop")),
+    )
+    monkeypatch.setattr(progress, "start_board", lambda: board)
+    monkeypatch.setattr(progress.ray, "get", lambda answer: answer)
+    shown = TrainingProgress(Console(file=io.StringIO()), epochs=2, workers=2, use_gpu=False)
+    shown._show()
+    assert not shown.ask_to_stop()
+    assert asked == []
+    shown._show()
+    assert shown.ask_to_stop()
+    assert asked == ["stop"]
 
 
 def test_a_log_gets_a_line_an_epoch_or_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
