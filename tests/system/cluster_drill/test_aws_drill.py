@@ -72,6 +72,7 @@ def check_that_a_folder_of_the_head_is_refused(world: Any) -> None:
 
 @pytest.mark.usefixtures("tunnel")
 def test_a_set_up_that_keeps_failing_ends_the_job_with_the_reason(world: Any) -> None:
+    world.wait_for("the last test's workers to be gone", lambda: not world.instances("worker"), seconds=240)
     world.hypervisor.programs["nvidia-smi"] = "echo 570.1"
     done = world.ray("job", "submit", "--", "python", "ray_jobs/train.py", "--name", "never", *SMALL)
     world.hypervisor.programs.clear()
