@@ -23,6 +23,7 @@ from doctor import examine
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
 from ray_jobs.settings.exit_status import run_command
 from roles import make_roles, remove_roles
+from smoke import rent_and_look
 from storage import InputError
 
 HERE = Path(__file__).parent
@@ -59,8 +60,12 @@ class Create(Command):
 class Doctor(Command):
     """Ask whether all is there that a cluster wants, before the first dollar: a line each, with the remedy.
 
-    It changes and rents nothing, and ends with 1 where something wants attention.
+    It ends with 1 where something wants attention. Without --smoke it changes and rents nothing.
     """
+
+    smoke: bool = False
+    """Where nothing does, rent one worker for some minutes and a few cents: its driver, the environment, NCCL, training
+    steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,12 @@ def create(config: Create) -> None:
     if not has_image(account):  # one that was written here, or baked, stays
         look_up_image(account)
     make_budget(account, config.dollars_a_month, config.alarm_to)  # last: not every user may
+
+
+def ask_doctor(config: Doctor) -> int:
+    """Examine the account, and where that finds nothing and it is wanted, a machine."""
+    account = Account(config.file)
+    return examine(account) or (rent_and_look(account) if config.smoke else 0)
 
 
 def read_network(text: str) -> str:
@@ -220,7 +231,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     commands: dict[str, tuple[type[Command], Callable[[Any], int | None]]] = {
         "create": (Create, create),
-        "doctor": (Doctor, lambda config: examine(Account(config.file))),
+        "doctor": (Doctor, ask_doctor),
         "image": (Image, lambda config: look_up_image(Account(config.file))),
         "bake": (Bake, lambda config: bake_image(Account(config.file))),
         "remove": (Remove, remove),

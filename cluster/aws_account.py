@@ -67,6 +67,19 @@ class Account:
             spot=any("InstanceMarketOptions" in allowed[name]["node_config"] for name in counts),
         )
 
+    def worker_node(self) -> tuple[str, dict[str, Any]]:
+        """The instance type of the first kind of workers that the file allows, and how EC2 starts one."""
+        kinds = self._cluster["available_node_types"]
+        wanted = self.workers().types
+        nodes = [kind["node_config"] for name, kind in kinds.items() if name != self._cluster["head_node_type"]]
+        node = next(node for node in nodes if node["InstanceType"] in wanted)
+        return node["InstanceType"], node
+
+    def project_files(self) -> list[str]:
+        """The files and folders of the project that travel to every node."""
+        mounts = self._cluster["file_mounts"]
+        return [local for remote, local in mounts.items() if "/brats-stream/" in remote]
+
     def number(self) -> str:
         """The account's own."""
         return str(self.sts.get_caller_identity()["Account"])
