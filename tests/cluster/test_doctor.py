@@ -111,6 +111,7 @@ def lines(account: Account, amazon_says: Amazon, capsys: pytest.CaptureFixture[s
     return ask
 
 
+@pytest.mark.slow
 def test_an_account_that_is_ready(account: Account, lines: Any, file: Path) -> None:
     account(*CREATE)
     said = lines(status=0)
@@ -152,6 +153,7 @@ def test_nobody_is_told_once(lines: Any, amazon_says: Amazon) -> None:
     assert said["last"].startswith("NO  credentials: could not be asked: Unable to locate credentials; aws configure")
 
 
+@pytest.mark.slow
 def test_on_demand_workers_want_the_other_quota(account: Account, lines: Any, file: Path) -> None:
     account(*CREATE)
     kept = [line for line in file.read_text().splitlines() if "InstanceMarketOptions" not in line]
@@ -161,6 +163,7 @@ def test_on_demand_workers_want_the_other_quota(account: Account, lines: Any, fi
     assert said["last"] == "1 of 9 want attention"
 
 
+@pytest.mark.slow
 def test_a_policy_that_lacks_something_is_named(account: Account, lines: Any) -> None:
     account(*CREATE)
     boto3.client("iam").delete_role_policy(RoleName="brats-ray-head", PolicyName="scaling-brats-us-west-2")
@@ -172,6 +175,7 @@ def test_a_policy_that_lacks_something_is_named(account: Account, lines: Any) ->
     assert "brats-ray-head s3" not in said["roles"]
 
 
+@pytest.mark.slow
 def test_a_type_that_a_zone_lacks_and_a_bucket_elsewhere(account: Account, lines: Any, file: Path) -> None:
     account(*CREATE)
     elsewhere = boto3.client("s3", region_name="eu-west-1")
@@ -184,6 +188,7 @@ def test_a_type_that_a_zone_lacks_and_a_bucket_elsewhere(account: Account, lines
     assert said["bucket"].startswith("NO  bucket: far-away is in eu-west-1, the cluster in us-west-2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "date", "fine"),
     [
