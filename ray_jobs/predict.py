@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ray_jobs.checkpoints.lookup import find_checkpoint
+from ray_jobs.checkpoints.lookup import find_checkpoints
 from ray_jobs.predicting.folder import CaseFolder, refuse_overlap
 from ray_jobs.predicting.predict_config import (
     PredictConfig,
@@ -31,7 +31,7 @@ SELDOM = ("--modalities", "--names", "--task", "--label-map", "--trust-grid", "-
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     config = parse(arguments, PredictConfig, seldom=SELDOM)
-    checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
+    checkpoints = [checkpoint for uri in config.checkpoint for checkpoint in find_checkpoints(uri)]
     modalities = choose_modalities(config, checkpoints)
     task = choose_task(checkpoints)
     thresholds = choose_thresholds(config, checkpoints, task)

@@ -3,9 +3,9 @@
 model.safetensors   the weights that were scored, under plain names, without wrapper prefixes
 state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
 config.json         the resolved configuration, the store's digest, modalities and regions, each in the network's order
-thresholds.json     the best threshold per region on the validation cases, or those that were given; only where the
-                    checkpoint was validated
-curves.json         IoU and Dice of each region at every threshold, on the validation cases; likewise
+thresholds.json     the best threshold per region on the validation cases, or those that were given, or 0.5 where no
+                    case validates; only where the checkpoint closes epochs that end with a validation
+curves.json         IoU and Dice of each region at every threshold, on the validation cases, where there are any
 record.json         epoch, step, scores, whose rules they follow and which is maximised, by thresholds and by the choice
                     of the best checkpoint; written last, so a folder with it is whole
 """

@@ -35,7 +35,7 @@ class CheckpointStore:
         return next(iter(self.records()[::-1]), None)
 
     def best(self) -> CheckpointRecord | None:
-        """The one whose validation has the highest score; the earliest of equals."""
+        """The one whose validation has the highest score, the earliest of equals; of no validation the last epoch's."""
         return next(iter(by_score(self.records())), None)
 
     def open(self, record: CheckpointRecord) -> Checkpoint:
@@ -73,6 +73,8 @@ class CheckpointStore:
 
 
 def by_score(records: list[CheckpointRecord]) -> list[CheckpointRecord]:
-    """The validated ones, best first."""
+    """The validated ones, best first; of a run that validates on no case those of whole epochs, last first."""
     validated = [record for record in records if record.score is not None]
+    if not validated:
+        return [record for record in records[::-1] if not record.step]
     return sorted(validated, key=lambda record: -(record.score or 0.0))

@@ -7,21 +7,44 @@ from typing import Any
 
 from ray_jobs.checkpoints.checkpoint import RECORD, THRESHOLDS, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
-from ray_jobs.checkpoints.run_folder import CONFIG
+from ray_jobs.checkpoints.folds import fold_name, folds_of
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY
 from ray_jobs.checkpoints.trained_on import decode_task
 from ray_jobs.settings.config import TrainConfig, decode_config
 from storage import InputError
 from storage.store.objects import Objects
 
 
+def find_checkpoints(uri: str) -> list[Checkpoint]:
+    """Return the checkpoint at `uri`, or of the folder of a cross-validation the best one of each of its folds.
+
+    Raises InputError where there is none, and where a fold is not finished.
+    """
+    folder = _open_folder(uri)
+    folds = _count_folds(folder)
+    if folds is None:
+        return [find_checkpoint(uri)]
+    names = [fold_name(fold) for fold in range(folds)]
+    found = folder.get_many([f"{name}/{SUMMARY}" for name in names])
+    if missing := [name for name, summary in zip(names, found, strict=True) if summary is None]:
+        raise InputError(
+            f"wanted the {folds} folds of the cross-validation {folder.uri}, found {', '.join(missing)} not finished: "
+            "the command that trains it goes on with them; or give the folders of those to average"
+        )
+    return [find_checkpoint(f"{folder.uri}/{name}") for name in names]
+
+
 def find_checkpoint(uri: str) -> Checkpoint:
     """Return the checkpoint at `uri`; of a run's or a search's folder, its best one.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, or one for each fold of a cross-validation.
     """
-    if "://" not in uri and not Path(uri).expanduser().is_dir():
-        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
-    folder = Objects(uri)
+    folder = _open_folder(uri)
+    if (folds := _count_folds(folder)) is not None:
+        raise InputError(
+            f"wanted one checkpoint, {folder.uri} is a cross-validation of {folds}: give the folder of a fold, such as "
+            f"{folder.uri}/{fold_name(0)}"
+        )
     for name in ("", BEST):
         if folder.get(f"{name}/{RECORD}".strip("/")) is not None:
             return Checkpoint(folder, name)
@@ -32,6 +55,17 @@ def find_checkpoint(uri: str) -> Checkpoint:
             "give the folder that train.py names after `checkpoint`"
         )
     return CheckpointStore(uri).open(best)
+
+
+def _open_folder(uri: str) -> Objects:
+    if "://" not in uri and not Path(uri).expanduser().is_dir():
+        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
+    return Objects(uri)
+
+
+def _count_folds(folder: Objects) -> int | None:
+    config = folder.get(CONFIG)
+    return None if config is None else folds_of(json.loads(config))
 
 
 def read_config(checkpoint: Checkpoint) -> TrainConfig:

@@ -29,6 +29,12 @@ class RunFolder:
         self.runs = runs if "://" in runs else str(Path(runs).expanduser().resolve())
         self.uri = f"{self.runs}/{name}"
 
+    def inside(self, name: str) -> "RunFolder":
+        """Return the folder of a run that is a part of this one."""
+        inner = RunFolder(self.runs, name)
+        inner.name, inner.uri = f"{self.name}/{name}", f"{self.uri}/{name}"
+        return inner
+
     @cached_property
     def _objects(self) -> Objects:
         return Objects(self.runs, create=True)

@@ -28,6 +28,8 @@ from ray_jobs.settings.groups import ValidationConfig
 from ray_jobs.settings.objective import RULES
 from storage import DecodedCaseCache, Frame, InputError, Region
 
+HALF = 0.5  # the threshold where nothing is chosen
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CaseImage:
@@ -86,6 +88,8 @@ class Evaluation:
     images: tuple[CaseImage, ...] = ()
     baseline_iou: Mapping[str, float] | None = None
     by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
+    by_case_at_half: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
+    """As `by_case`, at one half for every region: a threshold that nobody chose."""
 
     @property
     def score(self) -> float:
@@ -100,10 +104,8 @@ class Evaluation:
             "iou": self._by_region(self.scores.iou),
             "dice": self._by_region(self.scores.dice),
             "threshold": dict(self.thresholds),
-            "by_case": {
-                case_id: {"iou": self._by_region(scores.iou), "dice": self._by_region(scores.dice)}
-                for case_id, scores in self.by_case.items()
-            },
+            "by_case": self._each(self.by_case),
+            "by_case_at_half": self._each(self.by_case_at_half),
         }
 
     @property
@@ -111,6 +113,12 @@ class Evaluation:
         """The summary as flat names: `iou_` and each region's name, `iou_mean`, `dice_` …, `threshold_` …."""
         parts = self.summary()
         return {f"{kind}_{name}": value for kind in ("iou", "dice", "threshold") for name, value in parts[kind].items()}
+
+    def _each(self, cases: Mapping[str, RegionScores]) -> dict[str, dict[str, dict[str, float]]]:
+        return {
+            case_id: {"iou": self._by_region(scores.iou), "dice": self._by_region(scores.dice)}
+            for case_id, scores in cases.items()
+        }
 
     def _by_region(self, values: Sequence[float]) -> dict[str, float]:
         named = dict(zip(self.curves.regions, (float(value) for value in values), strict=True))
@@ -207,6 +215,7 @@ def evaluate(
         bad_cases=bad,
         scores=counts.at(list(thresholds.values())),
         by_case=counts.by_case(list(thresholds.values())),
+        by_case_at_half=counts.by_case([HALF] * len(task.regions)),
         thresholds=thresholds,
         curves=curves_of(counts, task.region_names),
         images=tuple(images),

@@ -35,7 +35,8 @@ class PredictConfig:
     """Segment every case of a folder or store; score those that have a label; draw them; write a report."""
 
     checkpoint: tuple[str, ...]
-    """Checkpoint folders, or runs' folders for their best one: paths or s3:// URLs. Several are averaged."""
+    """Checkpoint folders, runs' folders for their best one, or a cross-validation's for that of each fold: paths or
+    s3:// URLs. Several are averaged."""
     input: str
     """Folder, .zip or .tar with NIfTI cases at any depth, labelled or not, or a store: a path or an s3:// URL."""
     output: str

@@ -55,6 +55,13 @@ class SearchConfig:
         refuse_below_one(self, "trials", "grace_epochs", "max_concurrent", "threshold_steps")
         if (self.checkpoint is not None) != (self.search == "threshold"):
             raise InputError("--search threshold and --checkpoint go together: give both or neither")
+        splits = self.training.splits
+        if self.search == "learning-rate" and not splits.validates:
+            raise InputError("a search goes by the validation score: give --splits.validation-fraction a share above 0")
+        if self.search == "learning-rate" and splits.folds is not None and splits.fold is None:
+            raise InputError(
+                f"a trial trains one of {splits.folds} folds: give --splits.fold, or leave out --splits.folds"
+            )
         domains = self.domains()  # what is wrong with them is said here
         if self.algorithm == "grid" and any(domain.kind != "choice" for domain in domains.values()):
             raise InputError(f"--algorithm grid wants --space FIELD=choice:A,B for all, {LEARNING_RATE} included")

@@ -112,6 +112,16 @@ class TrainConfig:
             raise InputError(
                 f"--loss.voxel {self.loss.voxel} wants --model.head {self.loss.head}, got {self.model.head}"
             )
+        if not self.splits.validates:
+            for flag, given in (
+                ("--patience", self.patience is not None),
+                ("--optimiser.schedule plateau", self.optimiser.schedule == "plateau"),
+            ):
+                if given:
+                    raise InputError(
+                        f"{flag} goes by the validation score, and --splits.validation-fraction 0 leaves none: "
+                        "give that a share, or leave the other out"
+                    )
         try:
             self.model.check_sides(self.sampling.patch_shape)
         except ValueError as error:
@@ -149,6 +159,8 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     part["parallel"] = {"gradient_compression": config.parallel.gradient_compression}  # all that the result depends on
     if PATCH in config.by_memory:
         part["sampling"]["patch_shape"] = "by memory"
+    if config.splits.folds is None:  # then it says nothing, and was 0 before it could be left open
+        part["splits"]["fold"] = config.splits.fold or 0
     return without_former_parts({"store_digest": store_digest, **json.loads(json.dumps(part))})
 
 

@@ -6,7 +6,6 @@ from models import number_labels
 from ray_jobs.settings.config import TrainConfig
 from storage import CohortStore, InputError, find_cases, list_source, open_store
 from storage.archives.kinds import SourceKind, find_kind
-from storage.splits.splits import PARTS
 
 
 def check_input(config: TrainConfig) -> None:
@@ -18,11 +17,12 @@ def check_input(config: TrainConfig) -> None:
     if config.source is not None and find_kind(config.source) is not SourceKind.STREAM:
         search = find_cases(list_source(config.source))
         subjects = {case.subject for case in search.cases if case.label is not None}
-        if len(subjects) < len(PARTS):
+        parts = config.splits.parts
+        if len(subjects) < len(parts):
             found = f"found {len(subjects)} in {len(search.cases)} complete cases"
             reason = f"; the first of {len(search.refused)} refused: {search.refused[0]}" if search.refused else ""
             raise InputError(
-                f"wanted at least {len(PARTS)} labelled subjects below {config.source}, for {', '.join(PARTS)}; "
+                f"wanted at least {len(parts)} labelled subjects below {config.source}, for {', '.join(parts)}; "
                 f"{found}: add cases, or download the missing scans{reason}"
             )
 

@@ -25,11 +25,11 @@ SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about 
 class Trainer(DataParallelTrainer):
     """Ray Train's, without helpers that have nothing to do: each is a process that takes two CPU-seconds to start."""
 
-    def __init__(self, *, private: bool, trial: bool, **settings: Any) -> None:
-        """`private`: the cluster is this command's, has one machine and ends with it; `trial`: others may follow."""
+    def __init__(self, *, private: bool, shared: bool, **settings: Any) -> None:
+        """`private`: the cluster is this command's, has one machine and ends with it; `shared`: others may follow."""
         self._private = private
         # Of a placement group that is left behind only who comes later has to be spared.
-        alone = (PlacementGroupCleanerCallback,) if private and not trial else ()
+        alone = (PlacementGroupCleanerCallback,) if private and not shared else ()
         self._needless = (DatasetsCallback, *alone)
         super().__init__(**settings)
 
@@ -78,7 +78,7 @@ def fit(
     seen += look_below(folder.uri, "run folder", CONFIG, fixed=True)
     trainer = Trainer(
         private=not on_a_cluster(),
-        trial=plan.may_end_at_a_report,
+        shared=plan.settled_in is not None,
         train_loop_per_worker=train_worker,
         train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
         backend_config=ProcessGroup(backend=BACKENDS if use_gpu else "gloo", seconds=plan.config.parallel.timeout),

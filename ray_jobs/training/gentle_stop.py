@@ -7,7 +7,7 @@ the main thread keeps the signals.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -27,6 +27,11 @@ class Stop:
         self._signals: list[int] = []
 
     @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self._signals)
+
+    @property
     def exit_status(self) -> int:
         """What a shell expects of a process that ended after the signal."""
         return 128 + (self._signals[0] if self._signals else signal.SIGTERM)
@@ -36,33 +41,54 @@ class Stop:
 
         Raises StoppedBySignalError when cut off.
         """
-        outcome: list[T] = []
-        failure: list[BaseException] = []
+        return self.guard_all([work], ask=ask)[0]
+
+    def guard_all(self, works: Sequence[Callable[[], T]], *, ask: Callable[[], bool], at_once: int = 1) -> dict[int, T]:
+        """Return what each of `works`, by its number, returns, `at_once` of them side by side.
+
+        When a signal comes, or one of them raises, those under way are asked to end and no other begins; what was
+        raised comes out.
+        """
+        left, outcomes = iter(enumerate(works)), dict[int, T]()
+        failures: list[BaseException] = []
+        one_at_a_time = threading.Lock()
 
         def run() -> None:
-            try:
-                outcome.append(work())
-            except BaseException as error:
-                failure.append(error)
+            while True:
+                with one_at_a_time:
+                    index, work = next(left, (0, None))
+                if work is None:
+                    return
+                try:
+                    outcomes[index] = work()
+                except BaseException as error:
+                    failures.append(error)
+                if failures or self._signals:
+                    return
 
-        thread = threading.Thread(target=run, daemon=True, name="fit")
+        threads = [threading.Thread(target=run, daemon=True, name="fit") for _ in works[:at_once]]
         with self._signals_taken():
-            thread.start()
-            self._wait_for(thread, ask)
-        if failure:
-            raise failure[0]
-        return outcome[0]
+            for thread in threads:
+                thread.start()
+            self._wait_for(threads, ask, failures)
+        if failures:
+            raise failures[0]
+        return outcomes
 
-    def _wait_for(self, thread: threading.Thread, ask: Callable[[], bool]) -> None:
+    def _wait_for(
+        self, threads: Sequence[threading.Thread], ask: Callable[[], bool], failures: Sequence[BaseException]
+    ) -> None:
         asked: float | None = None
-        while thread.is_alive():
-            thread.join(SECONDS_BETWEEN_LOOKS)
-            if self._signals and asked is None:
+        nobody = False
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(SECONDS_BETWEEN_LOOKS)
+            if (self._signals or failures) and asked is None:
                 asked = time.monotonic()
-                if not ask():
-                    raise StoppedBySignalError(self.exit_status)
-            if len(self._signals) > 1 or (asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE):
-                raise StoppedBySignalError(self.exit_status)
+                nobody = not ask()
+            overdue = asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE
+            if nobody or overdue or len(self._signals) > 1:
+                raise failures[0] if failures else StoppedBySignalError(self.exit_status)
 
     @contextmanager
     def _signals_taken(self) -> Iterator[None]:

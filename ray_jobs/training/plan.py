@@ -16,4 +16,4 @@ class TrainPlan:
     splits: Splits
     cache: Path
     may_end_at_a_report: bool = False  # a trial, which Tune ends when it hears of a score that is too low
-    settled_in: str | None = None  # the folder of what memory settles, where runs share it; else the run's own
+    settled_in: str | None = None  # where runs share it and the cluster: the folder of what memory settles

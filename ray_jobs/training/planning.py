@@ -12,8 +12,12 @@ from ray_jobs.settings.folders import cache_folder
 from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.run_input import find_or_make_store
-from storage import CohortStore, InputError, Region, Splits, split_cohort
+from storage import CohortStore, InputError, Region, Splits, open_store, split_cohort
 from storage.store.plausibility import cohort_notices, part_notices
+
+NO_VALIDATION = "no case validates: the last epoch is kept, and the thresholds are 0.5 or those of --thresholds"
+NO_TEST = "no case tests: all scores are of cases on which epoch and thresholds are chosen"
+NO_SCORE = "no case tests either: how good the network is will not be known"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,11 @@ class Decided:
         """The number of workers, or the range it may lie in."""
         return self.workers if self.least_workers == self.workers else (self.least_workers, self.workers)
 
+    def of_fold(self, fold: int) -> Self:
+        """Return this for one fold of its cross-validation."""
+        config = dataclasses.replace(self.plan.config, splits=self.plan.config.splits.of_fold(fold))
+        return self.with_plan(config=config, splits=split_cohort(open_store(self.plan.store), config.splits))
+
     def with_plan(self, **changes: Any) -> Self:
         """Return this with other values in its plan."""
         return dataclasses.replace(self, plan=dataclasses.replace(self.plan, **changes))
@@ -44,14 +53,18 @@ class Decided:
 
 
 def decide(config: TrainConfig, console: Console) -> Decided:
-    """Choose workers, convert what is to be converted, deal the cases out. Raises InputError for what cannot run."""
+    """Choose workers, convert what is to be converted, deal the cases out. Raises InputError for what cannot run.
+
+    Of a cross-validation without a fold the first is decided, and `of_fold` decides the others.
+    """
     workers, use_gpu = choose_workers(config.workers, gpu=config.gpu)
     least = config.min_workers or workers
     check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
     store = find_or_make_store(config, console)
     config = fit_to_store(config, store)
-    splits = split_cohort(store, config.splits)
-    for notice in find_notices(store, splits):
+    whole = config.splits.folds is not None and config.splits.fold is None
+    splits = split_cohort(store, config.splits.of_fold(0) if whole else config.splits)
+    for notice in cohort_notices(store.infos(), store.task) if whole else find_notices(store, splits):
         console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
@@ -69,7 +82,10 @@ def find_notices(store: CohortStore, splits: Splits) -> list[str]:
     """Return what is odd about the cases, and about the parts that scores are taken of, a line each."""
     infos, task = store.infos(), store.task
     validation = part_notices(infos, task, "validation", splits.validation)
-    return [*cohort_notices(infos, task), *validation, *part_notices(infos, task, "test", splits.test)]
+    unknown = [] if splits.validation else [NO_VALIDATION]
+    if not splits.test:
+        unknown.append(NO_TEST if splits.validation else NO_SCORE)
+    return [*cohort_notices(infos, task), *validation, *part_notices(infos, task, "test", splits.test), *unknown]
 
 
 def check_world_sizes(config: TrainConfig, least: int, most: int, *, room: int | None = None) -> None:

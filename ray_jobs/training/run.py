@@ -169,9 +169,10 @@ def save(
     monitor: Monitor,
     saver: Saver,
     *,
+    thresholds: Mapping[str, float] | None = None,
     scored: Evaluation | None = None,
 ) -> str:
-    """Start saving all state, and the validation that closes it, as a checkpoint; return its name.
+    """Start saving all state, and the validation and thresholds that close it, as a checkpoint; return its name.
 
     Every rank must call it.
     """
@@ -206,10 +207,8 @@ def save(
         config = run_identity(run.plan.config, trained_on.digest)
         config |= {"made_with": made_with, **describe_task(trained_on)}
         with weights_to_keep(run):
-            if scored is None:
-                return encode_checkpoint(run.model, state=state, config=config)
-            curves = scored.curves.to_json()
-            return encode_checkpoint(run.model, state=state, config=config, thresholds=scored.thresholds, curves=curves)
+            curves = None if scored is None else scored.curves.to_json()
+            return encode_checkpoint(run.model, state=state, config=config, thresholds=thresholds, curves=curves)
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)

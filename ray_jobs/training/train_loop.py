@@ -11,7 +11,7 @@ from dali_pipelines import Batch
 from models import NonFiniteGradientsError, StepResult
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.saver import Saver
-from ray_jobs.evaluation.validation import CaseImage, Evaluation, evaluate
+from ray_jobs.evaluation.validation import HALF, CaseImage, Evaluation, evaluate
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
@@ -139,22 +139,34 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
 
 
 def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
-    """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed."""
-    with weights_to_keep(run):
-        told = run.plan.config.thresholds
-        fixed = None if told is None else dict(zip(run.cache.task.region_names, told, strict=True))
-        scored = score(run, session, run.plan.splits.validation, fixed, keep_images=1)
-    run.schedule.after_validation(scored.score)
-    run.early_stopping.after_validation(scored.score)
-    monitor.after_validation(run.loader.epoch - 1, scored)
-    if session.rank == 0:
-        monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
-    metrics = {**metrics, **scored.metrics}
+    """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed.
+
+    A run without such cases saves it all the same: the last one is what comes of it.
+    """
+    thresholds, scored = fixed_thresholds(run), None
+    if run.plan.splits.validation:
+        with weights_to_keep(run):
+            scored = score(run, session, run.plan.splits.validation, thresholds, keep_images=1)
+        thresholds = scored.thresholds
+        run.schedule.after_validation(scored.score)
+        run.early_stopping.after_validation(scored.score)
+        monitor.after_validation(run.loader.epoch - 1, scored)
+        if session.rank == 0:
+            monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
+        metrics = {**metrics, **scored.metrics}
     run.history.append(metrics)
-    name = save(run, session, monitor, saver, scored=scored)
+    name = save(run, session, monitor, saver, thresholds=thresholds, scored=scored)
     if run.plan.may_end_at_a_report:
         saver.wait()
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
+
+
+def fixed_thresholds(run: Run) -> Mapping[str, float] | None:
+    """The thresholds of the regions that no score decides: those given, or one half where no case validates."""
+    regions, told = run.cache.task.region_names, run.plan.config.thresholds
+    if told is None:
+        return None if run.plan.splits.validation else dict.fromkeys(regions, HALF)
+    return dict(zip(regions, told, strict=True))
 
 
 def train_step(run: Run, batch: Batch) -> StepResult:
@@ -213,19 +225,27 @@ def score(
 
 
 def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore) -> dict[str, Any]:
-    """Score the best checkpoint: validation at its own best thresholds, test at those; draw the cross-sections."""
+    """Score the best checkpoint: validation at its own best thresholds, test at those; draw the cross-sections.
+
+    Where no case validates it is the last one.
+    """
     best = same_on_every_rank(store.best, session)
     if best is None:
         raise InputError(f"no checkpoint could be written to {session.folder}: make room there, or give another --runs")
     checkpoint = store.open(best)
     checkpoint.load_weights(run.model)
     thresholds = checkpoint.thresholds()
-    monitor.tell("scoring the best epoch")
-    splits = run.plan.splits
-    validation = score(run, session, splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True)
-    test = score(run, session, splits.test, thresholds, keep_images=FIGURES_PER_RANK) if splits.test else None
+    validation, test = None, None
+    if run.plan.splits.validation:
+        monitor.tell("scoring the best epoch")
+        validation = score(
+            run, session, run.plan.splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True
+        )
+    if run.plan.splits.test:
+        test = score(run, session, run.plan.splits.test, thresholds, keep_images=FIGURES_PER_RANK)
     with run.clock.aside("figures"):
-        draw_cases((*validation.images, *(test.images if test else ())), thresholds, session, monitor)
+        images = [image for part in (validation, test) if part is not None for image in part.images]
+        draw_cases(images, thresholds, session, monitor)
     session.publish()
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
@@ -234,9 +254,10 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         "checkpoint": f"{session.folder}/{best.name}",
         "rules": RULES,  # of all scores here
         "objective": run.plan.config.objective,
-        "validation": validation.summary(),
+        "thresholds": thresholds,
+        "validation": validation.summary() if validation else None,
         "test": test.summary() if test else None,
-        "baseline_iou": validation.baseline_iou,
+        "baseline_iou": validation.baseline_iou if validation else None,
         "history": run.history,
         "bad_cases": dict(sum(map(Counter, from_every_rank(run.loader.bad_cases, session)), Counter[str]())),
         "throughput": monitor.throughput() | {"precision": run.precision.name},

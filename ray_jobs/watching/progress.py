@@ -81,8 +81,8 @@ class Bar:
 class Lines:
     """News as lines of a log, now and then."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, name: str = "") -> None:
+        self._console, self._name = console, name
         self._shown: tuple[float, int] | None = None
 
     def start(self) -> None:
@@ -95,23 +95,25 @@ class Lines:
             return
         self._shown = now, news.epoch
         share = news.done / news.total if news.total else 0.0
-        self._console.print(
-            "  ".join(each for each in (f"{news.stage}, {share:.0%}:", news.figures, news.left) if each)
-        )
+        said = (self._name, f"{news.stage}, {share:.0%}:", news.figures, news.left)
+        self._console.print("  ".join(each for each in said if each))
 
     def stop(self) -> None:
         """Nothing to leave."""
 
 
 class TrainingProgress:
-    """Context manager that shows a run's progress on `console` while the body blocks in `fit()`."""
+    """Context manager that shows a run's progress on `console` while the body blocks in `fit()`.
 
-    def __init__(self, console: Console, *, epochs: int, workers: int, use_gpu: bool) -> None:
+    With a `name`, for there are others beside it, in lines that begin with it.
+    """
+
+    def __init__(self, console: Console, *, epochs: int, workers: int, use_gpu: bool, name: str = "") -> None:
         self.board = start_board()
-        self._console = console
+        self._console, self._name = console, name
         self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
         self._news = News(epochs=epochs)
-        self._display = Bar(console) if console.is_terminal else Lines(console)
+        self._display = Bar(console) if console.is_terminal and not name else Lines(console, name)
         self._begun = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -128,12 +130,9 @@ class TrainingProgress:
         self._display.stop()
 
     def ask_to_stop(self) -> bool:
-        """Ask the run to save and end; return False where no worker has begun yet, who could."""
-        if not self._begun:
-            return False
-        self._console.print("saving, then stopping; once more to stop at once")
+        """Ask the run to save and end; return whether a worker has begun, who could."""
         self.board.stop.remote()
-        return True
+        return self._begun
 
     def _watch(self) -> None:
         asked = False
@@ -152,7 +151,8 @@ class TrainingProgress:
         """Show what is new; return whether the workers have spoken yet."""
         latest, notes = ray.get(self.board.look.remote())
         for note in notes:
-            self._console.print(note, markup=False)  # an error's text may have brackets in it
+            said = f"{self._name}  {note}" if self._name else note
+            self._console.print(said, markup=False)  # an error's text may have brackets in it
         if latest is None:
             return False
         self._begun = True

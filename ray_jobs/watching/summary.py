@@ -15,23 +15,19 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     validation, test = summary["validation"], summary["test"]
     columns = ("threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline")
     table = figures_table(f"run {summary['run']}", "region", *columns)
-    for region in validation["iou"]:
+    thresholds = summary["thresholds"] if "thresholds" in summary else validation["threshold"]
+    for region in (*thresholds, "mean"):
         scores = [part and part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
-        threshold = validation["threshold"].get(region)
-        table.add_row(
-            region,
-            "" if threshold is None else f"{threshold:.3f}",
-            *("" if score is None else f"{score:.3f}" for score in scores),
-            f"{summary['baseline_iou'][region]:.3f}",
-        )
+        baseline = summary["baseline_iou"] and summary["baseline_iou"][region]
+        figures = (thresholds.get(region), *scores, baseline)
+        table.add_row(region, *("" if figure is None else f"{figure:.3f}" for figure in figures))
     console.print(table)
     objective: Objective = summary.get("objective", "iou")  # earlier versions maximised nothing else
     given = summary.get("config", {}).get("thresholds") is not None
-    console.print(
-        f"{validation['cases']} validation and {test['cases'] if test else 'no'} test cases; thresholds "
-        f"{'as given,' if given else 'and'} epoch chosen by {SCORE_NAMES[objective]} on validation. Baseline: IoU of "
-        f"the best threshold on any single modality, validation cases. {SCORES_ARE}."
+    cases = " and ".join(
+        f"{part['cases'] if part else 'no'} {name}" for name, part in (("validation", validation), ("test", test))
     )
+    console.print(f"{cases} cases; {_describe_choices(objective, given=given, validated=bool(validation))}")
     _print_time(summary["time"], console)
     speed = summary["throughput"]
     console.print(
@@ -42,6 +38,19 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     places = {"store": summary["store"], "run folder": summary["folder"], "checkpoint": summary["checkpoint"]}
     for what, place in places.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
+
+
+def _describe_choices(objective: Objective, *, given: bool, validated: bool) -> str:
+    """What was chosen and on what, and so what is known of it."""
+    if not validated:
+        return (
+            f"nothing was chosen: the last epoch, thresholds {'as given' if given else 'of 0.5'}. Whether an earlier "
+            f"epoch or other thresholds would be better is not known. {SCORES_ARE}."
+        )
+    return (
+        f"thresholds {'as given,' if given else 'and'} epoch chosen by {SCORE_NAMES[objective]} on validation. "
+        f"Baseline: IoU of the best threshold on any single modality, validation cases. {SCORES_ARE}."
+    )
 
 
 def _print_time(time: Mapping[str, Any], console: Console) -> None:

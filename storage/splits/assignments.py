@@ -21,6 +21,8 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Split
     if config.validation_cases:
         return assign_splits(store.infos(), config)
     if config.folds is not None:
+        if config.fold is None:
+            raise InputError(f"wanted one of {config.folds} folds: give --splits.fold")
         parts = fold_cohort(store, folds=config.folds, seed=config.seed)
         return Splits(
             train=tuple(sorted(case for index, part in enumerate(parts) if index != config.fold for case in part)),

@@ -7,7 +7,8 @@ subject's grade. Subjects that have a part keep it, so parts only grow; the stor
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from storage.cases.info import CaseInfo
 from storage.errors import InputError
@@ -19,35 +20,37 @@ PARTS = ("train", "validation", "test")
 class SplitConfig:
     """Shares of the subjects, a seed, or the cases themselves.
 
-    `validation_cases` and `test_cases` fix the assignment: what is in neither list trains. They exclude shares.
+    A share of 0 makes no such part. `validation_cases` and `test_cases` fix the assignment: what is in neither list
+    trains. They exclude shares.
     `folds` is k-fold cross-validation: part `fold` of that many validates, the others train, and none tests.
     """
 
     seed: int = 0
     """Of the hash that deals the subjects out: another seed, another assignment."""
     validation_fraction: float = 0.15
-    """Share of the subjects that validates: thresholds and the best checkpoint are chosen on it."""
+    """Share of the subjects that validates: thresholds and the best checkpoint are chosen on it. 0: nothing is chosen,
+    the last checkpoint is kept, and its thresholds are 0.5."""
     test_fraction: float = 0.15
-    """Share of the subjects that tests, once at the end; what neither tests nor validates trains."""
+    """Share of the subjects that tests, once at the end; what neither tests nor validates trains. 0: none tests."""
     validation_cases: tuple[str, ...] = ()
     """Ids of the cases that validate, in place of shares; goes with the test cases, and the others train."""
     test_cases: tuple[str, ...] = ()
     """Ids of the cases that test, in place of shares."""
     folds: int | None = None
     """Parts of a cross-validation, in place of shares: one validates, the others train, none tests. Default: none."""
-    fold: int = 0
-    """The part that validates, from 0 to folds - 1."""
+    fold: int | None = None
+    """The part that validates, from 0 to folds - 1. Default: each in turn, which is a whole cross-validation."""
 
     def __post_init__(self) -> None:
         if self.folds is not None and self.validation_cases:
             raise ValueError("folds and validation_cases exclude each other: give one of them")
         if self.folds is not None and self.folds < 2:
             raise ValueError(f"wanted at least 2 folds, got {self.folds}")
-        if self.folds is not None and not 0 <= self.fold < self.folds:
+        if self.folds is not None and self.fold is not None and not 0 <= self.fold < self.folds:
             raise ValueError(f"wanted a fold from 0 to {self.folds - 1} of {self.folds} folds, got fold {self.fold}")
         for name, value in (("validation", self.validation_fraction), ("test", self.test_fraction)):
-            if not 0.0 < value < 1.0:
-                raise ValueError(f"wanted a {name}_fraction between 0 and 1, got {value}")
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"wanted a {name}_fraction of 0 or more and below 1, got {value}")
         if self.validation_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} leave nothing "
@@ -60,6 +63,29 @@ class SplitConfig:
     def key(self) -> str:
         """The name under which a store keeps these assignments."""
         return f"seed{self.seed}-validation{self.validation_fraction:g}-test{self.test_fraction:g}"
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the subjects of each part that there is, where shares are dealt."""
+        rest = 1.0 - self.validation_fraction - self.test_fraction
+        every = zip(PARTS, (rest, self.validation_fraction, self.test_fraction), strict=True)
+        return {part: share for part, share in every if share > 0}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What each wants a subject of its own: the folds, or the parts that there are."""
+        if self.folds is not None:
+            return tuple(f"fold {fold}" for fold in range(self.folds))
+        return PARTS if self.validation_cases else tuple(self.shares)
+
+    @property
+    def validates(self) -> bool:
+        """Whether any case validates."""
+        return self.folds is not None or bool(self.validation_cases) or self.validation_fraction > 0
+
+    def of_fold(self, fold: int) -> Self:
+        """This with one fold named."""
+        return replace(self, fold=fold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +112,7 @@ def assign_splits(
     if config.validation_cases:
         part_of_subject = _fixed_parts(labelled, config)
     else:
-        rest = 1.0 - config.validation_fraction - config.test_fraction
-        shares = dict(zip(PARTS, (rest, config.validation_fraction, config.test_fraction), strict=True))
-        part_of_subject = _deal(labelled, shares, config.seed, known or {})
+        part_of_subject = _deal(labelled, config.shares, config.seed, known or {})
     by_part: dict[str, list[str]] = defaultdict(list)
     for info in labelled:
         by_part[part_of_subject[info.subject]].append(info.case_id)

@@ -1,6 +1,7 @@
 """Presets, the environment's defaults, and what makes two starts one run."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,11 @@ def test_nested_fields_are_reachable() -> None:
         (["--preset", "brat3d"], "did you mean brats3d?"),
         (["--micro-batch-size", "0"], "--micro-batch-size"),
         (["--patience", "0"], "--patience"),
+        (["--patience", "3", "--splits.validation-fraction", "0"], "--patience goes by the validation score"),
+        (
+            ["--preset", "cs231n3d", "--splits.validation-fraction", "0"],
+            "--optimiser.schedule plateau goes by the validation score",
+        ),
         (["--min-workers", "0"], "--min-workers"),
         (["--checkpoints.every-steps", "0"], "--checkpoints.every-steps"),
         (["--checkpoints.every-minutes", "0"], "--checkpoints.every-minutes"),
@@ -140,3 +146,20 @@ def test_workers_are_offered_only_where_there_is_room_for_them() -> None:
         check_world_sizes(config, 2, 2, room=2)
     with pytest.raises(InputError, match="give --workers 1 or 5, or another"):
         check_world_sizes(config, 2, 2)
+
+
+def test_a_run_that_names_no_fold_is_the_one_it_was_and_folds_are_told_apart() -> None:
+    def identity(*arguments: str) -> dict[str, Any]:
+        return run_identity(parse_training(arguments), "digest")
+
+    assert identity()["splits"]["fold"] == 0  # as every run has said so far; the default is None now
+    assert decode_config(identity()).splits.folds is None
+    folds = [identity("--splits.folds", "3", *fold)["splits"]["fold"] for fold in ((), ("--splits.fold", "2"))]
+    assert folds == [None, 2]
+    # Of commit 2b5113e, which knew no cross-validation.
+    assert default_run_name(parse_training([]), "digest") == "demo-493d9fa4"
+    assert default_run_name(parse_training(["--splits.folds", "5", "--splits.fold", "3"]), "digest") == "demo-d794f4bb"
+
+
+def test_folds_with_patience_need_no_share() -> None:
+    assert parse_training(["--patience", "3", "--splits.folds", "2", "--splits.validation-fraction", "0"]).patience == 3

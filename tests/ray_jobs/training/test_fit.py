@@ -40,15 +40,15 @@ def test_collectives_have_the_configured_timeout(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data's own
-@pytest.mark.parametrize(("private", "trial"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize(("private", "shared"), [(True, False), (True, True), (False, False)])
 def test_no_helper_is_started_that_has_nothing_to_do(
-    monkeypatch: pytest.MonkeyPatch, *, private: bool, trial: bool
+    monkeypatch: pytest.MonkeyPatch, *, private: bool, shared: bool
 ) -> None:
-    """Who may come after the run, on a cluster or in a search, is spared its placement group."""
-    trainer = fit_module.Trainer(private=private, trial=trial, train_loop_per_worker=fit_module.train_worker)
+    """Who may come after the run, on a cluster, in a search or a cross-validation, is spared its placement group."""
+    trainer = fit_module.Trainer(private=private, shared=shared, train_loop_per_worker=fit_module.train_worker)
     names = {type(each).__name__ for each in trainer._create_default_callbacks()}
     assert "DatasetsCallback" not in names
-    assert ("PlacementGroupCleanerCallback" in names) == (trial or not private)
+    assert ("PlacementGroupCleanerCallback" in names) == (shared or not private)
     asked: dict[str, Any] = {}
     monkeypatch.setattr(
         DataParallelTrainer, "_initialize_and_run_controller", lambda _, **settings: asked.update(settings)

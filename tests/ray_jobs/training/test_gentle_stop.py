@@ -35,6 +35,47 @@ def test_the_first_signal_asks_and_the_work_ends_itself(number: int, status: int
     assert signal.getsignal(number) is before
 
 
+def test_works_side_by_side_or_one_after_the_other() -> None:
+    met = threading.Barrier(2, timeout=30)
+    meet = [lambda number=number: (met.wait(), number)[1] for number in range(4)]
+    assert Stop().guard_all(meet, ask=lambda: True, at_once=2) == {0: 0, 1: 1, 2: 2, 3: 3}
+    begun: list[int] = []
+    alone = threading.Lock()
+
+    def be_alone(number: int) -> None:
+        assert alone.acquire(blocking=False)
+        begun.append(number)
+        alone.release()
+
+    Stop().guard_all([lambda number=number: be_alone(number) for number in range(4)], ask=lambda: True)
+    assert begun == [0, 1, 2, 3]
+
+
+def test_after_a_signal_no_other_work_begins() -> None:
+    asked = threading.Event()
+
+    def work() -> str:
+        send(signal.SIGTERM)
+        assert asked.wait(30)
+        return "saved"
+
+    stop = Stop()
+    assert stop.guard_all([lambda: "done", work, work], ask=lambda: asked.set() or True) == {0: "done", 1: "saved"}
+    assert stop.asked
+
+
+def test_what_one_work_raises_ends_the_others_and_comes_out() -> None:
+    asked = threading.Event()
+    ended: list[bool] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError("in a worker")
+
+    with pytest.raises(ZeroDivisionError, match="in a worker"):
+        Stop().guard_all([fail, lambda: ended.append(asked.wait(30))], ask=lambda: asked.set() or True, at_once=2)
+    assert ended in ([True], [])  # asked to end, or not begun
+
+
 def test_the_second_signal_cuts_the_work_off() -> None:
     let_go = threading.Event()
     asked: list[int] = []

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dali_pipelines import CaseReadError
 from ray_jobs.checkpoints import saver
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import ThresholdCurves
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import TrainConfig
@@ -26,7 +27,7 @@ from ray_jobs.training import train_loop
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.train_loop import train
 from ray_jobs.watching.step_clock import ASIDE, STEP_PARTS
-from storage import CohortStore, InputError
+from storage import CohortStore, InputError, SplitConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("bare_pictures")]
 
@@ -322,3 +323,44 @@ def test_given_thresholds_are_scored_at_and_saved(
     for index, (region, threshold) in enumerate(given.items()):
         at = int(np.searchsorted(curves.thresholds_T, np.float32(threshold - 1e-6)))
         assert curves.iou_TR[at, index] == pytest.approx(result["validation"]["iou"][region], abs=1e-6)
+
+
+def test_a_run_that_validates_on_nothing_keeps_its_last_epoch_and_resumes_exactly(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    checkpoints = dataclasses.replace(small_config.checkpoints, every_steps=1)
+    splits = SplitConfig(validation_fraction=0.0)
+    plan = make_plan(dataclasses.replace(small_config, epochs=3, splits=splits, checkpoints=checkpoints))
+    given = plan.splits
+    plan = dataclasses.replace(
+        plan, splits=dataclasses.replace(given, train=given.train + given.validation, validation=())
+    )
+    alone, resumed = tmp_path / "alone", tmp_path / "resumed"
+    result = train(plan, LocalSession(alone, torch.device("cpu")))
+    assert train(plan, StoppedSession(resumed, after=5)) == {"stopped": "after step 1 of epoch 2"}
+    # Stopped in mid-epoch, it has the last whole epoch to predict with, and the newest to go on from.
+    assert {file.name for file in resumed.glob("checkpoint_*")} == {
+        "checkpoint_epoch_0001",
+        "checkpoint_epoch_0001_step_000001",
+    }
+    assert open_trained(str(resumed), torch.device("cpu")).uri == str(resumed / "checkpoint_epoch_0001")
+    again = train(plan, LocalSession(resumed, torch.device("cpu")))
+
+    assert result["validation"] is None and result["baseline_iou"] is None
+    assert result["checkpoint"] == str(alone / "checkpoint_epoch_0003")
+    half = dict.fromkeys(("WT", "TC", "ET"), 0.5)
+    assert result["thresholds"] == result["test"]["threshold"] == half and result["test"]["cases"] == len(given.test)
+    assert again["test"] == result["test"]
+    network = open_trained(str(alone), torch.device("cpu"))
+    assert (network.uri, network.thresholds) == (result["checkpoint"], half)
+    assert [row["epoch"] for row in result["history"]] == [1, 2, 3] and "iou_mean" not in result["history"][0]
+
+
+def test_a_run_that_tests_on_nothing_either_scores_nothing(
+    small_config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    plan = make_plan(dataclasses.replace(small_config, epochs=1, thresholds=(0.4, 0.5, 0.6)))
+    plan = dataclasses.replace(plan, splits=dataclasses.replace(plan.splits, validation=(), test=()))
+    result = train(plan, LocalSession(tmp_path / "run", torch.device("cpu")))
+    assert result["validation"] is None and result["test"] is None
+    assert result["thresholds"] == {"WT": 0.4, "TC": 0.5, "ET": 0.6}

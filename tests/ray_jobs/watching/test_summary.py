@@ -47,6 +47,19 @@ def test_six_regions_have_a_whole_line_each_on_a_terminal_of_80_columns() -> Non
     assert found == [[region, "0.400", *["0.500"] * 5] for region in regions]
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_without_validation_it_says_what_is_not_known(*, tested: bool) -> None:
+    said: dict[str, Any] = {"validation": None, "baseline_iou": None, "thresholds": {"WT": 0.5, "TC": 0.5}}
+    if not tested:
+        said["test"] = None
+    lines = printed(("WT", "TC"), 100, **said)
+    found = [line.replace("│", " ").split() for line in lines]
+    assert ["WT", "0.500", *(["0.500", "0.500"] if tested else [])] in found
+    text = " ".join(" ".join(lines).split())
+    assert f"no validation and {'2' if tested else 'no'} test cases; nothing was chosen: the last epoch" in text
+    assert "other thresholds would be better is not known" in text and "Baseline" not in text
+
+
 @pytest.mark.parametrize(
     ("said", "choice"),
     [

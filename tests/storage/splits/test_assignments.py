@@ -64,6 +64,8 @@ def test_fixed_parts_are_not_remembered(small_store: CohortStore) -> None:
 
 
 def test_each_fold_validates_once_and_trains_otherwise(small_store: CohortStore) -> None:
+    with pytest.raises(InputError, match=r"wanted one of 2 folds: give --splits\.fold"):
+        split_cohort(small_store, SplitConfig(folds=2))
     runs = [split_cohort(small_store, SplitConfig(folds=2, fold=fold)) for fold in range(2)]
     assert sorted(case for run in runs for case in run.validation) == list(small_store.case_ids)
     for run in runs:

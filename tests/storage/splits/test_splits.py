@@ -103,10 +103,25 @@ def test_fixed_assignments_that_cannot_be(validation: Sequence[str], test: Seque
         assign_splits(infos, SplitConfig(validation_cases=tuple(validation), test_cases=tuple(test)))
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.1), (0.5, 0.5), (1.2, 0.1)])
+@pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.5, 0.5), (1.2, 0.1), (0.0, 1.0)])
 def test_shares_that_leave_nothing_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"wanted|nothing"):
         SplitConfig(validation_fraction=shares[0], test_fraction=shares[1])
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "there"),
+    [(0.0, 0.2, {"train", "test"}), (0.2, 0.0, {"train", "validation"}), (0.0, 0.0, {"train"})],
+)
+def test_a_share_of_0_makes_no_such_part(validation: float, test: float, there: set[str]) -> None:
+    config = SplitConfig(validation_fraction=validation, test_fraction=test)
+    infos = cohort(40)
+    part_of = parts(assign_splits(infos, config))
+    assert len(part_of) == 40 and set(part_of.values()) == there == set(config.parts)
+    assert config.validates == (validation > 0)
+    grown = assign_splits(cohort(60), config, known=part_of)
+    assert part_of.items() <= parts(grown).items() and set(parts(grown).values()) == there
+    assert len(parts(assign_splits(cohort(len(there)), config))) == len(there)  # as few subjects as that will do
 
 
 def test_folds_cover_every_case_once_and_keep_subjects_and_shares() -> None:

@@ -1,0 +1,52 @@
+"""Which checkpoint a folder stands for: a run's best one, or one for each fold of a cross-validation."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.checkpoints.folds import fold_folder, fold_of, folds_of
+from ray_jobs.checkpoints.lookup import find_checkpoint, find_checkpoints, read_config
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
+from ray_jobs.settings.config import TrainConfig, run_identity
+from storage import InputError, SplitConfig
+
+
+@pytest.fixture
+def whole(make_checkpoint: Callable[..., str], small_config: TrainConfig, tmp_path: Path) -> RunFolder:
+    """A cross-validation of two finished folds."""
+    folder = RunFolder(str(tmp_path), "cv")
+    config = dataclasses.replace(small_config, splits=SplitConfig(folds=2))
+    folder.claim(run_identity(config, "digest"))
+    for fold in range(2):
+        own = dataclasses.replace(config, splits=config.splits.of_fold(fold))
+        make_checkpoint(f"cv/fold-{fold}", seed=fold, config=own)
+        fold_folder(folder, fold).write(SUMMARY, {})
+    return folder
+
+
+def test_a_cross_validation_stands_for_the_best_checkpoint_of_each_fold(whole: RunFolder) -> None:
+    found = find_checkpoints(whole.uri)
+    assert [each.uri for each in found] == [f"{whole.uri}/fold-{fold}/checkpoint_epoch_0001" for fold in range(2)]
+    assert [read_config(each).splits.fold for each in found] == [0, 1]
+    assert [each.uri for each in find_checkpoints(f"{whole.uri}/fold-1")] == [found[1].uri]
+
+
+def test_it_is_not_one_checkpoint(whole: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"is a cross-validation of 2: give the folder of a fold, such as .*/fold-0$"):
+        find_checkpoint(whole.uri)
+
+
+def test_a_fold_that_is_not_finished_is_named(whole: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "cv" / "fold-1" / SUMMARY).unlink()
+    with pytest.raises(InputError, match=r"wanted the 2 folds .* found fold-1 not finished"):
+        find_checkpoints(whole.uri)
+
+
+def test_runs_are_told_from_folds_and_from_cross_validations(whole: RunFolder, small_config: TrainConfig) -> None:
+    alone = run_identity(small_config, "digest")
+    fold = run_identity(dataclasses.replace(small_config, splits=SplitConfig(folds=3, fold=2)), "digest")
+    before = {"splits": {"seed": 0, "validation_fraction": 0.15}}  # which knew no folds
+    assert [folds_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, None, None, None, 2]
+    assert [fold_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, 2, None, None, None]
