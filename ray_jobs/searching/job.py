@@ -12,7 +12,7 @@ from ray_jobs.checkpoints.checkpoint_store import BEST
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.searching.figure import save_search_figure
-from ray_jobs.searching.results import RESULTS, describe_values
+from ray_jobs.searching.results import RESULTS, describe_values, has_folds
 from ray_jobs.searching.search import run_search
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
@@ -59,7 +59,9 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
             regions.add_row(region, *(f"{value:.3f}" for value in scores))
         console.print(regions)
         choice = f"best trial, epoch and thresholds: highest mean {SCORE_NAMES[objective]}"
-        console.print(f"{choice} on the validation cases. {SCORES_ARE}.", highlight=False)
+        of_folds = "all cases, out of fold; thresholds and patches/s are means over the folds"
+        cases = of_folds if has_folds(best) else "the validation cases"
+        console.print(f"{choice} on {cases}. {SCORES_ARE}.", highlight=False)
     for row in rows:
         if "error" in row:
             why = f"failed ({describe_values(row['values'])}): {row['error']}"
@@ -70,7 +72,9 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
     console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
     if any("iou" in row for row in rows):
         console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)
-    if folder.read(f"{BEST}/{RECORD}") is not None:
+    if best is not None and has_folds(best):
+        console.print(f"checkpoint {best['checkpoint']}", soft_wrap=True, highlight=False)
+    elif folder.read(f"{BEST}/{RECORD}") is not None:
         console.print(f"checkpoint {folder.uri}/{BEST}", soft_wrap=True, highlight=False)
 
 

@@ -9,7 +9,8 @@ import ray
 
 from models import Objective
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
-from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
+from ray_jobs.checkpoints.folds import folds_of
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.searching.space import LEARNING_RATE
 from ray_jobs.training.planning import Decided
 from storage import InputError
@@ -63,6 +64,9 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int, objecti
         row["status"] = "finished"
     store = CheckpointStore(run.uri)
     record = store.best()
+    checkpoint = store.open(record).uri if record is not None else None
+    if folds_of(run.read(CONFIG)) is not None:
+        checkpoint = run.uri  # of all its folds
     scores = record.metrics if record is not None else best
     for kind in ("iou", "dice", "threshold"):
         found = {name.removeprefix(f"{kind}_"): value for name, value in scores.items() if name.startswith(f"{kind}_")}
@@ -72,7 +76,7 @@ def make_row(result: Any, trials: str, pricing: Pricing, *, epochs: int, objecti
         "epochs": last if record is None else max(last, record.epoch),  # one may have ended before Tune did stop it
         "patches_per_second": round(sum(speeds) / len(speeds), 2),
         "run": run.uri,
-        "checkpoint": store.open(record).uri if record is not None else None,
+        "checkpoint": checkpoint,
     }
 
 
@@ -88,9 +92,12 @@ def sort_rows(rows: Sequence[dict[str, Any]], objective: Objective) -> list[dict
 def export_best(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> dict[str, Any] | None:
     """Copy the best trial's best checkpoint to the search's folder; return what it is, None where no trial has one.
 
-    Its thresholds and curves are in it. Raises InputError where it cannot be copied.
+    Its thresholds and curves are in it. Of a trial of several folds, which has one for each, nothing is copied.
+    Raises InputError where it cannot be copied.
     """
     for row in rows:
+        if has_folds(row):
+            return {"checkpoint": row["checkpoint"], "values": row["values"]}
         best = CheckpointStore(row["run"]).best() if "run" in row else None
         if best is None:
             continue
@@ -103,6 +110,11 @@ def export_best(rows: Sequence[Mapping[str, Any]], folder: RunFolder) -> dict[st
             target.put(f"{BEST}/{key.removeprefix(f'{best.name}/')}", content)
         return {"checkpoint": f"{folder.uri}/{BEST}", "values": row["values"], "epoch": best.epoch, **best.metrics}
     return None
+
+
+def has_folds(row: Mapping[str, Any]) -> bool:
+    """Whether the trial trained several folds: it has a checkpoint for each, and its run's folder stands for all."""
+    return row.get("checkpoint") is not None and row["checkpoint"] == row.get("run")
 
 
 def describe_values(values: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from rich.console import Console
 from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.searching.fold_trials import make_fold_trial
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
 from ray_jobs.searching.scheduler import RememberingASHA
@@ -86,7 +87,8 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
 
 def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:
     """Return a new Tuner, or the one of a search that was cut off."""
-    trainable = tune.with_resources(make_trial(decided, f"{folder.uri}/{TRIALS}"), driver_resources())
+    make = make_trial if decided.plan.config.splits.folds is None else make_fold_trial
+    trainable = tune.with_resources(make(decided, f"{folder.uri}/{TRIALS}"), driver_resources())
     if search.resume and was_under_way(folder):
         know_old_names()
         return tune.Tuner.restore(folder.uri, trainable=trainable, resume_unfinished=True)

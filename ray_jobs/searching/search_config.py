@@ -58,9 +58,11 @@ class SearchConfig:
         splits = self.training.splits
         if self.search == "learning-rate" and not splits.validates:
             raise InputError("a search goes by the validation score: give --splits.validation-fraction a share above 0")
-        if self.search == "learning-rate" and splits.folds is not None and splits.fold is None:
+        of_folds = self.search == "learning-rate" and splits.folds is not None and splits.fold is None
+        if of_folds and self.scheduler != "none":
             raise InputError(
-                f"a trial trains one of {splits.folds} folds: give --splits.fold, or leave out --splits.folds"
+                f"a trial of {splits.folds} folds has no score before its end, by which one could be stopped: give "
+                "--scheduler none, or the one fold that each trial trains with --splits.fold"
             )
         domains = self.domains()  # what is wrong with them is said here
         if self.algorithm == "grid" and any(domain.kind != "choice" for domain in domains.values()):

@@ -1,5 +1,6 @@
 """A search's rows, figure and exported checkpoint, and what its scheduler and progress make of trials, without Ray."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +17,14 @@ from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.validation import ThresholdCurves
 from ray_jobs.searching.figure import draw_search, read_curves, save_search_figure
 from ray_jobs.searching.job import print_trials
-from ray_jobs.searching.results import Pricing, export_best, make_row, sort_rows
+from ray_jobs.searching.results import Pricing, export_best, has_folds, make_row, sort_rows
 from ray_jobs.searching.scheduler import read_reports
 from ray_jobs.searching.search import build_scheduler
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.trial_progress import SearchProgress
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import TrainConfig, run_identity
 from ray_jobs.settings.console import open_console
-from storage import Region
+from storage import InputError, Region, SplitConfig
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, GTV_REGIONS, POST_TREATMENT_REGIONS
 from storage.store.objects import Objects
 
@@ -149,6 +150,36 @@ def test_few_regions_and_many_are_drawn_and_printed(
 
 def search_of(training: TrainConfig, **fields: Any) -> SearchConfig:
     return SearchConfig(training=training, **fields)
+
+
+def test_what_has_no_score_to_go_by_is_refused(small_config: TrainConfig) -> None:
+    folds = dataclasses.replace(small_config, splits=SplitConfig(folds=3))
+    with pytest.raises(InputError, match=r"a trial of 3 folds has no score before its end.*--scheduler none"):
+        search_of(folds)
+    assert search_of(folds, scheduler="none").training.splits.fold is None
+    assert search_of(dataclasses.replace(folds, splits=SplitConfig(folds=3, fold=1))).scheduler == "asha"
+    with pytest.raises(InputError, match=r"goes by the validation score: give --splits\.validation-fraction a share"):
+        search_of(dataclasses.replace(small_config, splits=SplitConfig(validation_fraction=0.0)))
+
+
+def test_a_trial_of_several_folds_stands_for_all_their_checkpoints(
+    tmp_path: Path, make_result: Callable[..., Any], small_config: TrainConfig
+) -> None:
+    search, trials = open_search(tmp_path), tmp_path / "trials"
+    identity = run_identity(dataclasses.replace(small_config, splits=SplitConfig(folds=2)), "digest")
+    for trial_id in ("a", "b"):
+        RunFolder(str(trials), trial_id).claim(identity)
+        for fold in range(2):
+            save_checkpoint(trials / trial_id / f"fold-{fold}", 3, 0.9)
+    results = [make_result("a", 1e-3, [0.2]), make_result("b", 1e-2, [0.4])]
+    rows = rows_of(results, trials)
+    assert [(row["checkpoint"], row["iou"]["mean"]) for row in rows] == [
+        (str(trials / "b"), 0.4),
+        (str(trials / "a"), 0.2),
+    ]
+    assert all(has_folds(row) for row in rows)
+    assert export_best(rows, search) == {"checkpoint": str(trials / "b"), "values": {RATE: 1e-2}}
+    assert not (tmp_path / "search" / "best").exists()
 
 
 def trial_of(trial_id: str, status: str = "RUNNING", **config: Any) -> Any:

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.lookup import find_checkpoints
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.searching.scheduler import read_reports
@@ -109,6 +110,33 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
 
     again = run_here("tune.py", *arguments)
     assert again.returncode == 0 and "is finished" in again.stdout
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")
+def test_trials_are_scored_on_all_cases_out_of_fold(
+    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], run_here
+) -> None:
+    arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments, *GRID]
+    arguments += ["--space", "optimiser.learning_rate=choice:0.01,0.001", "--splits.folds", "2", "--epochs", "1"]
+    done = run_here("tune.py", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read_results(tmp_path / "runs" / "search")
+    assert [row["status"] for row in found["trials"]] == ["finished"] * 2
+    for row in found["trials"]:
+        whole = json.loads((Path(row["run"]) / "summary.json").read_text())
+        assert row["checkpoint"] == row["run"] and len(whole["by_case"]) == 6
+        for region, score in row["iou"].items():
+            assert score == pytest.approx(whole["out_of_fold"]["iou"][region]["mean"])
+            assert score == pytest.approx(sum(own["iou"][region] for own in whole["by_case"].values()) / 6)
+        assert set(row["threshold"]) == {"WT", "TC", "ET"} and row["epochs"] == 1
+    best, other = found["trials"]
+    assert best["iou"]["mean"] >= other["iou"]["mean"] and found["best"]["checkpoint"] == best["run"]
+    networks = [open_trained(each.uri, CPU) for each in find_checkpoints(best["run"])]
+    assert [network.config.splits.fold for network in networks] == [0, 1]
+    assert {network.config.optimiser.learning_rate for network in networks} == {*best["values"].values()}
+    assert f"checkpoint {best['run']}" in done.stdout and "on all cases, out of fold" in done.stdout
+    assert (tmp_path / "runs" / "search" / "search.png").is_file()
 
 
 @pytest.mark.system

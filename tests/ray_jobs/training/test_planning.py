@@ -35,5 +35,8 @@ def test_regions_that_scores_would_be_empty_of_are_named_before_training(phantom
 def test_it_is_said_what_will_not_be_known(
     phantom_store: CohortStore, validation: tuple[str, ...], test: tuple[str, ...], said: list[str]
 ) -> None:
-    found = find_notices(phantom_store, Splits(train=("a",), validation=validation, test=test))
+    voxels = {"WT": 9, "TC": 7, "ET": 3}
+    infos = [dataclasses.replace(phantom_store.infos()[0], case_id=name, region_voxels=voxels) for name in "abc"]
+    store = Mock(task=TASKS["gli-2021"], infos=lambda: infos)
+    found = find_notices(store, Splits(train=("a",), validation=validation, test=test))
     assert [notice[: len(start)] for notice, start in zip(found, said, strict=True)] == said

@@ -337,11 +337,11 @@ def test_a_run_that_validates_on_nothing_keeps_its_last_epoch_and_resumes_exactl
     )
     alone, resumed = tmp_path / "alone", tmp_path / "resumed"
     result = train(plan, LocalSession(alone, torch.device("cpu")))
-    assert train(plan, StoppedSession(resumed, after=5)) == {"stopped": "after step 1 of epoch 2"}
+    assert train(plan, StoppedSession(resumed, after=5)) == {"stopped": "after step 2 of epoch 2"}
     # Stopped in mid-epoch, it has the last whole epoch to predict with, and the newest to go on from.
     assert {file.name for file in resumed.glob("checkpoint_*")} == {
         "checkpoint_epoch_0001",
-        "checkpoint_epoch_0001_step_000001",
+        "checkpoint_epoch_0001_step_000002",
     }
     assert open_trained(str(resumed), torch.device("cpu")).uri == str(resumed / "checkpoint_epoch_0001")
     again = train(plan, LocalSession(resumed, torch.device("cpu")))
