@@ -33,12 +33,11 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
     if summary["by_grade"]:
         shown = {f"{grade} ({part['cases']})": part[objective] for grade, part in summary["by_grade"].items()}
         _print_intervals(f"{SCORE_NAMES[objective]} by grade (cases), out of fold", shown, console)
-    chosen, rest = ("epoch and thresholds", "at 0.5 only the epoch was chosen")
-    if summary["thresholds_given"]:
-        chosen, rest = ("epoch", "thresholds were given")
+    chosen = summary["chosen_on_own_cases"]
+    said, at_half = " and ".join(chosen), "; at 0.5 only the epoch was" if "thresholds" in chosen else ""
     console.print(
-        f"Each case is scored once, by the fold that did not train on it. Every fold chose its {chosen} by "
-        f"{SCORE_NAMES[objective]} on the very cases that it scores, so that all is a little too good; {rest}. "
+        f"Each case is scored once, by the fold that did not train on it. Every fold chose its {said} by "
+        f"{SCORE_NAMES[objective]} on the very cases that it scores, so that all is a little too good{at_half}. "
         f"{INTERVAL}: bootstrap over subjects. {SCORES_ARE}."
     )
     for case_id, reason in summary["bad_cases"].items():

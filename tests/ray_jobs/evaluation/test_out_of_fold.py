@@ -64,6 +64,12 @@ def test_every_case_counts_once_and_keeps_its_folds_scores() -> None:
     assert [(each["fold"], each["cases"], each["iou"]["WT"]) for each in found["folds"]] == [(0, 3, 0.5), (1, 2, 0.7)]
 
 
+def test_what_was_chosen_on_the_scored_cases_is_said() -> None:
+    assert sum_up_folds(FOLDS, COHORT)["chosen_on_own_cases"] == ["epoch", "thresholds"]
+    given = {number: {**each, "config": {"thresholds": [0.5, 0.5]}} for number, each in FOLDS.items()}
+    assert sum_up_folds(given, COHORT)["chosen_on_own_cases"] == ["epoch"]
+
+
 def test_grades_are_told_apart_where_they_are_known() -> None:
     found = sum_up_folds(FOLDS, COHORT)["by_grade"]
     assert {grade: part["cases"] for grade, part in found.items()} == {"HGG": 3, "LGG": 1}

@@ -17,7 +17,7 @@ def printed(*, width: int = 80, **said: Any) -> str:
     alone = {name: {"mean": 0.625, "low": None, "high": None} for name in regions}
     kinds = ("iou", "dice", "iou_at_half", "dice_at_half")
     summary = {
-        **{"run": "cv", "folder": "runs/cv", "store": "here", "objective": "iou", "thresholds_given": False},
+        **{"run": "cv", "folder": "runs/cv", "store": "here", "objective": "iou", "chosen_on_own_cases": ["epoch"]},
         "folds": [{"fold": number, "cases": 4 + number, "iou": means, "dice": means} for number in range(2)],
         "out_of_fold": {"cases": 9, "subjects": 8, **dict.fromkeys(kinds, scored)},
         "by_grade": {"HGG": {"cases": 8, "iou": scored}, "LGG": {"cases": 1, "iou": alone}},
@@ -46,14 +46,15 @@ def test_tables_of_six_regions_are_whole_on_a_terminal_of_80_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("chosen", "said"),
     [
-        (False, "Every fold chose its epoch and thresholds by IoU on the very cases that it scores"),
-        (True, "Every fold chose its epoch by IoU on the very cases that it scores"),
+        (["epoch", "thresholds"], "chose its epoch and thresholds by IoU on the very cases that it scores"),
+        (["epoch"], "chose its epoch by IoU on the very cases that it scores"),
     ],
 )
-def test_it_says_what_was_chosen_on_the_cases_that_are_scored(*, given: bool, said: str) -> None:
-    text = " ".join(printed(width=200, thresholds_given=given).split())
+def test_it_says_what_was_chosen_on_the_cases_that_are_scored(chosen: list[str], said: str) -> None:
+    text = " ".join(printed(width=200, chosen_on_own_cases=chosen).split())
+    assert ("at 0.5 only the epoch was" in text) == (len(chosen) == 2)
     assert said in text and "by plain rules" in text and "bootstrap over subjects" in text
 
 
