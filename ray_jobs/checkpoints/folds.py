@@ -17,9 +17,10 @@ def fold_folder(whole: RunFolder, fold: int) -> RunFolder:
 
 
 def folds_of(identity: Mapping[str, Any] | None) -> int | None:
-    """How many folds the cross-validation of this config.json has; None where it is of no cross-validation."""
-    splits = (identity or {}).get("splits") or {}
-    return splits.get("folds") if splits.get("fold") is None else None
+    """How many folds the cross-validation of this config.json has; None where it is of none, or of a search by such."""
+    identity = identity or {}
+    splits = identity.get("splits") or {}
+    return splits.get("folds") if splits.get("fold") is None and "search" not in identity else None
 
 
 def fold_of(identity: Mapping[str, Any] | None) -> int | None:

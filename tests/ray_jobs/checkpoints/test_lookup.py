@@ -49,4 +49,5 @@ def test_runs_are_told_from_folds_and_from_cross_validations(whole: RunFolder, s
     fold = run_identity(dataclasses.replace(small_config, splits=SplitConfig(folds=3, fold=2)), "digest")
     before = {"splits": {"seed": 0, "validation_fraction": 0.15}}  # which knew no folds
     assert [folds_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, None, None, None, 2]
+    assert folds_of({**(whole.read(CONFIG) or {}), "search": {}}) is None  # whose trials have folds, and it has not
     assert [fold_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, 2, None, None, None]
