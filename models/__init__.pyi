@@ -1,3 +1,8 @@
+from .choice import Choice as Choice
+from .choice import Taken as Taken
+from .choice import choose_decision as choose_decision
+from .choice import mean_interval as mean_interval
+from .choice import nested_decisions as nested_decisions
 from .config import PYTORCH3DUNET_LOSS as PYTORCH3DUNET_LOSS
 from .config import UNET_PRESETS as UNET_PRESETS
 from .config import CpuKind as CpuKind
@@ -7,6 +12,8 @@ from .config import Objective as Objective
 from .config import OverlapRule as OverlapRule
 from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig
+from .decision import Decision as Decision
+from .decision import join_decisions as join_decisions
 from .device_setup import fuses_optimiser as fuses_optimiser
 from .device_setup import keep_compiled_code as keep_compiled_code
 from .device_setup import load_optimiser_state as load_optimiser_state
@@ -14,6 +21,10 @@ from .device_setup import set_up_device as set_up_device
 from .device_setup import settle_execution as settle_execution
 from .device_setup import varying_shapes as varying_shapes
 from .ema import WeightAverage as WeightAverage
+from .evidence import GRID as GRID
+from .evidence import CaseEvidence as CaseEvidence
+from .evidence import Evidence as Evidence
+from .evidence import count_evidence as count_evidence
 from .inference import sliding_window_probabilities as sliding_window_probabilities
 from .losses import Loss as Loss
 from .memory import count_step_bytes as count_step_bytes

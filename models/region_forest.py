@@ -36,6 +36,11 @@ def outermost_first(labels: RegionLabels) -> list[int]:
     return sorted(range(len(labels)), key=lambda region: -len(set(labels[region])))
 
 
+def find_tumour(labels: RegionLabels) -> int:
+    """The region with the most labels, of equals the first: the whole tumour, where a task has one."""
+    return outermost_first(labels)[0]
+
+
 def left_over_labels(labels: RegionLabels) -> tuple[int, ...]:
     """For each region the label of what no inner one takes: that of its labels which lies in the fewest regions.
 

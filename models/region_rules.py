@@ -1,4 +1,4 @@
-"""From probabilities of regions to one label a voxel: thresholds, the overlap rules, small components.
+"""From probabilities of regions to one label a voxel: a decision's thresholds, the overlap rules, what is left out.
 
 Each region is cut at its own threshold, so the masks need not fit together: a voxel may pass an inner region's and fail
 that of the region around it, or pass those of two regions that exclude each other.
@@ -21,27 +21,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
+from models.components import ROUNDING, number_components
 from models.config import OverlapRule
-from models.region_forest import RegionLabels, find_parents, left_over_labels, outermost_first
-
-_CORNERS_TOUCH = np.ones((3, 3, 3), dtype=bool)
+from models.decision import Decision
+from models.region_forest import RegionLabels, find_parents, find_tumour, left_over_labels, outermost_first
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionRules:
-    """How probabilities become labels. Raises ValueError for regions that are no forest (region_forest.py)."""
+class RegionRules(Decision):
+    """How probabilities become labels: a decision, for regions of known labels.
+
+    What an inner component leaves behind belongs to the region around it. Raises ValueError for regions that are no
+    forest (region_forest.py).
+    """
 
     labels: RegionLabels
     """Of each region. What no inner region takes of one gets the label of it that lies in the fewest regions."""
-    thresholds: tuple[float, ...]
-    """A voxel is in a region where its probability is at least this, compared in float32."""
     overlap: OverlapRule = "inner"
-    smallest_mm3: tuple[float, ...] | None = None
-    """Per region: connected components (26 neighbours) smaller than this are left out. An outer component takes
-    along what lies in it; what an inner one leaves behind belongs to the region around it."""
 
     def __post_init__(self) -> None:
         find_parents(self.labels)
@@ -55,22 +53,26 @@ def segment_regions(
     Raises ValueError where the rules are of another number of regions.
     """
     regions = len(probabilities_RDHW)
-    sizes = rules.smallest_mm3 or (0.0,) * regions
-    if not regions == len(rules.labels) == len(rules.thresholds) == len(sizes):
+    of_rules = (len(rules.thresholds), len(rules.smallest), len(rules.empty_below))
+    if {regions, len(rules.labels), *of_rules} != {regions}:
         raise ValueError(
-            f"wanted rules for {regions} regions, got labels of {len(rules.labels)}, "
-            f"{len(rules.thresholds)} thresholds, {len(sizes)} sizes"
+            f"wanted rules for {regions} regions, got labels of {len(rules.labels)}, {of_rules[0]} thresholds, "
+            f"{of_rules[1]} and {of_rules[2]} sizes"
         )
     masks_RDHW: NDArray[np.bool_] = _decide(probabilities_RDHW.float(), rules).cpu().numpy()
     parents, left_over = find_parents(rules.labels), left_over_labels(rules.labels)
     label_DHW = np.zeros(masks_RDHW.shape[1:], np.uint8)
-    voxel_mm3 = float(np.prod(spacing_mm))
+    voxel_mm3, tumour = float(np.prod(spacing_mm)), find_tumour(rules.labels)
     for region in outermost_first(rules.labels):
         mask_DHW, parent = masks_RDHW[region], parents[region]
         if parent is not None:
             mask_DHW &= masks_RDHW[parent]
-        if sizes[region] > 0:
-            mask_DHW[:] = _without_small(mask_DHW, sizes[region] / voxel_mm3)
+        _leave_out(
+            mask_DHW,
+            smallest=rules.smallest[region] / voxel_mm3,
+            largest_only=rules.largest_tumour_only and region == tumour,
+            empty_below=rules.empty_below[region] / voxel_mm3,
+        )
         np.putmask(label_DHW, mask_DHW, left_over[region])
     return label_DHW
 
@@ -99,11 +101,15 @@ def _decide(probabilities_RDHW: Tensor, rules: RegionRules) -> Tensor:
     return masks_RDHW
 
 
-def _without_small(mask_DHW: NDArray[np.bool_], smallest_voxels: float) -> NDArray[np.bool_]:
-    components_DHW, _ = ndimage.label(mask_DHW, _CORNERS_TOUCH)
-    sizes = np.bincount(components_DHW.ravel())
-    # A volume that is exactly the smallest may come out a rounding above it.
-    large = sizes >= smallest_voxels * (1 - 1e-9)
-    large[0] = False
-    kept: NDArray[np.bool_] = large[components_DHW]
-    return kept
+def _leave_out(mask_DHW: NDArray[np.bool_], *, smallest: float, largest_only: bool, empty_below: float) -> None:
+    """Take out of a mask, in place, what a decision leaves out; sizes in voxels."""
+    if (smallest > 0 or largest_only) and mask_DHW.any():
+        numbers, box = number_components(mask_DHW)
+        sizes = np.bincount(numbers.ravel())
+        sizes[0] = 0
+        kept = sizes >= max(smallest * ROUNDING, 1)
+        if largest_only:
+            kept &= np.arange(len(sizes)) == sizes.argmax()
+        mask_DHW[box] = kept[numbers]
+    if empty_below > 0 and mask_DHW.sum() < empty_below * ROUNDING:
+        mask_DHW[:] = False

@@ -200,10 +200,10 @@ def test_an_inner_region_listed_first_goes_with_its_outer_one() -> None:
 
 
 def test_rules_for_other_regions_are_refused() -> None:
-    says = "wanted rules for 3 regions, got labels of 3, 2 thresholds, 3 sizes"
+    says = "wanted rules for 3 regions, got labels of 3, 2 thresholds, 2 and 2 sizes"
     with pytest.raises(ValueError, match=says):
         segment_regions(torch.zeros(3, 1, 1, 1), RegionRules(labels=CHAIN, thresholds=(0.5, 0.5)))
-    with pytest.raises(ValueError, match="wanted rules for 2 regions, got labels of 3, 2 thresholds, 2 sizes"):
+    with pytest.raises(ValueError, match="wanted rules for 2 regions, got labels of 3, 2 thresholds, 2 and 2 sizes"):
         segment_regions(torch.zeros(2, 1, 1, 1), RegionRules(labels=CHAIN, thresholds=(0.5, 0.5)))
     with pytest.raises(ValueError, match=r"got \(1, 2\) and \(2, 3\), which overlap in part"):
         RegionRules(labels=((1, 2), (2, 3)), thresholds=(0.5, 0.5))
