@@ -4,7 +4,6 @@ Exit status: 0 when every case is segmented, 3 when some were refused (named her
 could be done with what was given. Run again, it does only what is missing.
 """
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,10 @@ from ray_jobs.checkpoints.lookup import find_checkpoints
 from ray_jobs.predicting.folder import CaseFolder, refuse_overlap
 from ray_jobs.predicting.predict_config import (
     PredictConfig,
+    choose_decision,
     choose_modalities,
     choose_rules,
-    choose_sizes,
     choose_task,
-    choose_thresholds,
     find_input,
 )
 from ray_jobs.settings.command import parse
@@ -34,9 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     checkpoints = [checkpoint for uri in config.checkpoint for checkpoint in find_checkpoints(uri)]
     modalities = choose_modalities(config, checkpoints)
     task = choose_task(checkpoints)
-    thresholds = choose_thresholds(config, checkpoints, task)
+    decision = choose_decision(config, checkpoints, task)
     rules = choose_rules(config.rules, task)
-    config = dataclasses.replace(config, smallest_mm3=choose_sizes(config, task))
     folder = CaseFolder(config.output, record="{case_id}_seg.json", made="predictions")
     if "://" not in config.input:
         source, _ = find_input(config.input)
@@ -47,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     from ray_jobs.predicting.job import predict
 
     with ray_running():
-        return predict(config, checkpoints, task, modalities, thresholds, rules, folder, open_console())
+        return predict(config, checkpoints, task, modalities, decision, rules, folder, open_console())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 model.safetensors   the weights that were scored, under plain names, without wrapper prefixes
 state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
 config.json         the resolved configuration, the store's digest, modalities and regions, each in the network's order
-thresholds.json     the best threshold per region on the validation cases, or those that were given, or 0.5 where no
-                    case validates; only where the checkpoint closes epochs that end with a validation
+decision.json       what makes regions of its probabilities: 0.5 or the thresholds that were given, and in the best
+                    checkpoint, from the run's end on, what was chosen; only where it closes epochs that end with a
+                    validation. Earlier versions wrote thresholds.json, without what is left out.
 curves.json         IoU and Dice of each region at every threshold, on the validation cases, where there are any
+evidence.npz        in the best checkpoint: what the decision was chosen by (models/evidence.py)
 record.json         epoch, step, scores, whose rules they follow and which is maximised, by thresholds and by the choice
                     of the best checkpoint; written last, so a folder with it is whole
 """
@@ -26,7 +28,8 @@ if TYPE_CHECKING:  # PyTorch is imported where weights are touched: a checkpoint
     from torch import nn
 
 MODEL, STATE, RECORD = "model.safetensors", "state.pt", "record.json"
-THRESHOLDS, CURVES = "thresholds.json", "curves.json"
+DECISION, CURVES, EVIDENCE = "decision.json", "curves.json", "evidence.npz"
+FORMER_DECISION = "thresholds.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def encode_checkpoint(
     *,
     state: Mapping[str, Any],
     config: Mapping[str, Any],
-    thresholds: Mapping[str, float] | None = None,
+    decision: Mapping[str, Any] | None = None,
     curves: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint but for its record. Nothing in them changes when training goes on."""
@@ -88,8 +91,8 @@ def encode_checkpoint(
         STATE: state_file.getvalue(),
         CONFIG: encode_json(config),
     }
-    if thresholds is not None:
-        files[THRESHOLDS] = encode_json(thresholds)
+    if decision is not None:
+        files[DECISION] = encode_json(decision)
     if curves is not None:
         files[CURVES] = (json.dumps(dict(curves)) + "\n").encode()
     return files
@@ -116,14 +119,13 @@ class Checkpoint:
         state: dict[str, Any] = torch.load(io.BytesIO(self.read(STATE)), map_location="cpu", weights_only=True)
         return state
 
-    def thresholds(self) -> dict[str, float]:
-        """The threshold per region that was best on the validation cases."""
-        thresholds: dict[str, float] = json.loads(self.read(THRESHOLDS))
-        return thresholds
-
     def has(self, file: str) -> bool:
         """Whether the checkpoint has `file`."""
         return self._run.get(f"{self._prefix}{file}") is not None
+
+    def put(self, file: str, content: bytes) -> None:
+        """Write another file into it, whole or not at all; raises InputError where it cannot be."""
+        self._run.put(f"{self._prefix}{file}", content)
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`; raises InputError where it is missing."""

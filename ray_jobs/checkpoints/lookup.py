@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.checkpoints.checkpoint import RECORD, THRESHOLDS, Checkpoint
+from ray_jobs.checkpoints.checkpoint import RECORD, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.folds import fold_name, folds_of
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY
@@ -104,8 +104,3 @@ def refuse_other_scans(checkpoint: Checkpoint, given: Sequence[str], source: str
 def read_store_digest(checkpoint: Checkpoint) -> str:
     """Return the digest of the store that the checkpoint's run trained on, as it was then."""
     return str(json.loads(checkpoint.read(CONFIG))["store_digest"])
-
-
-def read_thresholds(checkpoint: Checkpoint) -> dict[str, float] | None:
-    """Return the thresholds that are saved with the checkpoint, None where it was not validated."""
-    return checkpoint.thresholds() if checkpoint.has(THRESHOLDS) else None

@@ -23,18 +23,13 @@ Scores = dict[str, dict[str, float]]
 def scores_of_cases(summary: Mapping[str, Any]) -> dict[str, Scores]:
     """Return the scores of each case that a fold's summary.json has of its end: as it chose, and at one half.
 
-    This and the next are all that knows how a summary says it. Those of earlier versions have none at one half.
+    This is all that knows how a summary says it.
     """
     chosen, at_half = summary["validation"]["by_case"], summary["validation"].get("by_case_at_half", {})
     return {
         case_id: {**own, **{f"{kind}_at_half": values for kind, values in at_half.get(case_id, {}).items()}}
         for case_id, own in chosen.items()
     }
-
-
-def chosen_on_own_cases(summary: Mapping[str, Any]) -> list[str]:
-    """Return what a fold chose by the scores of the very cases that it scores."""
-    return ["epoch"] if summary["config"]["thresholds"] is not None else ["epoch", "thresholds"]
 
 
 def sum_up_folds(summaries: Mapping[int, Mapping[str, Any]], infos: Iterable[CaseInfo]) -> dict[str, Any]:
@@ -64,7 +59,6 @@ def sum_up_folds(summaries: Mapping[int, Mapping[str, Any]], infos: Iterable[Cas
     return {
         "rules": some["rules"],
         "objective": some["objective"],
-        "chosen_on_own_cases": chosen_on_own_cases(some),
         "folds": [describe_fold(fold, summary) for fold, summary in summaries.items()],
         "out_of_fold": with_intervals(by_case, labelled),
         "by_grade": {

@@ -1,12 +1,12 @@
 """A trained network from a checkpoint, on disk or S3: what threshold.py and predict.py start from. Knows no Ray."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 
-from models import Precision, UNet, build_unet, choose_precision, set_up_device, settle_execution
-from ray_jobs.checkpoints.lookup import find_checkpoint, read_config, read_thresholds
+from models import Decision, Precision, UNet, build_unet, choose_precision, set_up_device, settle_execution
+from ray_jobs.checkpoints.lookup import find_checkpoint, read_config
+from ray_jobs.evaluation.decision_file import read_decision
 from ray_jobs.evaluation.validation import CaseEvaluator
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import ValidationConfig
@@ -20,8 +20,8 @@ class TrainedNetwork:
     config: TrainConfig
     model: UNet
     precision: Precision
-    thresholds: Mapping[str, float] | None
-    """Per region, as the checkpoint has them; None where it was taken in mid-epoch."""
+    decision: Decision | None
+    """As the checkpoint has it; None where that was taken in mid-epoch."""
 
     def evaluator(self, validation: ValidationConfig | None = None) -> CaseEvaluator:
         """Return what predicts whole cases: as the run's validation did, or as told."""
@@ -47,5 +47,5 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
         config=config,
         model=model.eval(),
         precision=precision,
-        thresholds=read_thresholds(checkpoint),
+        decision=read_decision(checkpoint),
     )

@@ -4,6 +4,7 @@ Shapes: M modality, R region, D H W voxels (z y x).
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, Self
@@ -14,33 +15,25 @@ from numpy.typing import NDArray
 
 from dali_pipelines import OnBadCase, Volume, VolumeLoader
 from models import (
+    CaseEvidence,
+    Decision,
+    Evidence,
     Objective,
     Precision,
     RegionScores,
     ThresholdCounts,
     UNet,
+    count_evidence,
+    mean_interval,
     sliding_window_probabilities,
     varying_shapes,
 )
 from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
+from ray_jobs.evaluation.case_image import CaseImage, keep_image
 from ray_jobs.on_ray.session import Session, from_every_rank
 from ray_jobs.settings.groups import ValidationConfig
 from ray_jobs.settings.objective import RULES
-from storage import DecodedCaseCache, Frame, InputError, Region
-
-HALF = 0.5  # the threshold where nothing is chosen
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CaseImage:
-    """One case with its prediction, for figures."""
-
-    case_id: str
-    modalities: tuple[str, ...]
-    regions: tuple[Region, ...]
-    image_MDHW: NDArray[np.float32]
-    regions_RDHW: NDArray[np.bool_]
-    probabilities_RDHW: NDArray[np.float32]
+from storage import DecodedCaseCache, Frame, InputError, Region, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,13 +76,29 @@ class Evaluation:
     thresholds: Mapping[str, float]
     curves: ThresholdCurves
     objective: Objective = "iou"
-    thresholds_given: bool = False  # else they are those of the highest scores on these cases
+    thresholds_given: bool = False
     bad_cases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # left out: case to reason
     images: tuple[CaseImage, ...] = ()
     baseline_iou: Mapping[str, float] | None = None
     by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
     by_case_at_half: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
-    """As `by_case`, at one half for every region: a threshold that nobody chose."""
+    """As `by_case`, by the plain decision, which nobody chose."""
+    plain: RegionScores | None = None  # at 0.5, nothing left out, whatever the thresholds
+    evidence: Evidence | None = None  # where it was asked for
+    subjects: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def decision(self) -> Decision:
+        """The thresholds, with all kept."""
+        return Decision(thresholds=tuple(self.thresholds.values()))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the score of many more such subjects lies, with 95 % confidence; None of fewer than two."""
+        of_subject: dict[str, list[float]] = {}
+        for case_id, scores in self.by_case.items():
+            of_subject.setdefault(self.subjects.get(case_id, case_id), []).append(scores.mean(self.objective))
+        return mean_interval([sum(scores) / len(scores) for scores in of_subject.values()])
 
     @property
     def score(self) -> float:
@@ -104,6 +113,8 @@ class Evaluation:
             "iou": self._by_region(self.scores.iou),
             "dice": self._by_region(self.scores.dice),
             "threshold": dict(self.thresholds),
+            "interval": self.interval,
+            "plain": self.plain and {"iou": self._by_region(self.plain.iou), "dice": self._by_region(self.plain.dice)},
             "by_case": self._each(self.by_case),
             "by_case_at_half": self._each(self.by_case_at_half),
         }
@@ -173,20 +184,21 @@ def evaluate(
     thresholds: Mapping[str, float] | None = None,
     keep_images: int = 0,
     with_baseline: bool = False,
+    with_evidence: bool = False,
     on_bad_case: OnBadCase = "raise",
 ) -> Evaluation:
-    """Score `case_ids` at `thresholds`, or where each region's `objective` is highest, in one pass over the cases.
+    """Score `case_ids` at `thresholds`, or by the plain decision, in one pass over the cases.
 
     With on_bad_case="skip" cases that cannot be read are named and left out; InputError where that leaves none.
 
     Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
-    own cases a rank returns with their predictions.
+    own cases a rank returns with their predictions. `with_evidence` also counts what any decision can be scored by,
+    on the CPU.
     """
-    task, modalities = cache.task, cache.store.settings.modalities
-    counts = ThresholdCounts(num_regions=len(task.regions), device=session.device)
-    baseline = SingleModalityBaseline(session.device, len(modalities), len(task.regions)) if with_baseline else None
-    images: list[CaseImage] = []
-    own = list(case_ids)[session.rank :: session.world_size]
+    own, kept = list(case_ids)[session.rank :: session.world_size], _Kept(cache, session, images=keep_images)
+    if with_baseline:
+        modalities = len(cache.store.settings.modalities)
+        kept.baseline = SingleModalityBaseline(session.device, modalities, len(cache.task.regions))
     volumes = VolumeLoader(
         cache, own, device=str(session.device), normalisation=normalisation, frame=frame, on_bad_case=on_bad_case
     )
@@ -194,19 +206,16 @@ def evaluate(
         if volume.regions_RDHW is None:
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
         probabilities_RDHW = evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M)
-        counts.update(volume.case_id, probabilities_RDHW, volume.regions_RDHW)
-        if baseline is not None:
-            baseline.update(volume)
-        if len(images) < keep_images:
-            images.append(_keep(volume, modalities, task.regions, probabilities_RDHW))
-    counts, *single_modality = merge_over_ranks([counts, *(baseline.counts if baseline else [])], session)
+        kept.take(volume, volume.regions_RDHW, probabilities_RDHW, with_evidence=with_evidence)
+    counts, *single_modality = merge_over_ranks(
+        [kept.counts, *(kept.baseline.counts if kept.baseline else [])], session
+    )
     bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
-    given = thresholds is not None
+    task, plain, given = cache.task, Decision.plain(len(cache.task.regions)), thresholds is not None
     if thresholds is None:
-        best = counts.best_per_region(objective)
-        thresholds = dict(zip(task.region_names, best.threshold, strict=True))
+        thresholds = dict(zip(task.region_names, plain.thresholds, strict=True))
     return Evaluation(
         cases=len(case_ids) - len(bad),
         regions=task.regions,
@@ -215,12 +224,55 @@ def evaluate(
         bad_cases=bad,
         scores=counts.at(list(thresholds.values())),
         by_case=counts.by_case(list(thresholds.values())),
-        by_case_at_half=counts.by_case([HALF] * len(task.regions)),
+        by_case_at_half=counts.by_case(plain.thresholds),
         thresholds=thresholds,
         curves=curves_of(counts, task.region_names),
-        images=tuple(images),
+        images=tuple(kept.images),
         baseline_iou=best_single_modality_iou(single_modality, task.region_names) if single_modality else None,
+        plain=counts.at(plain.thresholds),
+        evidence=join_evidence(kept.evidence, task, session) if with_evidence else None,
+        subjects={case_id: cache.info(case_id).subject for case_id in counts.case_ids},
     )
+
+
+class _Kept:
+    """What a rank keeps of the cases that it predicts."""
+
+    def __init__(self, cache: DecodedCaseCache, session: Session, *, images: int) -> None:
+        self._cache, self._most_images = cache, images
+        self.counts = ThresholdCounts(num_regions=len(cache.task.regions), device=session.device)
+        self.baseline: SingleModalityBaseline | None = None
+        self.evidence: list[CaseEvidence] = []
+        self.images: list[CaseImage] = []
+
+    def take(
+        self, volume: Volume, regions_RDHW: torch.Tensor, probabilities_RDHW: torch.Tensor, *, with_evidence: bool
+    ) -> None:
+        """Count a case, and keep its image while there are few."""
+        info, regions = self._cache.info(volume.case_id), self._cache.task.regions
+        self.counts.update(volume.case_id, probabilities_RDHW, regions_RDHW)
+        if self.baseline is not None:
+            self.baseline.update(volume)
+        if with_evidence:
+            self.evidence.append(
+                count_evidence(
+                    info.case_id,
+                    info.subject,
+                    probabilities_RDHW.cpu().numpy(),
+                    regions_RDHW.cpu().numpy() != 0,
+                    tuple(region.labels for region in regions),
+                    voxel_mm3=math.prod(info.spacing),
+                )
+            )
+        if len(self.images) < self._most_images:
+            modalities = self._cache.store.settings.modalities
+            self.images.append(keep_image(volume, modalities, regions, probabilities_RDHW, info.spacing))
+
+
+def join_evidence(own: Sequence[CaseEvidence], task: Task, session: Session) -> Evidence:
+    """Return the evidence of all ranks' cases; the same on every rank."""
+    every = [case for rank in from_every_rank(list(own), session) for case in rank]
+    return Evidence(every, tuple(region.labels for region in task.regions))
 
 
 def merge_over_ranks(own: list[ThresholdCounts], session: Session) -> list[ThresholdCounts]:
@@ -240,20 +292,6 @@ def curves_of(counts: ThresholdCounts, regions: Sequence[str]) -> ThresholdCurve
     iou_TR, dice_TR = (curve.cpu().numpy() for curve in counts.curves())
     return ThresholdCurves(
         regions=tuple(regions), thresholds_T=counts.thresholds.cpu().numpy(), iou_TR=iou_TR, dice_TR=dice_TR
-    )
-
-
-def _keep(
-    volume: Volume, modalities: tuple[str, ...], regions: tuple[Region, ...], probabilities_RDHW: torch.Tensor
-) -> CaseImage:
-    assert volume.regions_RDHW is not None
-    return CaseImage(
-        case_id=volume.case_id,
-        modalities=modalities,
-        regions=regions,
-        image_MDHW=volume.image_MDHW.cpu().numpy(),
-        regions_RDHW=volume.regions_RDHW.bool().cpu().numpy(),
-        probabilities_RDHW=probabilities_RDHW.cpu().numpy(),
     )
 
 

@@ -8,7 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ray_jobs.evaluation.validation import CaseImage, ThresholdCurves
+from models import Decision
+from ray_jobs.evaluation.case_image import CaseImage
+from ray_jobs.evaluation.validation import ThresholdCurves
 from ray_jobs.pictures.sections import sections_figure
 from ray_jobs.settings.objective import RULES
 from storage import Region
@@ -16,20 +18,16 @@ from storage import Region
 _BRIGHTEST = 0.6
 
 
-def draw_cross_section(image: CaseImage, thresholds: Mapping[str, float]) -> Figure:
-    """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction.
-
-    Each region is cut at its threshold, whatever the others say: this is what validation scores.
-    """
-    names = [region.name for region in image.regions]
-    cuts = np.array([thresholds[region] for region in names]).reshape(-1, 1, 1, 1)
-    said = "    ".join(f"{region} ≥ {thresholds[region]:.3f}" for region in names)
+def draw_cross_section(image: CaseImage, decision: Decision) -> Figure:
+    """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction."""
+    cuts = zip(image.regions, decision.thresholds, strict=True)
+    said = "    ".join(f"{region.name} ≥ {threshold:.3f}" for region, threshold in cuts)
     return sections_figure(
         f"{image.case_id}    {said}",
         image.regions,
         image.image_MDHW,
         image.regions_RDHW,
-        image.probabilities_RDHW >= cuts,
+        image.predicted(decision),
         modalities=image.modalities,
     )
 

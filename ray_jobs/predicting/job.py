@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from models import RegionRules
+from models import Decision, RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
@@ -32,7 +32,7 @@ def predict(
     checkpoints: Sequence[Checkpoint],
     task: Task,
     modalities: tuple[str, ...],
-    thresholds: tuple[float, ...],
+    decision: Decision,
     scored_by: RulesName,
     folder: CaseFolder,
     console: Console,
@@ -56,9 +56,8 @@ def predict(
         refuse_incomplete(convention, task)
     rules = RegionRules(
         labels=tuple(region.labels for region in task.regions),
-        thresholds=thresholds,
         overlap=config.overlap_rule,
-        smallest_mm3=config.smallest_mm3,
+        **vars(decision),
     )
     plan = PredictionPlan(
         checkpoints=tuple(checkpoint.uri for checkpoint in checkpoints),
@@ -89,15 +88,16 @@ def describe_prediction(
 ) -> dict[str, Any]:
     """Return, as JSON, all that decides what is written: another value of it wants another output folder."""
     digests = [hashlib.sha256(checkpoint.read(MODEL)).hexdigest() for checkpoint in checkpoints]
+    regions, rules = cohort.task.region_names, plan.rules
     described = {
         "input": cohort.uri,
         "modalities": list(modalities),
         "checkpoints": {
             checkpoint.uri: {"weights_sha256": digest} for checkpoint, digest in zip(checkpoints, digests, strict=True)
         },
-        "thresholds": dict(zip(cohort.task.region_names, plan.rules.thresholds, strict=True)),
-        "overlap_rule": plan.rules.overlap,
-        "smallest_mm3": dict(zip(cohort.task.region_names, plan.rules.smallest_mm3 or (), strict=True)),
+        "thresholds": dict(zip(regions, rules.thresholds, strict=True)),
+        "overlap_rule": rules.overlap,
+        "smallest_mm3": dict(zip(regions, rules.smallest, strict=True)),
         "rules": plan.scored_by,
         "inference": dataclasses.asdict(plan.inference),
         "label_convention": ", ".join(convention.name for convention in cohort.conventions),
@@ -105,6 +105,11 @@ def describe_prediction(
         "probabilities": plan.probabilities,
         "figures": plan.figures,
     }
+    # Only where they do something: folders of before, which do not name them, go on.
+    if rules.largest_tumour_only:
+        described["largest_tumour_only"] = True
+    if any(rules.empty_below):
+        described["empty_below_mm3"] = dict(zip(regions, rules.empty_below, strict=True))
     decoded: dict[str, Any] = json.loads(json.dumps(described))
     return decoded
 

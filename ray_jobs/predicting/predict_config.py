@@ -5,10 +5,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from models import OverlapRule
+from models import Decision, OverlapRule, join_decisions
 from ray_jobs.checkpoints.checkpoint import Checkpoint
-from ray_jobs.checkpoints.lookup import read_modalities, read_thresholds, refuse_other_scans
+from ray_jobs.checkpoints.lookup import read_modalities, refuse_other_scans
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
+from ray_jobs.evaluation.decision_file import read_decision
 from ray_jobs.settings.groups import refuse_below_one
 from ray_jobs.settings.label_choice import told_task, told_values
 from scoring import RULES_NAMES, RulesName, default_rules, tasks_of
@@ -46,8 +47,13 @@ class PredictConfig:
     overlap_rule: OverlapRule = "inner"
     """Where thresholds contradict each other: inner, an inner region makes those around it; outer, it is nothing
     outside of them."""
-    smallest_mm3: tuple[float, ...] = ()
-    """Connected components of each region smaller than this are left out. Default: none is."""
+    smallest_mm3: tuple[float, ...] | None = None
+    """Connected components of each region smaller than this are left out. Default: as the checkpoint says; of several
+    what all of them leave out, here and below."""
+    largest_tumour_only: bool | None = None
+    """Of the whole tumour keep only the largest component, after the small ones. Default: as the checkpoint says."""
+    empty_below_mm3: tuple[float, ...] | None = None
+    """A region of which less than this is left in all is left out. Default: as the checkpoint says."""
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
     rules: RulesName | None = None
     """Whose rules cases with a label are scored by. Default: those of the task's year; see docs/scores.md."""
@@ -78,8 +84,9 @@ class PredictConfig:
             raise InputError("wanted --checkpoint FOLDER, or several, got none")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds or ()):
             raise InputError(f"--thresholds must lie in [0, 1], got {self.thresholds}")
-        if not all(0 <= smallest < math.inf for smallest in self.smallest_mm3):
-            raise InputError(f"--smallest-mm3 must be 0 or more, got {self.smallest_mm3}")
+        for flag, sizes in (("--smallest-mm3", self.smallest_mm3), ("--empty-below-mm3", self.empty_below_mm3)):
+            if not all(0 <= size < math.inf for size in sizes or ()):
+                raise InputError(f"{flag} must be 0 or more, got {sizes}")
         refuse_below_one(self, "workers")
         told_task(self.task)
         told_task(self.write_task, flag="--write-task")
@@ -141,31 +148,30 @@ def choose_rules(told: RulesName | None, task: Task) -> RulesName:
     return told or default_rules(task)
 
 
-def choose_sizes(config: PredictConfig, task: Task) -> tuple[float, ...]:
-    """Return the smallest component of each region in mm3; raises InputError where not all or none are given."""
-    if config.smallest_mm3 and len(config.smallest_mm3) != len(task.regions):
-        raise InputError(
-            f"wanted --smallest-mm3 for {', '.join(task.region_names)}, got {len(config.smallest_mm3)} numbers"
-        )
-    return config.smallest_mm3 or (0.0,) * len(task.regions)
+def choose_decision(config: PredictConfig, checkpoints: Sequence[Checkpoint], task: Task) -> Decision:
+    """Return what makes regions of probabilities: the flags that are given, else what the checkpoints decided.
 
-
-def choose_thresholds(config: PredictConfig, checkpoints: Sequence[Checkpoint], task: Task) -> tuple[float, ...]:
-    """Return the threshold of each region: those given, else the mean of the checkpoints' own.
-
-    Raises InputError where a checkpoint has none, and where other than one for each are given.
+    Raises InputError where a checkpoint has no decision, and where other than one value for each region are given.
     """
-    if config.thresholds is not None:
-        if len(config.thresholds) != len(task.regions):
-            raise InputError(
-                f"wanted --thresholds for {', '.join(task.region_names)}, got {len(config.thresholds)} numbers"
-            )
-        return config.thresholds
-    found = [read_thresholds(checkpoint) for checkpoint in checkpoints]
-    for checkpoint, thresholds in zip(checkpoints, found, strict=True):
-        if thresholds is None:
-            raise InputError(
-                f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; "
-                f"give --thresholds {' '.join(task.region_names)}"
-            )
-    return tuple(math.fsum(each[region] for each in found if each) / len(found) for region in task.region_names)
+    for flag in ("thresholds", "smallest_mm3", "empty_below_mm3"):
+        given = getattr(config, flag)
+        if given and len(given) != len(task.regions):
+            name = f"--{flag.replace('_', '-')}"
+            raise InputError(f"wanted {name} for {', '.join(task.region_names)}, got {len(given)} numbers")
+    found = [read_decision(checkpoint) for checkpoint in checkpoints]
+    if config.thresholds is None:
+        for checkpoint, decision in zip(checkpoints, found, strict=True):
+            if decision is None:
+                raise InputError(
+                    f"wanted thresholds in {checkpoint.uri}, found none: it was not validated; "
+                    f"give --thresholds {' '.join(task.region_names)}"
+                )
+    saved = join_decisions([decision or Decision.plain(len(task.regions)) for decision in found])
+    none = (0.0,) * len(task.regions)
+    largest = config.largest_tumour_only
+    return Decision(
+        thresholds=config.thresholds or saved.thresholds,
+        smallest_mm3=saved.smallest if config.smallest_mm3 is None else config.smallest_mm3 or none,
+        largest_tumour_only=saved.largest_tumour_only if largest is None else largest,
+        empty_below_mm3=saved.empty_below if config.empty_below_mm3 is None else config.empty_below_mm3 or none,
+    )

@@ -86,7 +86,7 @@ def _draw_rates(axis: Axes, rows: Sequence[Mapping[str, Any]], regions: Sequence
     for region in regions:
         axis.plot([], [], "s", color=on_white(region.colour), label=region.name)
     name = SCORE_NAMES[objective]
-    axis.set(title=f"{name} at its best thresholds", xlabel="learning rate", ylabel=f"{name} ({RULES})", xscale="log")
+    axis.set(title=f"{name} at 0.5, or as given", xlabel="learning rate", ylabel=f"{name} ({RULES})", xscale="log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.xaxis.set_minor_formatter(NullFormatter())

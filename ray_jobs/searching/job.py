@@ -58,7 +58,7 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
             scores = threshold, best["iou"][region], best["dice"][region]
             regions.add_row(region, *(f"{value:.3f}" for value in scores))
         console.print(regions)
-        choice = f"best trial, epoch and thresholds: highest mean {SCORE_NAMES[objective]}"
+        choice = f"best trial and epoch: highest mean {SCORE_NAMES[objective]}"
         of_folds = "all cases, out of fold; thresholds and patches/s are means over the folds"
         cases = of_folds if has_folds(best) else "the validation cases"
         console.print(f"{choice} on {cases}. {SCORES_ARE}.", highlight=False)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from dali_pipelines import VolumeLoader
-from models import Objective, ThresholdCounts
+from models import Decision, Objective, ThresholdCounts
 from models.thresholds import RegionScores
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
@@ -24,7 +24,7 @@ from ray_jobs.pictures.sections import as_png
 from ray_jobs.searching.cases_to_score import Split
 from ray_jobs.settings.console import figures_table, open_console, tracked
 from ray_jobs.settings.folders import cache_folder
-from ray_jobs.settings.objective import RULES, SCORES_ARE, describe_choice
+from ray_jobs.settings.objective import RULES, SCORES_ARE, describe_best
 from storage import DecodedCaseCache, InputError, Region, open_store
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects
@@ -113,6 +113,7 @@ class ThresholdScan:
             "objective": self.objective,
             "per_region": self._by_region(self.counts.best_per_region(self.objective)),
             "shared": self._by_region(self.counts.best_shared(self.objective)),
+            "plain": self._by_region(self.counts.at(Decision.plain(len(self.regions)).thresholds)),
             "grid": {"from": grid[0], "to": grid[-1], "thresholds": len(grid)},
             "cases": list(self.counts.case_ids),
             "bad_cases": dict(self.bad_cases),
@@ -209,7 +210,7 @@ def write_scan(scan: ThresholdScan, output: str) -> str:
     """Write thresholds.json and thresholds.png to the folder or URL; return it as written."""
     folder = Objects(output, create=True)
     folder.put("thresholds.json", (json.dumps(scan.to_json(), indent=1) + "\n").encode())
-    choice = describe_choice(scan.objective, given=False)
+    choice = describe_best(scan.objective)
     figure = draw_threshold_curves(curves_of(scan.counts, scan.region_names), scan.per_region, scan.regions, choice)
     folder.put("thresholds.png", as_png(figure, dpi=120))
     return folder.uri
@@ -219,11 +220,12 @@ def print_scan(scan: ThresholdScan, console: Console) -> None:
     """Print the best threshold for each region, and the best shared one."""
     found = scan.to_json()
     cases = len(scan.counts.case_ids)
-    columns = ("threshold", "IoU", "Dice", "shared threshold", "IoU there", "Dice there")
+    columns = ("threshold", "IoU", "Dice", "shared threshold", "IoU there", "Dice there", "IoU at 0.5", "Dice at 0.5")
     table = figures_table(f"{cases} {scan.split} cases, each predicted once", "region", *columns)
     for region, own in found["per_region"].items():
-        shared = found["shared"][region]
+        shared, plain = found["shared"][region], found["plain"][region]
         figures = [f"{scores[key]:.3f}" for scores in (own, shared) for key in ("threshold", "iou", "dice")]
-        table.add_row(region, *figures)
+        table.add_row(region, *figures, *(f"{plain[key]:.3f}" for key in ("iou", "dice")))
     console.print(table)
-    console.print(f"{describe_choice(scan.objective, given=False)}. {SCORES_ARE}.", highlight=False)
+    chosen = f"{describe_best(scan.objective)}, which flatter, being chosen on these very cases"
+    console.print(f"{chosen}. {SCORES_ARE}.", highlight=False)

@@ -17,7 +17,7 @@ from ray_jobs.searching.search import driver_resources
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_scan import ThresholdScan, scan_thresholds
 from ray_jobs.settings.console import figures_table
-from ray_jobs.settings.objective import RULES, SCORE_NAMES, SCORES_ARE, describe_choice
+from ray_jobs.settings.objective import RULES, SCORE_NAMES, SCORES_ARE, describe_best
 from storage import InputError, open_store
 
 
@@ -112,7 +112,7 @@ def print_threshold_search(found: Mapping[str, Any], folder: RunFolder, console:
         figures = (top["threshold"], top[objective], exact["threshold"], exact[objective])
         table.add_row(region, *(f"{value:.3f}" for value in figures))
     console.print(table)
-    console.print(f"{describe_choice(objective, given=False)}. {SCORES_ARE}.", highlight=False)
+    console.print(f"{describe_best(objective)}. {SCORES_ARE}.", highlight=False)
     console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
 
 

@@ -11,6 +11,11 @@ SCORES_ARE = f"IoU and Dice by {RULES} rules: means over cases, 1 where label an
 SCORE_NAMES: Mapping[Objective, str] = {"iou": "IoU", "dice": "Dice"}
 
 
-def describe_choice(objective: Objective, *, given: bool) -> str:
-    """Say where thresholds come from: `given` by hand, or those of the highest score."""
-    return "thresholds as given" if given else f"thresholds of the highest {SCORE_NAMES[objective]}"
+def describe_best(objective: Objective) -> str:
+    """Say what chose the thresholds of a search for them."""
+    return f"thresholds of the highest {SCORE_NAMES[objective]}"
+
+
+def describe_cut(*, given: bool) -> str:
+    """Say what a validation is scored at: thresholds `given` by hand, or the plain one."""
+    return "thresholds as given" if given else "every region from 0.5 on"

@@ -11,6 +11,7 @@ from torch import nn
 
 from dali_pipelines import PatchLoader, Shard
 from models import (
+    Decision,
     Execution,
     Loss,
     OptimiserStep,
@@ -28,6 +29,7 @@ from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.checkpoints.saver import Saver
 from ray_jobs.checkpoints.trained_on import describe_task
+from ray_jobs.evaluation.decision_file import encode_decision
 from ray_jobs.evaluation.validation import CaseEvaluator, Evaluation
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.settings.config import TrainConfig, describe_start, run_identity
@@ -169,10 +171,10 @@ def save(
     monitor: Monitor,
     saver: Saver,
     *,
-    thresholds: Mapping[str, float] | None = None,
+    decision: Decision | None = None,
     scored: Evaluation | None = None,
 ) -> str:
-    """Start saving all state, and the validation and thresholds that close it, as a checkpoint; return its name.
+    """Start saving all state, and the validation and decision that close it, as a checkpoint; return its name.
 
     Every rank must call it.
     """
@@ -207,8 +209,9 @@ def save(
         config = run_identity(run.plan.config, trained_on.digest)
         config |= {"made_with": made_with, **describe_task(trained_on)}
         with weights_to_keep(run):
+            decided = None if decision is None else encode_decision(decision, run.cache.task.region_names)
             curves = None if scored is None else scored.curves.to_json()
-            return encode_checkpoint(run.model, state=state, config=config, thresholds=thresholds, curves=curves)
+            return encode_checkpoint(run.model, state=state, config=config, decision=decided, curves=curves)
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)

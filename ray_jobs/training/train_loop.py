@@ -8,10 +8,15 @@ from typing import Any
 import torch
 
 from dali_pipelines import Batch
-from models import NonFiniteGradientsError, StepResult
+from models import Decision, NonFiniteGradientsError, StepResult
+from ray_jobs.checkpoints.checkpoint import DECISION, EVIDENCE, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.run_folder import encode_json
 from ray_jobs.checkpoints.saver import Saver
-from ray_jobs.evaluation.validation import HALF, CaseImage, Evaluation, evaluate
+from ray_jobs.evaluation.case_image import CaseImage
+from ray_jobs.evaluation.decision_file import encode_decision
+from ray_jobs.evaluation.validation import Evaluation, evaluate
+from ray_jobs.evaluation.verdict import Verdict, decide
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
@@ -139,15 +144,14 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
 
 
 def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics: Mapping[str, float]) -> None:
-    """Score the validation cases and save a checkpoint with the thresholds that were best for them, or are fixed.
+    """Score the validation cases by the plain decision, or at thresholds that were given, and save a checkpoint.
 
     A run without such cases saves it all the same: the last one is what comes of it.
     """
-    thresholds, scored = fixed_thresholds(run), None
+    scored = None
     if run.plan.splits.validation:
         with weights_to_keep(run):
-            scored = score(run, session, run.plan.splits.validation, thresholds, keep_images=1)
-        thresholds = scored.thresholds
+            scored = score(run, session, run.plan.splits.validation, keep_images=1)
         run.schedule.after_validation(scored.score)
         run.early_stopping.after_validation(scored.score)
         monitor.after_validation(run.loader.epoch - 1, scored)
@@ -155,18 +159,16 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
             monitor.name_bad_cases(scored.bad_cases, "left out of the scores")
         metrics = {**metrics, **scored.metrics}
     run.history.append(metrics)
-    name = save(run, session, monitor, saver, thresholds=thresholds, scored=scored)
+    name = save(run, session, monitor, saver, decision=first_decision(run), scored=scored)
     if run.plan.may_end_at_a_report:
         saver.wait()
     session.report({**metrics, "checkpoint_path": f"{session.folder}/{name}"})
 
 
-def fixed_thresholds(run: Run) -> Mapping[str, float] | None:
-    """The thresholds of the regions that no score decides: those given, or one half where no case validates."""
-    regions, told = run.cache.task.region_names, run.plan.config.thresholds
-    if told is None:
-        return None if run.plan.splits.validation else dict.fromkeys(regions, HALF)
-    return dict(zip(regions, told, strict=True))
+def first_decision(run: Run) -> Decision:
+    """What makes regions of probabilities before any case has chosen: the thresholds given, or the plain decision."""
+    told = run.plan.config.thresholds
+    return Decision.plain(len(run.cache.task.regions)) if told is None else Decision(thresholds=told)
 
 
 def train_step(run: Run, batch: Batch) -> StepResult:
@@ -201,13 +203,14 @@ def score(
     run: Run,
     session: Session,
     case_ids: Sequence[str],
-    thresholds: Mapping[str, float] | None = None,
     *,
     keep_images: int = 0,
     with_baseline: bool = False,
+    with_evidence: bool = False,
 ) -> Evaluation:
     """Score whole cases with the weights as they are."""
     run.model.eval()
+    told = run.plan.config.thresholds
     with run.clock.aside("validation"):
         return evaluate(
             run.evaluator,
@@ -217,35 +220,40 @@ def score(
             normalisation=run.plan.config.normalisation,
             frame=run.plan.config.frame,
             objective=run.plan.config.objective,
-            thresholds=thresholds,
+            thresholds=None if told is None else dict(zip(run.cache.task.region_names, told, strict=True)),
             keep_images=keep_images,
             with_baseline=with_baseline,
+            with_evidence=with_evidence and told is None,
             on_bad_case=run.plan.config.on_bad_case,
         )
 
 
 def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore) -> dict[str, Any]:
-    """Score the best checkpoint: validation at its own best thresholds, test at those; draw the cross-sections.
+    """Score the best checkpoint again and decide what makes regions of its probabilities; draw the cross-sections.
 
-    Where no case validates it is the last one.
+    Components are counted here alone: an epoch's validation does not pay for them, nor for a further forward pass.
+    Where no case validates it is the last checkpoint, and nothing is chosen.
     """
     best = same_on_every_rank(store.best, session)
     if best is None:
         raise InputError(f"no checkpoint could be written to {session.folder}: make room there, or give another --runs")
     checkpoint = store.open(best)
     checkpoint.load_weights(run.model)
-    thresholds = checkpoint.thresholds()
-    validation, test = None, None
-    if run.plan.splits.validation:
-        monitor.tell("scoring the best epoch")
-        validation = score(
-            run, session, run.plan.splits.validation, thresholds, keep_images=FIGURES_PER_RANK, with_baseline=True
-        )
-    if run.plan.splits.test:
-        test = score(run, session, run.plan.splits.test, thresholds, keep_images=FIGURES_PER_RANK)
+    monitor.tell("scoring the best epoch")
+    validated, tested = (
+        score(run, session, cases, keep_images=FIGURES_PER_RANK, with_baseline=not number, with_evidence=True)
+        if cases
+        else None
+        for number, cases in enumerate((run.plan.splits.validation, run.plan.splits.test))
+    )
+    regions = run.cache.task.region_names
+    verdict = decide(validated) if validated is not None else Verdict(decision=first_decision(run))
+    validation, test = verdict.validation, tested and verdict.score(tested)
+    if session.rank == 0:
+        keep_decision(verdict, checkpoint, regions)
     with run.clock.aside("figures"):
         images = [image for part in (validation, test) if part is not None for image in part.images]
-        draw_cases(images, thresholds, session, monitor)
+        draw_cases(images, verdict.decision, session, monitor)
     session.publish()
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
@@ -254,7 +262,7 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         "checkpoint": f"{session.folder}/{best.name}",
         "rules": RULES,  # of all scores here
         "objective": run.plan.config.objective,
-        "thresholds": thresholds,
+        "decision": verdict.summary(regions),
         "validation": validation.summary() if validation else None,
         "test": test.summary() if test else None,
         "baseline_iou": validation.baseline_iou if validation else None,
@@ -265,13 +273,18 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     }
 
 
-def draw_cases(
-    images: Sequence[CaseImage], thresholds: Mapping[str, float], session: Session, monitor: Monitor
-) -> None:
+def keep_decision(verdict: Verdict, checkpoint: Checkpoint, regions: Sequence[str]) -> None:
+    """Save the decision with the weights that it is for, and what it was chosen by."""
+    if verdict.validation is not None and verdict.validation.evidence is not None:
+        checkpoint.put(EVIDENCE, verdict.validation.evidence.encode())
+    checkpoint.put(DECISION, encode_json(encode_decision(verdict.decision, regions)))
+
+
+def draw_cases(images: Sequence[CaseImage], decision: Decision, session: Session, monitor: Monitor) -> None:
     """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
     try:
         for image in images:
-            draw_cross_section(image, thresholds).savefig(session.artifacts / f"cross_section_{image.case_id}.png")
+            draw_cross_section(image, decision).savefig(session.artifacts / f"cross_section_{image.case_id}.png")
     except OSError as error:
         monitor.tell(f"cross-sections are missing: {error}")
 

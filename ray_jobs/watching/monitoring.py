@@ -13,7 +13,7 @@ from ray_jobs.evaluation.validation import Evaluation
 from ray_jobs.on_ray.live_metrics import gpu_memory
 from ray_jobs.on_ray.session import Progress, Session, mean_over_ranks
 from ray_jobs.pictures.figures import draw_cross_section, draw_threshold_curves
-from ray_jobs.settings.objective import RULES, SCORE_NAMES, SCORES_ARE, describe_choice
+from ray_jobs.settings.objective import RULES, SCORE_NAMES, SCORES_ARE, describe_cut
 from ray_jobs.watching.event_file import EventFile
 from ray_jobs.watching.pace import Pace
 from ray_jobs.watching.step_clock import StepClock
@@ -86,7 +86,7 @@ class Monitor:
     def after_validation(self, epoch: int, evaluation: Evaluation) -> None:
         """Write the scores, and on rank 0 the first case's cross-section, as events; tell the progress bar."""
         step, chosen = self._global_step(), evaluation.thresholds
-        choice = describe_choice(evaluation.objective, given=evaluation.thresholds_given)
+        choice = describe_cut(given=evaluation.thresholds_given)
         with self._clock.aside("figures"):
             self._events.scalars(evaluation.metrics, step, group="validation", description=f"{SCORES_ARE}; {choice}")
             self._events.figure(
@@ -95,7 +95,9 @@ class Monitor:
                 step,
             )
             if evaluation.images:
-                self._events.figure("cross_section", lambda: draw_cross_section(evaluation.images[0], chosen), step)
+                self._events.figure(
+                    "cross_section", lambda: draw_cross_section(evaluation.images[0], evaluation.decision), step
+                )
             self._events.flush()
         if self._session.metrics is not None:
             self._session.metrics.show_scores(evaluation.metrics)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -180,9 +180,10 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
     """Save an untrained network as a validated checkpoint of a run; return the run's folder."""
     import torch
 
-    from models import build_unet
+    from models import Decision, build_unet
     from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
     from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+    from ray_jobs.evaluation.decision_file import encode_decision
     from ray_jobs.settings.config import run_identity
 
     def make(
@@ -191,6 +192,7 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
         seed: int,
         config: TrainConfig | None = None,
         thresholds: tuple[float, ...] | None = (0.502, 0.501, 0.5),
+        decided: Mapping[str, Any] | None = None,  # beside the thresholds
         modalities: tuple[str, ...] | None = MODALITIES,  # None: by a version that did not write them down
     ) -> str:
         config = config or small_config
@@ -201,7 +203,7 @@ def make_checkpoint(tmp_path: Path, small_config: TrainConfig) -> Callable[..., 
             model,
             state={},
             config={**run_identity(config, "digest"), **said},
-            thresholds=None if thresholds is None else dict(zip(REGIONS, thresholds, strict=True)),
+            decision=thresholds and encode_decision(Decision(thresholds=thresholds, **(decided or {})), REGIONS),
         )
         record = CheckpointRecord(epoch=1, step=0, metrics={"iou_mean": 0.5})
         CheckpointStore(str(tmp_path / name)).save(record, files)

@@ -59,7 +59,9 @@ def test_a_store_opens(made: Path) -> None:
 
 def test_a_checkpoint_predicts(made: Path) -> None:
     network = open_trained(str(made / "runs" / "half"), torch.device("cpu"))
-    assert network.config.epochs == 3 and set(network.thresholds or ()) == {"WT", "TC", "ET"}
+    decision = network.decision
+    assert network.config.epochs == 3 and decision is not None and len(decision.thresholds) == 3
+    assert not (any(decision.smallest) or any(decision.empty_below) or decision.largest_tumour_only)
     probabilities_RDHW = network.evaluator().probabilities(torch.randn(4, 16, 16, 16))
     assert probabilities_RDHW.shape == (3, 16, 16, 16) and probabilities_RDHW.isfinite().all()
 

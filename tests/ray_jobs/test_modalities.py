@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from models import RegionRules
+from models import Decision, RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_modalities
-from ray_jobs.evaluation.validation import CaseImage
+from ray_jobs.evaluation.case_image import CaseImage
 from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.pictures.figures import draw_cross_section
@@ -109,7 +109,7 @@ def test_columns_of_a_validation_figure_have_the_stores_names(modalities: tuple[
         regions_RDHW=torch.ones(3, *shape, dtype=torch.bool).numpy(),
         probabilities_RDHW=torch.rand(3, *shape).numpy(),
     )
-    figure = draw_cross_section(image, dict.fromkeys(REGIONS, 0.5))
+    figure = draw_cross_section(image, Decision.plain(3))
     assert [axis.get_title() for axis in figure.axes[: len(modalities)]] == list(modalities)
 
 

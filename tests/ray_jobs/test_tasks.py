@@ -231,8 +231,8 @@ def test_each_region_gets_a_threshold(name: str, runs: dict[str, Trained], tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "scored" / "thresholds.json").read_text())
     assert set(found["per_region"]) == set(TASKS[name].region_names) == set(found["shared"])
-    saved = json.loads((Path(run.result["checkpoint"]) / "thresholds.json").read_text())
-    assert {region: best["threshold"] for region, best in found["per_region"].items()} == pytest.approx(saved, abs=1e-6)
+    saved = json.loads((Path(run.result["checkpoint"]) / "decision.json").read_text())
+    assert saved["thresholds"] == {region: plain["threshold"] for region, plain in found["plain"].items()}
 
 
 def predict_one(run: Trained) -> set[int]:

@@ -21,7 +21,8 @@ def test_a_run_and_its_checkpoint_are_the_same_network(trained: Any) -> None:
     of_run, of_checkpoint = (open_trained(uri, CPU) for uri in (str(trained.folder), result["checkpoint"]))
     assert of_run.uri == of_checkpoint.uri == result["checkpoint"]
     assert of_run.config.model == config.model and of_run.config.sampling == config.sampling
-    assert of_run.thresholds == result["validation"]["threshold"]
+    assert of_run.decision is not None
+    assert of_run.decision.thresholds == tuple(result["validation"]["threshold"].values())
     image = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     assert not of_run.model.training
     torch.testing.assert_close(

@@ -110,11 +110,11 @@ def test_result_checkpoint_and_events(trained: Any, small_config: TrainConfig) -
 
     checkpoint = folder / "checkpoint_epoch_0002"
     assert result["checkpoint"] in {str(folder / f"checkpoint_epoch_000{epoch}") for epoch in (1, 2)}
-    assert {file.name for file in checkpoint.iterdir()} == {
+    assert {file.name for file in checkpoint.iterdir()} - {"evidence.npz"} == {
         "model.safetensors",
         "state.pt",
         "config.json",
-        "thresholds.json",
+        "decision.json",
         "curves.json",
         "record.json",
     }
@@ -123,7 +123,8 @@ def test_result_checkpoint_and_events(trained: Any, small_config: TrainConfig) -
     assert torch.load(checkpoint / "state.pt", weights_only=True)["loader"]["epoch"] == 2
     said = json.loads((checkpoint / "config.json").read_text())
     assert (said["normalisation"], said["modalities"]) == ("zscore", ["flair", "t1", "t1ce", "t2"])
-    assert set(json.loads((checkpoint / "thresholds.json").read_text())) == {"WT", "TC", "ET"}
+    decision = json.loads((checkpoint / "decision.json").read_text())
+    assert set(decision["thresholds"]) == {"WT", "TC", "ET"} and decision["largest_tumour_only"] is False
 
     pictures = {file.name for file in folder.glob("cross_section_*.png")}
     assert pictures == {f"cross_section_{case}.png" for case in (*plan.splits.validation, *plan.splits.test)}
@@ -318,7 +319,9 @@ def test_given_thresholds_are_scored_at_and_saved(
     result = train(make_plan(config), LocalSession(tmp_path / "run", torch.device("cpu")))
     assert result["validation"]["threshold"] == given and result["test"]["threshold"] == given
     checkpoint = Path(result["checkpoint"])
-    assert json.loads((checkpoint / "thresholds.json").read_text()) == given
+    assert json.loads((checkpoint / "decision.json").read_text())["thresholds"] == given
+    assert result["decision"]["said"][0] == "Decision: thresholds as given, all is kept."
+    assert not (checkpoint / "evidence.npz").exists()
     curves = ThresholdCurves.from_json(json.loads((checkpoint / "curves.json").read_text()))
     for index, (region, threshold) in enumerate(given.items()):
         at = int(np.searchsorted(curves.thresholds_T, np.float32(threshold - 1e-6)))

@@ -15,7 +15,9 @@ ADVICE = "compute-bound, as it should be: a sentence that is longer than a narro
 
 def printed(regions: Sequence[str], width: int, **said: Any) -> list[str]:
     scores = dict.fromkeys((*regions, "mean"), 0.5)
-    part = {"cases": 2, "iou": scores, "dice": scores, "threshold": dict.fromkeys(regions, 0.4)}
+    part: dict[str, Any] = {"cases": 2, "iou": scores, "dice": scores, "threshold": dict.fromkeys(regions, 0.4)}
+    if (plain := said.pop("plain", None)) is not None:
+        part["plain"] = {kind: {"mean": plain} for kind in ("iou", "dice")}
     seconds = {"wait": 1.0, "forward": 29.0, "backward": 60.0, "validation": 10.0}
     speed = {"patches_per_second": 4.0, "data_wait_fraction": 0.01, "world_size": 2, "device": "cpu"}
     summary = {
@@ -69,9 +71,21 @@ def test_without_validation_it_says_what_is_not_known(*, tested: bool) -> None:
         ),  # an earlier version's run
         ({"objective": "dice"}, "thresholds and epoch chosen by Dice on validation."),
         ({"config": {"thresholds": [0.5]}}, "thresholds as given, epoch chosen by IoU on validation."),
+        (
+            {"decision": {"said": []}},
+            "each validation case scored by what the others decide, test cases by what all do; epoch chosen by IoU",
+        ),
     ],
 )
 def test_the_summary_names_its_rules_and_what_was_maximised(said: dict[str, Any], choice: str) -> None:
     text = " ".join(" ".join(printed(GLI_2021_TASK.region_names, 100, **said)).split())
     assert choice in text
     assert "IoU and Dice by plain rules: means over cases, 1 where label and prediction are empty" in text
+
+
+def test_the_decision_is_said_and_plain_scores_stand_beside_it() -> None:
+    said = ["Decision: ET empty below 50 mm3 in all; IoU +0.100", "No validation case has RC: there 0.5 stays"]
+    lines = printed(GLI_2021_TASK.region_names, 160, decision={"said": said}, plain=0.25)
+    assert [line for line in lines if line.strip() in said] == said
+    assert "Plain (0.5, all is kept): mean IoU on validation 0.250, test 0.250." in lines
+    assert not [line for line in printed(GLI_2021_TASK.region_names, 160) if line.startswith(("Decision", "Plain"))]

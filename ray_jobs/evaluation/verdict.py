@@ -1,0 +1,93 @@
+"""The end of a run: the decision that its validation cases choose, and scores of cases that did not choose theirs."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models import (
+    Choice,
+    Decision,
+    Evidence,
+    Objective,
+    RegionScores,
+    choose_decision,
+    nested_decisions,
+)
+from ray_jobs.evaluation.choice_in_words import describe_choice, say_choice, say_trust, say_unchosen
+from ray_jobs.evaluation.validation import Evaluation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A decision, how it was chosen (None: thresholds were given), and the validation as it is announced.
+
+    Without a validation nothing was chosen, the epoch neither.
+    """
+
+    decision: Decision
+    choice: Choice | None = None
+    validation: Evaluation | None = None
+
+    def score(self, cases: Evaluation) -> Evaluation:
+        """Return other cases with their scores by this decision."""
+        if cases.evidence is None:
+            return cases
+        return rescore(cases, [self.decision] * len(cases.evidence.cases), self.decision)
+
+    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return what `summary.json` says of it: the decision, what was taken by what evidence, a line for each."""
+        choice, validation = self.choice or Choice(decision=self.decision, taken=(), unseen=()), self.validation
+        if validation is None:
+            said = [say_unchosen(self.decision)]
+        else:
+            objective, subjects = validation.objective, subjects_of(validation)
+            given = ["Decision: thresholds as given, all is kept."]
+            said = given if self.choice is None else say_choice(choice, names, objective, subjects)
+            said = [*said, say_trust(validation.interval, objective, subjects)]
+        return describe_choice(choice, names) | {"said": said}
+
+
+def decide(validation: Evaluation) -> Verdict:
+    """Choose by the evidence of the validation cases, and score each by what the other subjects choose.
+
+    Where thresholds were given they stand, and all is kept.
+    """
+    evidence, objective = validation.evidence, validation.objective
+    if evidence is None:
+        return Verdict(decision=validation.decision, choice=None, validation=validation)
+    choice = choose_decision(evidence, objective)
+    nested = rescore(validation, nested_decisions(evidence, objective), choice.decision)
+    return Verdict(decision=choice.decision, choice=choice, validation=nested)
+
+
+def rescore(evaluation: Evaluation, decisions: Sequence[Decision], saved: Decision) -> Evaluation:
+    """Return the evaluation with each case, in the order of its evidence, scored by its own decision."""
+    evidence = evaluation.evidence
+    assert evidence is not None
+    rows = {
+        case.case_id: {kind: score_of(evidence, number, decision, kind) for kind in ("iou", "dice")}
+        for number, (case, decision) in enumerate(zip(evidence.cases, decisions, strict=True))
+    }
+    means = {kind: tuple(np.mean([row[kind] for row in rows.values()], axis=0).tolist()) for kind in ("iou", "dice")}
+    by_case = {
+        case_id: RegionScores(threshold=decision.thresholds, **row, cases=1)
+        for (case_id, row), decision in zip(rows.items(), decisions, strict=True)
+    }
+    return dataclasses.replace(
+        evaluation,
+        scores=RegionScores(threshold=saved.thresholds, **means, cases=len(rows)),
+        by_case=by_case,
+        thresholds=dict(zip(evaluation.curves.regions, saved.thresholds, strict=True)),
+    )
+
+
+def score_of(evidence: Evidence, number: int, decision: Decision, kind: Objective) -> tuple[float, ...]:
+    """Return the score of each region of one case."""
+    return tuple(evidence.scores(decision, kind)[number].tolist())
+
+
+def subjects_of(evaluation: Evaluation) -> int:
+    """Return of how many subjects the cases are."""
+    return len({evaluation.subjects.get(case_id, case_id) for case_id in evaluation.by_case})
