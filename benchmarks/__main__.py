@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
     "score": settings.ScoreBenchmark,
+    "decisions": settings.DecisionsBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from models import CpuKind, PrecisionName
+from models import CpuKind, Objective, PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,22 @@ class ScoreBenchmark(Recorded):
     """All are run this often, turn about; the least CPU time of each is reported."""
     program: Path = Path(".venv-score/bin/brats-evaluate")
     """brats-evaluate of brats-evaluation 0.0.10; `make .venv-score/.installed` installs it there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionsBenchmark(Recorded):
+    """Measure what decisions gain on others when they are chosen on few cases, from stored out-of-fold evidence."""
+
+    evidence: tuple[Path, ...]
+    """Folders of the finished folds of one cross-validation, or their evidence.npz."""
+    chosen_on: tuple[int, ...] = (2, 4, 8)
+    """Subjects drawn to choose on; the others are scored."""
+    draws: int = 200
+    """Of each number."""
+    objective: Objective = "iou"
+    """What is maximised and reported: iou or dice."""
+    seed: int = 0
+    """Of the draws."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""What choosing a decision costs or brings: chosen on few subjects of stored out-of-fold evidence, scored on the rest.
+
+Beside it what a choice by the highest score alone would have brought, as training chose until December 2026: for each
+region the threshold that is best for the chosen cases.
+
+`python -m benchmarks decisions --evidence runs/fold-0 runs/fold-1`
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report import report
+from benchmarks.settings import DecisionsBenchmark
+from models import GRID, Decision, Evidence, Objective, choose_decision, nested_decisions
+from ray_jobs.checkpoints.checkpoint import EVIDENCE
+from storage import InputError
+
+Choose = Callable[[Evidence, Objective, Sequence[int]], Decision]
+
+
+def run(config: DecisionsBenchmark) -> None:
+    """Resample, and say what each way to choose gained on the cases that were not drawn."""
+    evidence = read_evidence(config.evidence)
+    ways: dict[str, Choose] = {
+        "beyond chance": lambda *given: choose_decision(*given).decision,
+        "highest score": highest_thresholds,
+    }
+    rows: list[dict[str, Any]] = []
+    for chosen_on in config.chosen_on:
+        for way, choose in ways.items():
+            gains, moved = resample(evidence, config, chosen_on, choose)
+            rows.append(
+                {
+                    "thresholds and rules by": way,
+                    "chosen on": chosen_on,
+                    "draws": len(gains),
+                    "other than plain": f"{moved:.0%}",
+                    "gain": round(float(gains.mean()), 4),
+                    "worst tenth below": round(float(np.quantile(gains, 0.1)), 4),
+                }
+            )
+    subjects = len(evidence.subjects)
+    plain = evidence.scores(Decision.plain(len(evidence.labels)), config.objective).mean()
+    nested = nested_score(evidence, config.objective)
+    report(
+        f"decisions on {len(evidence.cases)} cases of {subjects} subjects, {config.objective} by the plain decision "
+        f"{plain:.4f}, by what the other {subjects - 1} subjects choose {nested:.4f}",
+        rows,
+        config.json,
+    )
+
+
+def read_evidence(places: Sequence[Path]) -> Evidence:
+    """Return the evidence of all files in or below `places`. Raises InputError for none, and for a case in two."""
+    files = sorted({file for place in places for file in [place, *place.rglob(EVIDENCE)] if file.is_file()})
+    if not files:
+        raise InputError(f"wanted {EVIDENCE} in or below {', '.join(map(str, places))}, found none: give finished runs")
+    each = [Evidence.decode(file.read_bytes()) for file in files]
+    cases = [case for evidence in each for case in evidence.cases]
+    names = [case.case_id for case in cases]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"wanted each case in one fold, found {twice[0]} in two: give the folds of one cross-validation"
+        )
+    return Evidence(cases, each[0].labels)
+
+
+def resample(
+    evidence: Evidence, config: DecisionsBenchmark, chosen_on: int, choose: Choose
+) -> tuple[NDArray[np.float64], float]:
+    """Of each draw the gain over the plain decision on the subjects that were not drawn, and how often it differed."""
+    if not 0 < chosen_on < len(evidence.subjects):
+        raise InputError(f"--chosen-on must lie between 1 and {len(evidence.subjects) - 1}, got {chosen_on}")
+    plain, rng = Decision.plain(len(evidence.labels)), np.random.default_rng(config.seed)
+    plain_NR = evidence.scores(plain, config.objective)
+    gains, moved = [], 0
+    for _ in range(config.draws):
+        drawn = np.isin(evidence.subject_N, rng.choice(len(evidence.subjects), chosen_on, replace=False))
+        decision = choose(evidence, config.objective, np.flatnonzero(drawn).tolist())
+        gains.append(float((evidence.scores(decision, config.objective) - plain_NR)[~drawn].mean()))
+        moved += decision != plain
+    return np.array(gains), moved / config.draws
+
+
+def highest_thresholds(evidence: Evidence, objective: Objective, cases: Sequence[int]) -> Decision:
+    """For each region the threshold of the grid with the highest mean; of equals the one nearest to one half."""
+    regions, nearest = len(evidence.labels), sorted(GRID, key=lambda threshold: abs(threshold - 0.5))
+    each = [
+        evidence.scores(Decision(thresholds=(at,) * regions), objective)[list(cases)].mean(axis=0) for at in nearest
+    ]
+    best_R = np.argmax(np.stack(each) + 1e-12 * np.arange(len(nearest), 0, -1)[:, None], axis=0)
+    return Decision(thresholds=tuple(nearest[step] for step in best_R))
+
+
+def nested_score(evidence: Evidence, objective: Objective) -> float:
+    """The mean score of cases by what the other subjects choose: what a run announces."""
+    decisions = nested_decisions(evidence, objective)
+    return float(np.mean([evidence.scores(each, objective)[number].mean() for number, each in enumerate(decisions)]))
