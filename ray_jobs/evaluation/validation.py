@@ -214,8 +214,7 @@ def evaluate(
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
     task, plain, given = cache.task, Decision.plain(len(cache.task.regions)), thresholds is not None
-    if thresholds is None:
-        thresholds = dict(zip(task.region_names, plain.thresholds, strict=True))
+    thresholds = thresholds or dict(zip(task.region_names, plain.thresholds, strict=True))
     return Evaluation(
         cases=len(case_ids) - len(bad),
         regions=task.regions,
