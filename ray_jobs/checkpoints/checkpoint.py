@@ -4,8 +4,8 @@ model.safetensors   the weights that were scored, under plain names, without wra
 state.pt            optimiser, schedule, scaler, loader position and all else; loads with weights_only=True
 config.json         the resolved configuration, the store's digest, modalities and regions, each in the network's order
 decision.json       what makes regions of its probabilities: 0.5 or the thresholds that were given, and in the best
-                    checkpoint, from the run's end on, what was chosen; only where it closes epochs that end with a
-                    validation. Earlier versions wrote thresholds.json, without what is left out.
+                    checkpoint, from the run's end on, what was chosen; only where the checkpoint closes epochs that end
+                    with a validation. Earlier versions wrote thresholds.json, without what is left out.
 curves.json         IoU and Dice of each region at every threshold, on the validation cases, where there are any
 evidence.npz        in the best checkpoint: what the decision was chosen by (models/evidence.py)
 record.json         epoch, step, scores, whose rules they follow and which is maximised, by thresholds and by the choice

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from models import Choice, Decision, Objective, Taken
+from models import Choice, Objective, Taken
 from models.choice import CONFIDENCE, FEWEST_SUBJECTS
 from ray_jobs.evaluation.decision_file import encode_decision
 from ray_jobs.settings.objective import SCORE_NAMES
@@ -47,15 +47,6 @@ def say_taken(taken: Taken, names: Sequence[str], objective: Objective) -> str:
         f"Decision: {KINDS[taken.kind].format(region=region, value=taken.value)}; {SCORE_NAMES[objective]} "
         f"{taken.gain:+.3f} on cases that did not choose it, more than {taken.at_least:+.3f} with {CONFIDENCE:.0%} "
         f"confidence ({taken.better} better, {taken.worse} worse)."
-    )
-
-
-def say_unchosen(decision: Decision) -> str:
-    """Return what is not known where no case validated."""
-    plain = decision == Decision.plain(len(decision.thresholds))
-    return (
-        f"Nothing was chosen: the last epoch, thresholds {'of 0.5' if plain else 'as given'}, all is kept. Whether an "
-        "earlier epoch or another decision would be better is not known."
     )
 
 

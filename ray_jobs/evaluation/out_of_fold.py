@@ -23,7 +23,7 @@ Scores = dict[str, dict[str, float]]
 def scores_of_cases(summary: Mapping[str, Any]) -> dict[str, Scores]:
     """Return the scores of each case that a fold's summary.json has of its end: as it chose, and at one half.
 
-    This is all that knows how a summary says it.
+    This and the next are all that knows how a summary says it. Those of earlier versions have none at one half.
     """
     chosen, at_half = summary["validation"]["by_case"], summary["validation"].get("by_case_at_half", {})
     return {
@@ -32,9 +32,20 @@ def scores_of_cases(summary: Mapping[str, Any]) -> dict[str, Scores]:
     }
 
 
-def sum_up_folds(summaries: Mapping[int, Mapping[str, Any]], infos: Iterable[CaseInfo]) -> dict[str, Any]:
+def chosen_on_own_cases(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a fold chose by the scores of the very cases that it scores."""
+    chosen_by_others = summary["config"]["thresholds"] is not None or "decision" in summary
+    return ["epoch"] if chosen_by_others else ["epoch", "thresholds"]
+
+
+def sum_up_folds(
+    summaries: Mapping[int, Mapping[str, Any]],
+    infos: Iterable[CaseInfo],
+    decided: Mapping[str, Scores] | None = None,
+) -> dict[str, Any]:
     """Return what summary.json of the whole says, from those of all its folds and the store's cases.
 
+    `decided` are each case's scores by what all folds decide together, in the place of its own fold's.
     Raises InputError where a labelled case is not in exactly one fold.
     """
     labelled = {info.case_id: info for info in infos if info.labelled}
@@ -42,6 +53,7 @@ def sum_up_folds(summaries: Mapping[int, Mapping[str, Any]], infos: Iterable[Cas
     bad_cases: dict[str, str] = {}
     for fold, summary in summaries.items():
         own = scores_of_cases(summary)
+        own = {case_id: {**scores, **(decided or {}).get(case_id, {})} for case_id, scores in own.items()}
         if twice := sorted(own.keys() & by_case.keys()):
             raise InputError(
                 f"case {twice[0]} was scored by fold {by_case[twice[0]]['fold']} and by fold {fold}: copies of the "
@@ -59,6 +71,7 @@ def sum_up_folds(summaries: Mapping[int, Mapping[str, Any]], infos: Iterable[Cas
     return {
         "rules": some["rules"],
         "objective": some["objective"],
+        "chosen_on_own_cases": chosen_on_own_cases(some),
         "folds": [describe_fold(fold, summary) for fold, summary in summaries.items()],
         "out_of_fold": with_intervals(by_case, labelled),
         "by_grade": {

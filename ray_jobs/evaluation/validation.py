@@ -82,8 +82,8 @@ class Evaluation:
     baseline_iou: Mapping[str, float] | None = None
     by_case: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
     by_case_at_half: Mapping[str, RegionScores] = dataclasses.field(default_factory=dict)
-    """As `by_case`, by the plain decision, which nobody chose."""
-    plain: RegionScores | None = None  # at 0.5, nothing left out, whatever the thresholds
+    """As `by_case`, by the plain decision: 0.5 for every region and all kept, which nobody chose."""
+    plain: RegionScores | None = None  # their mean
     evidence: Evidence | None = None  # where it was asked for
     subjects: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -207,14 +207,14 @@ def evaluate(
             raise InputError(f"case {volume.case_id} has no label: it can be predicted, not scored")
         probabilities_RDHW = evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M)
         kept.take(volume, volume.regions_RDHW, probabilities_RDHW, with_evidence=with_evidence)
-    counts, *single_modality = merge_over_ranks(
-        [kept.counts, *(kept.baseline.counts if kept.baseline else [])], session
-    )
+    baselines = kept.baseline.counts if kept.baseline else []
+    counts, *single_modality = merge_over_ranks([kept.counts, *baselines], session)
     bad = {case_id: why for rank in from_every_rank(volumes.bad_cases, session) for case_id, why in rank.items()}
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
     task, plain, given = cache.task, Decision.plain(len(cache.task.regions)), thresholds is not None
-    thresholds = thresholds or dict(zip(task.region_names, plain.thresholds, strict=True))
+    if thresholds is None:
+        thresholds = dict(zip(task.region_names, plain.thresholds, strict=True))
     return Evaluation(
         cases=len(case_ids) - len(bad),
         regions=task.regions,

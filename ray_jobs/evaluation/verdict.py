@@ -15,20 +15,17 @@ from models import (
     choose_decision,
     nested_decisions,
 )
-from ray_jobs.evaluation.choice_in_words import describe_choice, say_choice, say_trust, say_unchosen
+from ray_jobs.evaluation.choice_in_words import describe_choice, say_choice, say_trust
 from ray_jobs.evaluation.validation import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A decision, how it was chosen (None: thresholds were given), and the validation as it is announced.
-
-    Without a validation nothing was chosen, the epoch neither.
-    """
+    """A decision, how it was chosen (None: thresholds were given), and the validation as it is announced."""
 
     decision: Decision
-    choice: Choice | None = None
-    validation: Evaluation | None = None
+    choice: Choice | None
+    validation: Evaluation
 
     def score(self, cases: Evaluation) -> Evaluation:
         """Return other cases with their scores by this decision."""
@@ -36,17 +33,16 @@ class Verdict:
             return cases
         return rescore(cases, [self.decision] * len(cases.evidence.cases), self.decision)
 
-    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what `summary.json` says of it: the decision, what was taken by what evidence, a line for each."""
-        choice, validation = self.choice or Choice(decision=self.decision, taken=(), unseen=()), self.validation
-        if validation is None:
-            said = [say_unchosen(self.decision)]
+        validation, subjects = self.validation, subjects_of(self.validation)
+        names, objective = validation.curves.regions, validation.objective
+        if self.choice is None:
+            choice = Choice(decision=self.decision, taken=(), unseen=())
+            said = ["Decision: thresholds as given, all is kept."]
         else:
-            objective, subjects = validation.objective, subjects_of(validation)
-            given = ["Decision: thresholds as given, all is kept."]
-            said = given if self.choice is None else say_choice(choice, names, objective, subjects)
-            said = [*said, say_trust(validation.interval, objective, subjects)]
-        return describe_choice(choice, names) | {"said": said}
+            choice, said = self.choice, say_choice(self.choice, names, objective, subjects)
+        return describe_choice(choice, names) | {"said": [*said, say_trust(validation.interval, objective, subjects)]}
 
 
 def decide(validation: Evaluation) -> Verdict:

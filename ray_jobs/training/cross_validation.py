@@ -1,6 +1,7 @@
 """A cross-validation: a folder of runs, one for each fold, and what they say together."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,14 +9,16 @@ import ray
 from rich.console import Console
 
 from ray_jobs.checkpoints.folds import fold_folder, fold_of
+from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.evaluation.out_of_fold import sum_up_folds
+from ray_jobs.evaluation.pooled import decide_together
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.settings.config import TrainConfig, default_run_name, keep_given_patch, run_identity
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
 from ray_jobs.training.side_by_side import about, finished_now, train_all
-from storage import InputError, open_store
+from storage import CaseInfo, InputError, open_store
 
 
 def is_part_of_one(decided: Decided) -> bool:
@@ -76,6 +79,18 @@ def most_at_once(decided: Decided, folds: int) -> int:
     return max(1, int(ray.cluster_resources().get("GPU", 0) // decided.workers)) if decided.use_gpu else 1
 
 
+def decide_and_sum_up(summaries: Mapping[int, Mapping[str, Any]], infos: Sequence[CaseInfo]) -> dict[str, Any]:
+    """Let all folds decide together, save that with each, and return what summary.json of the whole says."""
+    checkpoints = [find_checkpoint(summary["checkpoint"]) for summary in summaries.values()]
+    some = next(iter(summaries.values()))
+    regions = list(some["validation"]["threshold"])
+    together = decide_together(checkpoints, regions, some["objective"])
+    if together is None:
+        return sum_up_folds(summaries, infos)
+    together.save(checkpoints, regions)
+    return {**sum_up_folds(summaries, infos, together.by_case), "decision": together.summary}
+
+
 def conclude(decided: Decided, folder: RunFolder, folds: int, console: Console) -> dict[str, Any] | None:
     """Write summary.json of the whole and return what it says; None, and say so, while folds are missing."""
     summaries = {fold: fold_folder(folder, fold).read(SUMMARY) for fold in range(folds)}
@@ -84,6 +99,6 @@ def conclude(decided: Decided, folder: RunFolder, folds: int, console: Console) 
         console.print(f"run {folder.name}: still to train for the scores of all cases: fold {', '.join(missing)}")
         return None
     infos = open_store(decided.plan.store).infos()
-    summary = {**about(folder, decided), **sum_up_folds(there, infos), **finished_now()}
+    summary = {**about(folder, decided), **decide_and_sum_up(there, infos), **finished_now()}
     folder.write(SUMMARY, summary)
     return summary

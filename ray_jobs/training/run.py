@@ -209,9 +209,9 @@ def save(
         config = run_identity(run.plan.config, trained_on.digest)
         config |= {"made_with": made_with, **describe_task(trained_on)}
         with weights_to_keep(run):
-            decided = None if decision is None else encode_decision(decision, run.cache.task.region_names)
             curves = None if scored is None else scored.curves.to_json()
-            return encode_checkpoint(run.model, state=state, config=config, decision=decided, curves=curves)
+            made = None if decision is None else encode_decision(decision, run.cache.task.region_names)
+            return encode_checkpoint(run.model, state=state, config=config, decision=made, curves=curves)
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)

@@ -9,20 +9,16 @@ import torch
 
 from dali_pipelines import Batch
 from models import Decision, NonFiniteGradientsError, StepResult
-from ray_jobs.checkpoints.checkpoint import DECISION, EVIDENCE, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
-from ray_jobs.checkpoints.run_folder import encode_json
 from ray_jobs.checkpoints.saver import Saver
-from ray_jobs.evaluation.case_image import CaseImage
-from ray_jobs.evaluation.decision_file import encode_decision
 from ray_jobs.evaluation.validation import Evaluation, evaluate
-from ray_jobs.evaluation.verdict import Verdict, decide
+from ray_jobs.evaluation.verdict import decide
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
 from ray_jobs.on_ray.zones import tell_of_zones
-from ray_jobs.pictures.figures import draw_cross_section
 from ray_jobs.settings.objective import RULES
+from ray_jobs.training.end_of_run import draw_cases, keep_decision
 from ray_jobs.training.memory_plan import settle
 from ray_jobs.training.parallel import RankWatch
 from ray_jobs.training.plan import TrainPlan
@@ -166,7 +162,7 @@ def validate(run: Run, session: Session, monitor: Monitor, saver: Saver, metrics
 
 
 def first_decision(run: Run) -> Decision:
-    """What makes regions of probabilities before any case has chosen: the thresholds given, or the plain decision."""
+    """What no score decides: the thresholds that were given, or the plain decision."""
     told = run.plan.config.thresholds
     return Decision.plain(len(run.cache.task.regions)) if told is None else Decision(thresholds=told)
 
@@ -239,21 +235,16 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         raise InputError(f"no checkpoint could be written to {session.folder}: make room there, or give another --runs")
     checkpoint = store.open(best)
     checkpoint.load_weights(run.model)
-    monitor.tell("scoring the best epoch")
-    validated, tested = (
-        score(run, session, cases, keep_images=FIGURES_PER_RANK, with_baseline=not number, with_evidence=True)
-        if cases
-        else None
-        for number, cases in enumerate((run.plan.splits.validation, run.plan.splits.test))
-    )
-    regions = run.cache.task.region_names
-    verdict = decide(validated) if validated is not None else Verdict(decision=first_decision(run))
-    validation, test = verdict.validation, tested and verdict.score(tested)
-    if session.rank == 0:
-        keep_decision(verdict, checkpoint, regions)
+    validated, tested = score_parts(run, session, monitor)
+    verdict = None if validated is None else decide(validated)
+    validation = None if verdict is None else verdict.validation
+    test = tested if tested is None or verdict is None else verdict.score(tested)
+    if session.rank == 0 and verdict is not None:
+        keep_decision(verdict, checkpoint)
+    decision = first_decision(run) if verdict is None else verdict.decision
     with run.clock.aside("figures"):
         images = [image for part in (validation, test) if part is not None for image in part.images]
-        draw_cases(images, verdict.decision, session, monitor)
+        draw_cases(images, decision, session, monitor)
     session.publish()
     seconds = monitor.time_spent()
     advice = advise(seconds, describe_setting(run, session))
@@ -262,7 +253,8 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
         "checkpoint": f"{session.folder}/{best.name}",
         "rules": RULES,  # of all scores here
         "objective": run.plan.config.objective,
-        "decision": verdict.summary(regions),
+        "thresholds": dict(zip(run.cache.task.region_names, decision.thresholds, strict=True)),
+        "decision": verdict.summary() if verdict else None,
         "validation": validation.summary() if validation else None,
         "test": test.summary() if test else None,
         "baseline_iou": validation.baseline_iou if validation else None,
@@ -273,20 +265,16 @@ def finish(run: Run, session: Session, monitor: Monitor, store: CheckpointStore)
     }
 
 
-def keep_decision(verdict: Verdict, checkpoint: Checkpoint, regions: Sequence[str]) -> None:
-    """Save the decision with the weights that it is for, and what it was chosen by."""
-    if verdict.validation is not None and verdict.validation.evidence is not None:
-        checkpoint.put(EVIDENCE, verdict.validation.evidence.encode())
-    checkpoint.put(DECISION, encode_json(encode_decision(verdict.decision, regions)))
-
-
-def draw_cases(images: Sequence[CaseImage], decision: Decision, session: Session, monitor: Monitor) -> None:
-    """Draw cross-sections into the run folder; a disk that is full costs them, not the run."""
-    try:
-        for image in images:
-            draw_cross_section(image, decision).savefig(session.artifacts / f"cross_section_{image.case_id}.png")
-    except OSError as error:
-        monitor.tell(f"cross-sections are missing: {error}")
+def score_parts(run: Run, session: Session, monitor: Monitor) -> tuple[Evaluation | None, Evaluation | None]:
+    """Score validation and test cases with the weights as they are, and count what decisions are scored by."""
+    splits, parts = run.plan.splits, list[Evaluation | None]()
+    if splits.validation:
+        monitor.tell("scoring the best epoch")
+    for number, cases in enumerate((splits.validation, splits.test)):
+        asked = {"with_baseline": not number, "with_evidence": bool(splits.validation)}
+        parts.append(score(run, session, cases, keep_images=FIGURES_PER_RANK, **asked) if cases else None)
+    validated, tested = parts
+    return validated, tested
 
 
 def describe_setting(run: Run, session: Session) -> Setting:

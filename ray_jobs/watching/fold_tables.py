@@ -33,11 +33,15 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
     if summary["by_grade"]:
         shown = {f"{grade} ({part['cases']})": part[objective] for grade, part in summary["by_grade"].items()}
         _print_intervals(f"{SCORE_NAMES[objective]} by grade (cases), out of fold", shown, console)
+    chosen = summary["chosen_on_own_cases"]
+    said, at_half = " and ".join(chosen), "; at 0.5 only the epoch was" if "thresholds" in chosen else ""
     console.print(
-        f"Each case is scored once, by the fold that did not train on it and by what that fold's other cases decide. "
-        f"Every fold chose its epoch by {SCORE_NAMES[objective]} on the very cases that it scores, so that all is a "
-        f"little too good. {INTERVAL}: bootstrap over subjects. {SCORES_ARE}."
+        f"Each case is scored once, by the fold that did not train on it. Every fold chose its {said} by "
+        f"{SCORE_NAMES[objective]} on the very cases that it scores, so that all is a little too good{at_half}. "
+        f"{INTERVAL}: bootstrap over subjects. {SCORES_ARE}."
     )
+    for line in summary.get("decision", {}).get("said", ()):
+        console.print(line, markup=False, highlight=False)
     for case_id, reason in summary["bad_cases"].items():
         console.print(f"left out {case_id}: {reason}", markup=False, style="yellow", soft_wrap=True)
     for what, place in {"store": summary["store"], "run folder": summary["folder"]}.items():

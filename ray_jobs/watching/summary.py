@@ -15,7 +15,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     validation, test = summary["validation"], summary["test"]
     columns = ("threshold", "val IoU", "val Dice", "test IoU", "test Dice", "baseline")
     table = figures_table(f"run {summary['run']}", "region", *columns)
-    thresholds = summary["decision"]["thresholds"] if "decision" in summary else validation["threshold"]
+    thresholds = summary["thresholds"] if "thresholds" in summary else validation["threshold"]
     for region in (*thresholds, "mean"):
         scores = [part and part[kind][region] for part in (validation, test) for kind in ("iou", "dice")]
         baseline = summary["baseline_iou"] and summary["baseline_iou"][region]
@@ -23,15 +23,16 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         table.add_row(region, *("" if figure is None else f"{figure:.3f}" for figure in figures))
     console.print(table)
     objective: Objective = summary.get("objective", "iou")  # earlier versions maximised nothing else
-    parts = {"validation": validation, "test": test}
-    cases = " and ".join(f"{part['cases'] if part else 'no'} {name}" for name, part in parts.items())
-    console.print(f"{cases} cases; {_say_choice(summary, SCORE_NAMES[objective])}{SCORES_ARE}.")
-    for line in summary.get("decision", {}).get("said", ()):
+    cases = " and ".join(
+        f"{part['cases'] if part else 'no'} {name}" for name, part in (("validation", validation), ("test", test))
+    )
+    console.print(f"{cases} cases; {_describe_choices(summary, objective)}")
+    for line in (summary.get("decision") or {}).get("said", ()):
         console.print(line, markup=False, highlight=False)
-    if (validation or test or {}).get("plain"):
-        named = {name: part["plain"][objective]["mean"] for name, part in parts.items() if part}
-        said = ", ".join(f"{name} {score:.3f}" for name, score in named.items())
-        console.print(f"Plain (0.5, all is kept): mean {SCORE_NAMES[objective]} on {said}.", highlight=False)
+    if validation and (plain := validation.get("plain")):
+        also = f", test {test['plain'][objective]['mean']:.3f}" if test else ""
+        score = f"mean {SCORE_NAMES[objective]} on validation {plain[objective]['mean']:.3f}{also}"
+        console.print(f"Plain (0.5, all is kept): {score}.", highlight=False)
     _print_time(summary["time"], console)
     speed = summary["throughput"]
     console.print(
@@ -44,18 +45,23 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
 
 
-def _say_choice(summary: Mapping[str, Any], score: str) -> str:
-    """What was chosen on which cases, and what the baseline is; nothing where no case validated."""
+def _describe_choices(summary: Mapping[str, Any], objective: Objective) -> str:
+    """What was chosen and on what, and so what is known of it."""
+    given = summary.get("config", {}).get("thresholds") is not None
     if not summary["validation"]:
-        return ""
-    if summary.get("config", {}).get("thresholds") is not None:
-        chosen = "thresholds as given, epoch"
-    elif "decision" not in summary:  # an earlier version chose the best thresholds, and scored the same cases at them
-        chosen = "thresholds and epoch"
-    else:
-        chosen = "each validation case scored by what the others decide, test cases by what all do; epoch"
-    baseline = "Baseline: IoU of the best threshold on any single modality, validation cases. "
-    return f"{chosen} chosen by {score} on validation. {baseline}"
+        return (
+            f"nothing was chosen: the last epoch, thresholds {'as given' if given else 'of 0.5'}. Whether an earlier "
+            f"epoch or other thresholds would be better is not known. {SCORES_ARE}."
+        )
+    what = "each validation case scored by what the others decide, test cases by what all do; epoch"
+    if given:
+        what = "thresholds as given, epoch"
+    elif "decision" not in summary:  # an earlier version took the best thresholds, and scored the same cases at them
+        what = "thresholds and epoch"
+    return (
+        f"{what} chosen by {SCORE_NAMES[objective]} on validation. "
+        f"Baseline: IoU of the best threshold on any single modality, validation cases. {SCORES_ARE}."
+    )
 
 
 def _print_time(time: Mapping[str, Any], console: Console) -> None:
