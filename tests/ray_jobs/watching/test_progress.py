@@ -38,7 +38,7 @@ def test_the_pace_of_a_resumed_run_is_that_of_this_start() -> None:
     assert news.left == "0:00:10 left"
 
 
-def test_nobody_is_asked_to_stop_before_a_worker_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = [(None, []), (latest(0, 1), [])]
     asked: list[str] = []
     board = SimpleNamespace(
@@ -50,10 +50,9 @@ def test_nobody_is_asked_to_stop_before_a_worker_has_spoken(monkeypatch: pytest.
     shown = TrainingProgress(Console(file=io.StringIO()), epochs=2, workers=2, use_gpu=False)
     shown._show()
     assert not shown.ask_to_stop()
-    assert asked == []
     shown._show()
     assert shown.ask_to_stop()
-    assert asked == ["stop"]
+    assert asked == ["stop", "stop"]  # a worker that begins later finds it on the board
 
 
 def test_a_log_gets_a_line_an_epoch_or_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
