@@ -20,6 +20,8 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "inference": settings.InferenceBenchmark,
     "score": settings.ScoreBenchmark,
     "decisions": settings.DecisionsBenchmark,
+    "accuracy": settings.AccuracyBenchmark,
+    "parity": settings.ParityBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,

@@ -1,0 +1,94 @@
+"""CPU-seconds of a program and of all that it starts, also of what has ended: other work beside it does not count.
+
+Linux counts them for a control group (cgroup v2, cpu.stat) where this user may make one. Elsewhere the program looks at
+its family many times a second (benchmarks/start.py): what a process spends after the last look at it is lost.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks.start import SECONDS_BETWEEN_LOOKS, Family
+
+GROUP = "BRATS_CPU_GROUP"  # the program's group, where it has one
+PR_SET_PDEATHSIG = 1
+
+
+class Clock:
+    """What this program has spent so far, from its start; `before` is added: what an earlier start of it spent."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
+        self._group = os.environ.get(GROUP)
+        self._family = Family(root=psutil.Process())
+        self.how = "cgroup cpu.stat" if self._group else f"looks every {SECONDS_BETWEEN_LOOKS:g} s"
+
+    def spent(self) -> float:
+        """CPU-seconds."""
+        if self._group:
+            return self._before + read_usage(Path(self._group))
+        self._family.look()
+        return self._before + self._family.cpu
+
+
+def read_usage(group: Path) -> float:
+    """CPU-seconds of all that ever ran in the group."""
+    words = (group / "cpu.stat").read_text().split()
+    return int(words[words.index("usage_usec") + 1]) / 1e6
+
+
+def make_group(name: str) -> Path | None:
+    """A new control group below this process's own, ending what an earlier one of that name left running."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    own = [line.split("::", 1)[1] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"]
+    for words in mounts:
+        if "cgroup2" not in words or not own:
+            continue
+        group = Path(words[4], own[0].lstrip("/"), f"brats-{name}")
+        try:
+            remove_group(group)
+            group.mkdir()
+            read_usage(group)
+            return group
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def remove_group(group: Path) -> None:
+    """End all that runs in the group, and the group."""
+    while group.exists():
+        (group / "cgroup.kill").write_text("1")
+        try:
+            group.rmdir()
+        except OSError:  # busy: the killed are not gone yet
+            time.sleep(0.05)
+
+
+def run_counted(words: Sequence[str], *, name: str, log: Path, cwd: Path) -> int:
+    """Run a program in a group of its own, where one can be made, and return its exit status. It dies with this one."""
+    group = make_group(name)
+    environment = {key: value for key, value in os.environ.items() if key not in (GROUP, "RAY_ADDRESS")}
+    if group is not None:
+        environment[GROUP] = str(group)
+        words = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *words]
+    libc = ctypes.CDLL(None)
+    try:
+        with log.open("a") as output:
+            return subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509
+            ).wait()
+    finally:
+        if group is not None:
+            remove_group(group)

@@ -1,0 +1,90 @@
+"""The training loop around a peer's own step: learning rate by the share of the budget that is spent, weights kept on
+the way, and going on after a kill from the newest state. What was done after that state is lost and not counted."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from benchmarks.contest.clock import Clock
+from benchmarks.contest.job import SHARES, SHORT, Job
+
+_SHARE_BEFORE_SHORT, _STEPS_BEFORE_SHORT = 0.05, 3
+_SECONDS_BETWEEN_STATES = 60.0  # of CPU
+
+
+class Learner(Protocol):
+    """A peer's network, optimiser, loss and loader."""
+
+    def step(self, share: float) -> None:
+        """One update at the learning rate of this share of the schedule."""
+
+    def state(self) -> dict[str, Any]:
+        """All that a later `load` needs; "weights" is the network's part."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+
+
+def seed_all(seed: int) -> None:
+    """What peers draw from."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (theirs)
+    torch.manual_seed(seed)
+
+
+def weights_file(job: Job, share: float) -> Path:
+    """Weights at this share of the budget."""
+    return job.path(f"weights-{round(100 * share)}.pt")
+
+
+def learn(job: Job, learner: Learner) -> dict[str, Any]:
+    """Train for the budget, however often this is begun; return steps, CPU-seconds, and both at each of SHARES."""
+    newest = job.path("state.pt")
+    done: dict[str, Any] = {"steps": 0, "cpu_seconds": 0.0, "starts": 0, "kept": []}
+    if newest.exists():
+        state = torch.load(newest, weights_only=False)
+        done = state["done"]
+        learner.load(state["learner"])
+    clock, saved_at = Clock(done["cpu_seconds"]), 0.0
+    done["starts"] += 1
+    seed_all(1000 * job.seed + done["steps"])
+    while (share := _share(job, done["steps"], clock.spent())) < 1:
+        if _is_short(job, done["steps"], share):
+            return {"steps": round(done["steps"] / share), "short": True, "cpu_seconds": clock.spent(), "kept": []}
+        learner.step(share)
+        done["steps"] += 1
+        done["cpu_seconds"] = clock.spent()
+        share = _share(job, done["steps"], done["cpu_seconds"])
+        for due in SHARES[len(done["kept"]) :]:
+            if share >= due:
+                _save(weights_file(job, due), learner.state()["weights"])
+                done["kept"].append({"share": due, "steps": done["steps"], "cpu_seconds": done["cpu_seconds"]})
+        if clock.spent() - saved_at > _SECONDS_BETWEEN_STATES:
+            done["cpu_seconds"] = saved_at = clock.spent()
+            _save(newest, {"done": done, "learner": learner.state()})
+    newest.unlink(missing_ok=True)
+    return {**done, "cpu_seconds": clock.spent()}
+
+
+def _share(job: Job, steps: int, spent: float) -> float:
+    if job.steps is not None:
+        return steps / job.steps
+    assert job.cpu_seconds is not None  # a budget is one of the two
+    return spent / job.cpu_seconds
+
+
+def _is_short(job: Job, steps: int, share: float) -> bool:
+    """Whether the run would end before SHORT steps; the first step, which sets things up, is not asked."""
+    if job.short_too or job.steps is not None or steps < _STEPS_BEFORE_SHORT or share < _SHARE_BEFORE_SHORT:
+        return False
+    return steps / share < SHORT
+
+
+def _save(file: Path, values: object) -> None:
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    torch.save(values, unfinished)
+    unfinished.replace(file)

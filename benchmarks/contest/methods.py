@@ -1,0 +1,67 @@
+"""Who takes part: ours and the peers, each a program of this package with what it is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OUR_PATCH = (96, 96, 96)  # of the laptop preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A row of the table. `needs`: the package that must be installed."""
+
+    title: str
+    program: str
+    needs: str = "torch"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _nnunet(title: str, **settings: Any) -> Method:
+    return Method(title=f"nnU-Net v2, {title}", program="nnunet", needs="nnunetv2", settings=settings)
+
+
+def _monai(title: str, **settings: Any) -> Method:
+    return Method(title=f"MONAI {title}", program="monai_networks", needs="monai", settings=settings)
+
+
+METHODS: dict[str, Method] = {
+    "ours": Method(title="ours, laptop", program="ours", settings={"batch": 2, "workers": 1}),
+    "nnunet-patch": _nnunet("3d_fullres with our patch", configuration="3d_fullres", patch=OUR_PATCH, batch=2),
+    # As planned a batch has some hundred slices: a few dozen steps in an hour.
+    "nnunet-2d": _nnunet("2d, batch 12", configuration="2d", batch=12),
+    "nnunet-3d": _nnunet("3d_fullres as planned", configuration="3d_fullres"),
+    "segresnet-patch": _monai(
+        "SegResNet with our patch, ten times its rate", network="segresnet", patch=OUR_PATCH, batch=2, learning_rate=1e-3
+    ),
+    "dynunet-patch": _monai("DynUNet with our patch", network="dynunet", patch=OUR_PATCH, batch=2, learning_rate=1e-2),
+    "segresnet": _monai(
+        "SegResNet, its BraTS tutorial", network="segresnet", patch=(224, 224, 144), window=(240, 240, 160), batch=1,
+        learning_rate=1e-4,
+    ),
+    "dynunet": _monai("DynUNet, 128^3", network="dynunet", patch=(128, 128, 128), batch=2, learning_rate=1e-2),
+}  # fmt: skip
+
+# A network that ours and nnU-Net can both build, and all else the same; see benchmarks/parity.py.
+PARITY_WIDTHS, PARITY_PATCH = (16, 32, 64, 128), (64, 64, 64)
+PARITY: dict[str, Method] = {
+    "parity-ours": Method(
+        title="ours",
+        program="ours",
+        settings={
+            "batch": 2,
+            "workers": 1,
+            "flags": [
+                *("--sampling.patch-shape", *map(str, PARITY_PATCH), "--model.widths", *map(str, PARITY_WIDTHS)),
+                *("--model.stem-stride", "1", "--model.deep-supervision", "1", "--loss.dice", "sample"),
+                *("--optimiser.name", "sgd", "--optimiser.learning-rate", "0.01", "--optimiser.weight-decay", "3e-5"),
+                *("--optimiser.warmup-steps", "0", "--optimiser.ema-decay", "None", "--sampling.foreground-fraction"),
+                *("0.5", "--validation.no-whole", "--validation.overlap", "0.5"),  # nnU-Net: one of two patches
+            ],
+        },
+    ),
+    "parity-nnunet": _nnunet(
+        "the same network",
+        configuration="3d_fullres", patch=PARITY_PATCH, batch=2, widths=PARITY_WIDTHS, levels=4, batch_dice=False,
+    ),
+}  # fmt: skip

@@ -1,0 +1,76 @@
+"""Tables of the runs that have a record."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.contest.job import SHORT
+from benchmarks.contest.methods import METHODS
+
+LEVELS = (0.5, 0.6, 0.7, 0.8)
+"""Mean Dice whose first sight is told in minutes."""
+Record = Mapping[str, Any]
+Rows = list[dict[str, str | float | int]]
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records that are there."""
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+
+
+def accuracy_rows(records: Sequence[Record]) -> dict[str, Rows]:
+    """A table for each budget, by its title: a row for each method, over the splits that are done."""
+    by_budget: dict[float, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if "cpu_minutes" in record["budget"]:
+            by_budget[record["budget"]["cpu_minutes"]][record["method"]].append(record)
+    return {
+        f"Accuracy after {minutes:g} CPU-minutes": [
+            method_row(methods[name]) for name in METHODS if name in methods
+        ]
+        for minutes, methods in sorted(by_budget.items())
+    }  # fmt: skip
+
+
+def method_row(runs: Sequence[Record]) -> dict[str, str | float | int]:
+    """Means over all test cases of a method's runs; of runs too short or too long the steps alone count."""
+    row: dict[str, str | float | int] = {
+        "method": runs[0]["method_title"],
+        "sizes": runs[0]["settings"]["sizes"],
+        "steps": round(mean(run["steps"] for run in runs)),
+        "CPU min": mean(run["cpu_seconds"]["train"] for run in runs) / 60,
+        "splits": len(runs),
+    }
+    if any(run["short"] for run in runs):
+        return {**row, "counts": f"no: fewer than {SHORT} steps, not run"}
+    finals = [run["curve"][-1]["cases"] for run in runs]
+    regions = list(next(iter(finals[0].values())))
+    dice = {region: mean(mean_of(cases, "dice", region) for cases in finals) for region in regions}
+    row |= {f"{region} Dice": round(value, 3) for region, value in dice.items()}
+    row |= {"Dice": round(mean(dice.values()), 3), "IoU": round(mean(mean_of(cases, "iou") for cases in finals), 3)}
+    row |= {f"min to {level:g}": minutes_to(runs, level) for level in LEVELS}
+    cases = sum(len(run["split"]["test"]) for run in runs)
+    row["CPU min a predicted case"] = sum(run["curve"][-1]["predict_cpu_seconds"] for run in runs) / 60 / cases
+    few, over = row["steps"] < SHORT, not all(run["within_budget"] for run in runs)  # type: ignore[operator]
+    row["counts"] = f"no: fewer than {SHORT} steps" if few else "no: over the budget" if over else "yes"
+    return row
+
+
+def mean_of(cases: Mapping[str, Any], score: str, region: str | None = None) -> float:
+    """Mean over cases, of one region or of all."""
+    return mean(
+        own[score] for regions in cases.values() for name, own in regions.items() if region is None or name == region
+    )
+
+
+def minutes_to(runs: Sequence[Record], level: float) -> str:
+    """CPU-minutes until weights that were kept have this mean Dice, if they have in every run."""
+    seen = [
+        next((kept["cpu_seconds"] for kept in run["curve"] if mean_of(kept["cases"], "dice") >= level), None)
+        for run in runs
+    ]
+    reached = [seconds for seconds in seen if seconds is not None]
+    return f"{mean(reached) / 60:.3g}" if len(reached) == len(seen) else "–"
