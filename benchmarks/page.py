@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contest.table import accuracy_rows, parity_rows, read_records
 from benchmarks.report import as_text
 from benchmarks.settings import Page
 
@@ -16,6 +17,8 @@ TEXT = Path(__file__).with_name("page.md")  # all but the figures: {{NAME}} is w
 
 
 RECORD = re.compile(r"^{{([\w-]+)}}\n", flags=re.M)
+CONTEST = re.compile(r"^{{([\w-]+)/}}\n", flags=re.M)
+"""A folder of records, of which some may not be there yet."""
 
 
 def recorded() -> list[str]:
@@ -25,9 +28,18 @@ def recorded() -> list[str]:
 
 def render(records: Path = RECORDS) -> str:
     """Return the page: its text, each record in its place."""
-    return RECORD.sub(
-        lambda found: render_record(json.loads((records / f"{found[1]}.json").read_text())), TEXT.read_text()
-    )
+    text = CONTEST.sub(lambda found: render_contest(records / found[1]), TEXT.read_text())
+    return RECORD.sub(lambda found: render_record(json.loads((records / f"{found[1]}.json").read_text())), text)
+
+
+def render_contest(folder: Path) -> str:
+    """Return the tables of the runs that are done, each with where the newest of them comes from."""
+    runs = read_records(folder)
+    tables = {"accuracy": accuracy_rows, "parity": parity_rows}[folder.name](runs)
+    if not tables:
+        return "Not measured yet.\n"
+    newest = max(runs, key=lambda run: str(run["date"]))
+    return "\n".join(render_record({**newest, "title": title, "rows": rows}) for title, rows in tables.items())
 
 
 def render_record(record: Mapping[str, Any]) -> str:

@@ -5,9 +5,11 @@ its family many times a second (benchmarks/start.py): what a process spends afte
 """
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,15 +28,37 @@ class Clock:
     def __init__(self, before: float = 0.0) -> None:
         self._before = before
         self._group = os.environ.get(GROUP)
-        self._family = Family(root=psutil.Process())
         self.how = "cgroup cpu.stat" if self._group else f"looks every {SECONDS_BETWEEN_LOOKS:g} s"
+        self.spent()  # the family is watched from here on
 
     def spent(self) -> float:
         """CPU-seconds."""
-        if self._group:
-            return self._before + read_usage(Path(self._group))
-        self._family.look()
-        return self._before + self._family.cpu
+        return self._before + (read_usage(Path(self._group)) if self._group else watched_family().look())
+
+
+class WatchedFamily:
+    """This process and all that came of it, looked at all the time."""
+
+    def __init__(self) -> None:
+        self._family, self._lock = Family(root=psutil.Process()), threading.Lock()
+        threading.Thread(target=self._watch, name="cpu-clock", daemon=True).start()
+
+    def look(self) -> float:
+        """CPU-seconds of all until now."""
+        with self._lock:
+            self._family.look()
+            return self._family.cpu
+
+    def _watch(self) -> None:
+        while True:
+            self.look()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@functools.cache
+def watched_family() -> WatchedFamily:
+    """The one of this process."""
+    return WatchedFamily()
 
 
 def read_usage(group: Path) -> float:
@@ -87,7 +111,7 @@ def run_counted(words: Sequence[str], *, name: str, log: Path, cwd: Path) -> int
                 env=environment,
                 stdout=output,
                 stderr=output,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             ).wait()
     finally:
         if group is not None:

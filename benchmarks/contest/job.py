@@ -13,11 +13,6 @@ from typing import Any, Self
 
 from benchmarks.contest.clock import Clock
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of the budget, at which weights are kept and scored."""
-SHORT = 200
-"""Runs of fewer steps say nothing of a method: where a run would be one it ends at once, unless it is wanted."""
-
 Phase = Callable[["Job"], Mapping[str, Any]]
 
 
@@ -45,7 +40,7 @@ class Job:
     def read(cls, file: Path) -> Self:
         """The inverse of `write`."""
         values = json.loads(file.read_text())
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return cls(**values | {name: tuple(values[name]) for name in ("train", "test") if name in values})
 
     def write(self, file: Path) -> None:
         """As JSON."""

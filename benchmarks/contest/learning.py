@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from benchmarks.contest.clock import Clock
-from benchmarks.contest.job import SHARES, SHORT, Job
+from benchmarks.contest.job import Job
+from benchmarks.contest.methods import SHARES, SHORT
 
 _SHARE_BEFORE_SHORT, _STEPS_BEFORE_SHORT = 0.05, 3
 _SECONDS_BETWEEN_STATES = 60.0  # of CPU

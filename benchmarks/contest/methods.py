@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of the budget, at which weights are kept and scored."""
+SHORT = 200
+"""Runs of fewer steps say nothing of a method: where a run would be one it ends at once, unless it is wanted."""
 OUR_PATCH = (96, 96, 96)  # of the laptop preset
 
 
@@ -32,7 +36,7 @@ METHODS: dict[str, Method] = {
     "nnunet-2d": _nnunet("2d, batch 12", configuration="2d", batch=12),
     "nnunet-3d": _nnunet("3d_fullres as planned", configuration="3d_fullres"),
     "segresnet-patch": _monai(
-        "SegResNet with our patch, ten times its rate", network="segresnet", patch=OUR_PATCH, batch=2, learning_rate=1e-3
+        "SegResNet, our patch, ten times its rate", network="segresnet", patch=OUR_PATCH, batch=2, learning_rate=1e-3
     ),
     "dynunet-patch": _monai("DynUNet with our patch", network="dynunet", patch=OUR_PATCH, batch=2, learning_rate=1e-2),
     "segresnet": _monai(

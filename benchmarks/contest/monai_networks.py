@@ -1,6 +1,6 @@
 """MONAI's SegResNet by its BraTS tutorial and its DynUNet; run as a program by the contests.
 
-SegResNet: Dice loss, Adam, cosine to zero, flips and small changes of intensity, as brats_segmentation_3d.ipynb has them.
+SegResNet: Dice loss, Adam, cosine to zero, flips and small changes of intensity, by brats_segmentation_3d.
 DynUNet: MONAI's nnU-Net with the list of transforms of its dynunet_pipeline, Dice with cross-entropy for each region,
 deep supervision, SGD with momentum, poly to zero. Both differ from those in that patches are cut from the head, half of
 them around tumour, and that learning rates follow the budget.

@@ -57,7 +57,7 @@ def prepare(job: Job) -> Mapping[str, Any]:
         preprocess_dataset,
     )
 
-    os.environ["nnUNet_n_proc_DA"] = "1"  # which its planner takes for torch's threads
+    os.environ |= {"nnUNet_n_proc_DA": "1"}  # which its planner takes for torch's threads
     extract_fingerprint_dataset(DATASET, num_processes=PROCESSES)
     plan_experiment_dataset(DATASET)
     preprocess_dataset(DATASET, configurations=[SLICES, FULL], num_processes=[PROCESSES], show_progress_bar=False)
@@ -153,7 +153,7 @@ def train(job: Job) -> Mapping[str, Any]:
 
 
 def predict(job: Job) -> Mapping[str, Any]:
-    """Its predictor over the test cases: windows that overlap by half, Gaussian weights, mirrored where it is wanted."""
+    """Its predictor over the test cases: windows that overlap by half, Gaussian weights, mirrored where wanted."""
     trainer = make_trainer(job)
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 

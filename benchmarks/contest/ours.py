@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest.clock import Clock
-from benchmarks.contest.job import SHARES, Job, run_program, write_whole
+from benchmarks.contest.job import Job, run_program, write_whole
+from benchmarks.contest.methods import SHARES
 from benchmarks.contest.segmentations import cases_left, raw_folder
 from benchmarks.page import ROOT
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
@@ -88,7 +89,8 @@ def plan_steps(job: Job) -> int:
     rehearsed = json.loads(Path(job.settings["rehearsal"]).read_text())
     steps = (OF_BUDGET * job.cpu_seconds - rehearsed["seconds_around"]) / rehearsed["seconds_a_step"]
     if steps < EPOCHS:
-        raise InputError(f"wanted a budget of more than {rehearsed['seconds_around']:.0f} CPU-seconds, what a run costs")
+        around = f"{rehearsed['seconds_around']:.0f} CPU-seconds"
+        raise InputError(f"wanted a budget of more than the {around} that a run costs beside its steps, got less")
     return int(steps / EPOCHS)
 
 

@@ -93,8 +93,7 @@ def prepare(race: Race, method: Method, job: Job) -> tuple[Mapping[str, Any], Pa
 
 
 def predict(race: Race, method: Method, job: Job, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Segment the test cases with the weights of one moment, and score them. Mirrored at the end alone, to save time.
-    """
+    """Segment the test cases with the weights of one moment, and score them. Mirrored at the end alone."""
     percent, last = round(100 * kept["share"]), kept["share"] == 1.0
     told = {**job.settings, "share": kept["share"], "mirror": last}
     predicted = phase(method, "predict", replace(job, settings=told), job.path(f"predicted-{percent}.json"))
@@ -176,5 +175,3 @@ def locked(folder: Path, *, wait: bool) -> Iterator[bool]:
             yield False
             return
         yield True
-
-

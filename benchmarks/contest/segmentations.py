@@ -40,8 +40,7 @@ def region_values(dataset: Mapping[str, Any]) -> list[list[int]]:
 
 
 def write_in_source_values(job: Job, case_id: str, written: Path, target: Path) -> None:
-    """Rewrite a segmentation, whose values are nnU-Net's, in those of the case's own label; there whole or not at all.
-    """
+    """Rewrite a segmentation, whose values are nnU-Net's, in those of the case's own label; whole or not."""
     store = open_store(job.store)
     image = nib.load(written)
     stored_XYZ, _ = dataset_convention(store).read_values(np.asanyarray(image.dataobj).astype(np.uint8))

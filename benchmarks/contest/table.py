@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.contest.job import SHORT
-from benchmarks.contest.methods import METHODS
+from scipy import stats
+
+from benchmarks.contest.methods import METHODS, PARITY, SHORT
 
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Mean Dice whose first sight is told in minutes."""
@@ -54,7 +55,7 @@ def method_row(runs: Sequence[Record]) -> dict[str, str | float | int]:
     row |= {f"min to {level:g}": minutes_to(runs, level) for level in LEVELS}
     cases = sum(len(run["split"]["test"]) for run in runs)
     row["CPU min a predicted case"] = sum(run["curve"][-1]["predict_cpu_seconds"] for run in runs) / 60 / cases
-    few, over = row["steps"] < SHORT, not all(run["within_budget"] for run in runs)  # type: ignore[operator]
+    few, over = float(row["steps"]) < SHORT, not all(run["within_budget"] for run in runs)
     row["counts"] = f"no: fewer than {SHORT} steps" if few else "no: over the budget" if over else "yes"
     return row
 
@@ -74,3 +75,24 @@ def minutes_to(runs: Sequence[Record], level: float) -> str:
     ]
     reached = [seconds for seconds in seen if seconds is not None]
     return f"{mean(reached) / 60:.3g}" if len(reached) == len(seen) else "–"
+
+
+def parity_rows(records: Sequence[Record]) -> dict[str, Rows]:
+    """A row for each seed that both have done, and in the title their difference with its interval over all pairs."""
+    ours, theirs = PARITY
+    runs = {(run["seed"], run["method"]): run for run in records}
+    seeds = sorted({seed for seed, _ in runs if {(seed, ours), (seed, theirs)} <= set(runs)})
+    if not seeds:
+        return {}
+    rows: Rows = []
+    differences = []
+    for seed in seeds:
+        of_ours, of_theirs = (runs[seed, name]["curve"][-1]["cases"] for name in (ours, theirs))
+        each = [mean_of({case: of_ours[case]}, "dice") - mean_of({case: of_theirs[case]}, "dice") for case in of_ours]
+        dice = {"ours, Dice": mean_of(of_ours, "dice"), "nnU-Net v2, Dice": mean_of(of_theirs, "dice")}
+        rows.append({"seed": seed, **dice, "difference": mean(each)})
+        differences += each
+    half = float(stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1))
+    middle, steps = mean(differences), runs[seeds[0], ours]["steps"]
+    said = f"{middle:+.3f}, 95% from {middle - half:+.3f} to {middle + half:+.3f}, {len(differences)} pairs"
+    return {f"Trained by ours and by nnU-Net v2's trainer for {steps} steps, difference of Dice {said}": rows}

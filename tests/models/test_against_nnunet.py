@@ -154,7 +154,7 @@ def compare_normalised(source: Path, folder: Path, *, spacing: Sequence[float], 
         theirs, label = preprocess(files, str(case.label), spacing)
         assert ours.shape == theirs.shape
         enclosed = (label[0] >= 0) & ~brain
-        limit = 1e-5 if not enclosed.any() else 1e-4  # then their means and deviations are of a few voxels more
+        limit = 1e-5 if not enclosed.any() else 5e-4  # then their means and deviations are of a few voxels more
         assert np.abs(ours - theirs)[:, ~enclosed].max() <= limit, f"{case.case_id}: {enclosed.sum()} enclosed"
         assert np.abs(theirs).max() > 2
 

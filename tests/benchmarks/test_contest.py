@@ -1,0 +1,203 @@
+"""Contests beside peers: what is counted, what survives a kill, and what the tables say. The peers are stand-ins."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.contest import race
+from benchmarks.contest.clock import GROUP, make_group, read_usage, remove_group, run_counted
+from benchmarks.contest.job import Job
+from benchmarks.contest.learning import learn, weights_file
+from benchmarks.contest.methods import METHODS, PARITY, SHARES, SHORT, Method
+from benchmarks.contest.race import Race, compete, deal_splits
+from benchmarks.contest.table import accuracy_rows, parity_rows
+from storage import InputError
+
+ROOT = Path(__file__).parents[2]
+CASES = [f"case{number:02d}" for number in range(16)]
+
+# Spends half a second in a child that has ended, and as much itself.
+SPENDER = """
+import subprocess, sys, time
+BURN = "import time\\nend = time.process_time() + 0.5\\nwhile time.process_time() < end: pass"
+from benchmarks.contest.clock import Clock
+clock = Clock()
+subprocess.run([sys.executable, "-c", BURN])
+exec(BURN)
+open(sys.argv[1], "w").write(str(clock.spent()))
+"""
+
+
+class Stepper:
+    """A Learner whose one weight counts its steps; dies at a step where it is told to."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.weight, self.shares, self._dies_at = torch.zeros(1), list[float](), dies_at
+
+    def step(self, share: float) -> None:
+        if self.weight == self._dies_at:
+            raise KeyboardInterrupt
+        self.weight = self.weight + 1
+        self.shares.append(share)
+
+    def state(self) -> dict[str, Any]:
+        return {"weights": {"weight": self.weight}}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.weight = state["weights"]["weight"]
+
+
+def a_job(folder: Path, **changes: Any) -> Job:
+    return replace(Job(folder=str(folder), shared=str(folder), source=""), **changes)
+
+
+def test_splits_test_each_case_once_and_stay_the_same() -> None:
+    first, second = deal_splits(CASES, 2)
+    assert [len(part) for part in first] == [12, 4]
+    for train, test in (first, second):
+        assert sorted((*train, *test)) == CASES
+    assert not set(first[1]) & set(second[1])
+    assert deal_splits(CASES[::-1], 2) == [first, second]
+    with pytest.raises(InputError, match="at least 4 cases"):
+        deal_splits(CASES[:3], 1)
+
+
+def test_the_schedule_falls_over_the_budget_and_weights_are_kept_on_the_way(tmp_path: Path) -> None:
+    stepper = Stepper()
+    done = learn(a_job(tmp_path, steps=8), stepper)
+    assert stepper.shares == [step / 8 for step in range(8)]
+    assert [kept["steps"] for kept in done["kept"]] == [2, 4, 6, 8]
+    assert [int(torch.load(weights_file(a_job(tmp_path), share))["weight"]) for share in SHARES] == [2, 4, 6, 8]
+
+
+def test_a_killed_training_goes_on_where_its_newest_state_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.contest.learning._SECONDS_BETWEEN_STATES", 0.0)
+    job = a_job(tmp_path, steps=8)
+    with pytest.raises(KeyboardInterrupt):
+        learn(job, Stepper(dies_at=5))
+    again = Stepper()
+    done = learn(job, again)
+    assert again.shares == [5 / 8, 6 / 8, 7 / 8]
+    assert done["starts"] == 2 and done["steps"] == 8 and len(done["kept"]) == len(SHARES)
+    assert not job.path("state.pt").exists()
+
+
+def test_a_training_that_would_be_too_short_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter(range(1000))
+    monkeypatch.setattr("benchmarks.contest.learning.Clock.spent", lambda _: float(next(spent)))
+    stepper = Stepper()
+    done = learn(a_job(tmp_path, cpu_seconds=60.0), stepper)
+    assert done["short"] and 0 < done["steps"] < SHORT and len(stepper.shares) <= 5
+    spent = iter(range(1000))
+    assert "short" not in learn(a_job(tmp_path, cpu_seconds=60.0, short_too=True), Stepper())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("grouped", [True, False])
+def test_what_ended_children_spent_is_counted(
+    tmp_path: Path, *, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if grouped and (group := make_group("test-probe")) is None:
+        pytest.skip("no control group can be made here")
+    if grouped:
+        remove_group(group)
+    else:
+        monkeypatch.setattr("benchmarks.contest.clock.make_group", lambda _: None)
+    result, log = tmp_path / "spent", tmp_path / "log"
+    words = [sys.executable, "-c", SPENDER, str(result)]
+    assert run_counted(words, name="test-spender", log=log, cwd=ROOT) == 0, log.read_text()
+    assert float(result.read_text()) > 0.9  # of 1; a look may miss what came after it
+
+
+@pytest.mark.processes
+def test_what_a_killed_command_left_running_ends_with_its_group() -> None:
+    group = make_group("test-left")
+    if group is None:
+        pytest.skip("no control group can be made here")
+    left = subprocess.Popen(["sleep", "1000"])
+    (group / "cgroup.procs").write_text(str(left.pid))
+    assert make_group("test-left") == group and left.wait() < 0 and read_usage(group) == 0
+    remove_group(group)
+    assert not group.exists() and GROUP not in os.environ
+
+
+def scored(dice: float) -> dict[str, dict[str, dict[str, float]]]:
+    return {case_id: {"inner": {"dice": dice, "iou": dice / 2}} for case_id in CASES[:4]}
+
+
+@pytest.mark.processes  # asks git for the commit
+def test_a_run_is_done_once_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases: list[str] = []
+
+    def run_phase(_: Method, name: str, job: Job, result: Path) -> dict[str, Any]:
+        phases.append(name)
+        kept = [{"share": share, "steps": 100 * share, "cpu_seconds": 60 * share} for share in SHARES]
+        return {"cpu_seconds": 60.0, "steps": 400, "counted_by": "stand-in", "kept": kept}
+
+    monkeypatch.setattr(race, "phase", run_phase)
+    monkeypatch.setattr(race, "score", lambda *_: scored(0.5))
+    told = Race(source=tmp_path, folder=tmp_path / "work", records=tmp_path)
+    job = a_job(tmp_path, cpu_seconds=60.0, train=tuple(CASES[4:]), test=tuple(CASES[:4]))
+    record = compete(told, "ours", METHODS["ours"], job, "run")
+    assert record is not None and phases == ["convert", "prepare", "train", *["predict"] * 4]
+    written = json.loads(record.read_text())
+    assert [kept["mirrored"] for kept in written["curve"]] == [False, False, False, True]
+    assert written["split"]["test"] == CASES[:4] and written["within_budget"] and written["commit"]
+    assert compete(told, "ours", METHODS["ours"], job, "run") == record and len(phases) == 7
+
+
+def a_record(method: str, budget: dict[str, float], dice: float, **changes: Any) -> dict[str, Any]:
+    curve = [
+        {"share": share, "cpu_seconds": 60 * share, "cases": scored(dice * share), "predict_cpu_seconds": 4.0}
+        for share in SHARES
+    ]
+    return {
+        "method": method,
+        "method_title": method,
+        "settings": {"sizes": "small"},
+        "budget": budget,
+        "seed": 0,
+        "split": {"test": CASES[:4]},
+        "steps": 400,
+        "short": False,
+        "within_budget": True,
+        "cpu_seconds": {"train": 60.0},
+        "curve": curve,
+        **changes,
+    }
+
+
+def test_the_table_has_what_is_there_and_says_what_does_not_count() -> None:
+    budget = {"cpu_minutes": 1.0}
+    records = [
+        a_record("ours", budget, 0.8),
+        a_record("ours", budget, 0.6),
+        a_record("nnunet-3d", budget, 0.0, short=True, steps=16, curve=[]),
+        a_record("segresnet", budget, 0.9, within_budget=False),
+        a_record("dynunet", {"cpu_minutes": 2.0}, 0.9, steps=SHORT - 1),
+    ]
+    first, second = accuracy_rows(records).values()
+    ours, theirs, over = first
+    assert ours["Dice"] == 0.7 and ours["IoU"] == 0.35 and ours["splits"] == 2 and ours["counts"] == "yes"
+    assert ours["min to 0.5"] == "0.875" and ours["min to 0.7"] == "–"  # the second split never has 0.7
+    assert "Dice" not in theirs and "not run" in str(theirs["counts"])
+    assert "budget" in str(over["counts"]) and "200" in str(second[0]["counts"])
+
+
+def test_pairs_are_compared_by_seed_and_case() -> None:
+    ours, theirs = PARITY
+    steps = {"steps": 1000}
+    records = [a_record(ours, steps, 0.7, seed=seed) for seed in (0, 1, 2)]
+    records += [a_record(theirs, steps, 0.7 + 0.01 * seed, seed=seed) for seed in (0, 1)]
+    ((title, rows),) = parity_rows(records).items()
+    assert [round(float(row["difference"]), 3) for row in rows] == [0.0, -0.01]
+    assert "-0.005" in title and "8 pairs" in title
+    assert parity_rows(records[:3]) == {}
