@@ -2,17 +2,20 @@
 the way, and going on after a kill from the newest state. What was done after that state is lost and not counted."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.contest.clock import Clock
 from benchmarks.contest.job import Job
 from benchmarks.contest.methods import SHARES, SHORT
+from models import Precision, choose_precision
 
+CPU = torch.device("cpu")
 _SHARE_BEFORE_SHORT, _STEPS_BEFORE_SHORT = 0.05, 3
 _SECONDS_BETWEEN_STATES = 60.0  # of CPU
 
@@ -28,6 +31,25 @@ class Learner(Protocol):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
+
+
+def arithmetic() -> Precision:
+    """What peers compute in: bfloat16 where this CPU multiplies it fast, as ours decides for itself."""
+    return choose_precision(CPU, "auto")
+
+
+def set_up(job: Job, network: nn.Module) -> nn.Module:
+    """One thread, so that none waits for another on this run's account, and the layout that the method is told."""
+    torch.set_num_threads(1)
+    if job.settings.get("channels_last"):
+        three = any(isinstance(module, nn.Conv3d) for module in network.modules())
+        network.to(memory_format=torch.channels_last_3d if three else torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def describe_sizes(patch: Sequence[int], batch: int) -> str:
+    """What a step is, for the table."""
+    return f"{'x'.join(map(str, patch))}, batch {batch}, {arithmetic().name}"
 
 
 def seed_all(seed: int) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contest.job import Job, run_program
-from benchmarks.contest.learning import learn, weights_file
+from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, set_up, weights_file
 from benchmarks.contest.segmentations import (
     cases_left,
     label_file,
@@ -156,7 +156,7 @@ class NetworkSteps:
 
         self._is_segresnet = job.settings["network"] == "segresnet"
         self._rate = job.settings["learning_rate"]
-        self.network = build_network(job, len(region_values(read_dataset(job)))).train()
+        self.network = set_up(job, build_network(job, len(region_values(read_dataset(job))))).train()
         weights = self.network.parameters()
         if self._is_segresnet:
             self._loss = DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, sigmoid=True)
@@ -171,7 +171,7 @@ class NetworkSteps:
         self._optimiser.param_groups[0]["lr"] = self._rate * fall
         image, regions = next(self._batches)
         self._optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic().autocast(CPU):
             logits = self.network(image)
         if self._is_segresnet:
             self._loss(logits.float(), regions).backward()
@@ -190,9 +190,8 @@ class NetworkSteps:
 
 def train(job: Job) -> Mapping[str, Any]:
     """The method's steps for the budget."""
-    torch.set_num_threads(int(job.settings.get("threads", 1)))
-    told = f"patch {'x'.join(map(str, job.settings['patch']))}, batch {job.settings['batch']}"
-    return {**learn(job, NetworkSteps(job)), "sizes": told}
+    sizes = describe_sizes(job.settings["patch"], job.settings["batch"])
+    return {**learn(job, NetworkSteps(job)), "sizes": sizes}
 
 
 @torch.inference_mode()
@@ -201,10 +200,9 @@ def predict(job: Job) -> Mapping[str, Any]:
     mirrored, as its pipeline can. The tutorial does not mirror."""
     import monai.transforms as mt
 
-    torch.set_num_threads(int(job.settings.get("threads", 1)))
     dataset, share = read_dataset(job), job.settings["share"]
     order = dataset.get("regions_class_order") or [values[0] for values in region_values(dataset)]
-    network = build_network(job, len(order)).eval()
+    network = set_up(job, build_network(job, len(order))).eval()
     network.load_state_dict(torch.load(weights_file(job, share)))
     read = mt.Compose(reading_transforms(job, labelled=False))
     back = mt.Invertd("logits", read, orig_keys="image", nearest_interp=False)
@@ -234,7 +232,7 @@ def predict_case(network: nn.Module, image: Tensor, job: Job) -> Tensor:
     window = tuple(job.settings.get("window", job.settings["patch"]))
     total = torch.zeros(())
     for flipped in mirrors:
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic().autocast(CPU):
             logits = sliding_window_inference(image.flip(flipped), window, 1, network, overlap=0.5, mode=mode)
         total = total + logits.float().flip(flipped)
     return total

@@ -1,7 +1,8 @@
 """nnU-Net v2 (2.8) through its own planner, preprocessing, trainer and predictor; run as a program by the contests.
 
 Different from `nnUNetv2_train`, each to its advantage where CPU time is short:
-- bfloat16 by autocast around its own training step and prediction; its trainer would use float32 on a CPU.
+- bfloat16, where this CPU multiplies it fast, by autocast around its own training step and prediction; its trainer
+  would use float32 on any CPU.
 - The learning rate falls to zero by its own poly schedule over the budget, set anew at each step, not each epoch.
 - No validation while training, and no curves drawn: they would cost a fifth of the steps and choose nothing.
 - Augmentation in this process: what its workers hold ready at the end would be paid for and not used.
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.contest.job import Job, run_program
-from benchmarks.contest.learning import learn, weights_file
+from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, set_up, weights_file
 from benchmarks.contest.segmentations import (
     DATASET,
     DATASET_NAME,
@@ -40,7 +41,6 @@ def set_folders(job: Job) -> None:
         "nnUNet_results": str(job.path("results")),
         "nnUNet_n_proc_DA": "0",  # in this process
     }
-    torch.set_num_threads(int(job.settings.get("threads", 1)))
 
 
 def plans_folder(job: Job) -> Path:
@@ -116,8 +116,9 @@ def make_trainer(job: Job) -> Any:
 
     plans = write_plans(job) | {"continue_training": False}
     dataset = json.loads((plans_folder(job) / "dataset.json").read_text())
-    trainer = ContestTrainer(plans, "contest", 0, dataset, torch.device("cpu"))
+    trainer = ContestTrainer(plans, "contest", 0, dataset, CPU)
     trainer.initialize()
+    set_up(job, trainer.network)
     return trainer
 
 
@@ -132,7 +133,7 @@ class TrainerSteps:
     def step(self, share: float) -> None:
         trainer = self._trainer
         trainer.lr_scheduler.step(share)
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic().autocast(CPU):
             trainer.train_step(next(trainer.dataloader_train))
 
     def state(self) -> dict[str, Any]:
@@ -148,8 +149,8 @@ def train(job: Job) -> Mapping[str, Any]:
     """Its trainer's steps for the budget."""
     trainer = make_trainer(job)
     chosen = trainer.configuration_manager
-    told = f"patch {'x'.join(map(str, chosen.patch_size))}, batch {chosen.batch_size}"
-    return {**learn(job, TrainerSteps(trainer)), "sizes": told}
+    sizes = describe_sizes(chosen.patch_size, chosen.batch_size)
+    return {**learn(job, TrainerSteps(trainer)), "sizes": sizes}
 
 
 def predict(job: Job) -> Mapping[str, Any]:
@@ -160,7 +161,7 @@ def predict(job: Job) -> Mapping[str, Any]:
     share, mirror = job.settings["share"], job.settings["mirror"]
     mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3]
     trainer.set_deep_supervision_enabled(False)
-    predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=CPU, allow_tqdm=False)
     weights = torch.load(weights_file(job, share), weights_only=False)
     predictor.manual_initialization(
         trainer.network, trainer.plans_manager, trainer.configuration_manager, [weights],
@@ -170,7 +171,7 @@ def predict(job: Job) -> Mapping[str, Any]:
     written.mkdir(exist_ok=True)
     for case_id, file in cases_left(job, job.predictions(share)).items():
         scans = scan_files(job, case_id, len(trainer.dataset_json["channel_names"]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic().autocast(CPU):
             predictor.predict_from_files_sequential([scans], [str(written / case_id)])
         write_in_source_values(job, case_id, written / f"{case_id}.nii.gz", file)
     return {}

@@ -130,7 +130,8 @@ def train(job: Job) -> Mapping[str, Any]:
     keep(run / best.name, job.path("weights-100"))
     kept.append({"share": 1.0, "steps": steps, "cpu_seconds": spent})
     sizes = json.loads((run / "config.json").read_text())["sampling"]
-    told = f"patch {'x'.join(map(str, sizes['patch_shape']))}, batch {sizes['global_batch_size']}"
+    computed_in = json.loads((run / best.name / "config.json").read_text())["made_with"]["precision"]
+    told = f"{'x'.join(map(str, sizes['patch_shape']))}, batch {sizes['global_batch_size']}, {computed_in}"
     return {"steps": steps, "cpu_seconds": spent, "starts": noted["starts"], "kept": kept, "sizes": told}
 
 
