@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -95,6 +96,11 @@ def remove_group(group: Path) -> None:
             time.sleep(0.05)
 
 
+def die_with_parent() -> None:
+    """Called in a new process: it is killed where the one that started it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run_counted(words: Sequence[str], *, name: str, log: Path, cwd: Path) -> int:
     """Run a program in a group of its own, where one can be made, and return its exit status. It dies with this one."""
     group = make_group(name)
@@ -102,7 +108,7 @@ def run_counted(words: Sequence[str], *, name: str, log: Path, cwd: Path) -> int
     if group is not None:
         environment[GROUP] = str(group)
         words = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *words]
-    libc = ctypes.CDLL(None)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the group is ended
     try:
         with log.open("a") as output:
             return subprocess.Popen(
@@ -111,8 +117,9 @@ def run_counted(words: Sequence[str], *, name: str, log: Path, cwd: Path) -> int
                 env=environment,
                 stdout=output,
                 stderr=output,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=die_with_parent,
             ).wait()
     finally:
+        signal.signal(signal.SIGTERM, before)
         if group is not None:
             remove_group(group)

@@ -74,7 +74,8 @@ def learn(job: Job, learner: Learner) -> dict[str, Any]:
         learner.load(state["learner"])
     clock, saved_at = Clock(done["cpu_seconds"]), 0.0
     done["starts"] += 1
-    seed_all(1000 * job.seed + done["steps"])
+    if done["steps"]:
+        seed_all(1000 * job.seed + done["steps"])  # else what was drawn before a kill would be drawn again
     while (share := _share(job, done["steps"], clock.spent())) < 1:
         if _is_short(job, done["steps"], share):
             return {"steps": round(done["steps"] / share), "short": True, "cpu_seconds": clock.spent(), "kept": []}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contest.job import Job, run_program
-from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, set_up, weights_file
+from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, seed_all, set_up, weights_file
 from benchmarks.contest.segmentations import (
     cases_left,
     label_file,
@@ -190,6 +190,7 @@ class NetworkSteps:
 
 def train(job: Job) -> Mapping[str, Any]:
     """The method's steps for the budget."""
+    seed_all(job.seed)
     sizes = describe_sizes(job.settings["patch"], job.settings["batch"])
     return {**learn(job, NetworkSteps(job)), "sizes": sizes}
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.contest.job import Job, run_program
-from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, set_up, weights_file
+from benchmarks.contest.learning import CPU, arithmetic, describe_sizes, learn, seed_all, set_up, weights_file
 from benchmarks.contest.segmentations import (
     DATASET,
     DATASET_NAME,
@@ -147,6 +147,7 @@ class TrainerSteps:
 
 def train(job: Job) -> Mapping[str, Any]:
     """Its trainer's steps for the budget."""
+    seed_all(job.seed)
     trainer = make_trainer(job)
     chosen = trainer.configuration_manager
     sizes = describe_sizes(chosen.patch_size, chosen.batch_size)

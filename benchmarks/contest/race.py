@@ -38,7 +38,7 @@ class Race:
     @property
     def shared(self) -> Path:
         """What is prepared once."""
-        return (self.folder / "shared").absolute()
+        return (self.folder / self.source.resolve().name / "shared").absolute()
 
 
 def deal_splits(case_ids: Sequence[str], splits: int, seed: int = 0) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -66,7 +66,7 @@ def compete(race: Race, name: str, method: Method, job: Job, run: str) -> Path |
     record = race.records / f"{run}.json"
     if record.exists():
         return record
-    folder = (race.folder / run).absolute()
+    folder = race.shared.with_name(run)
     with locked(folder, wait=False) as ours:
         if not ours:
             return None
