@@ -17,6 +17,7 @@ from benchmarks.contest.clock import GROUP, make_group, read_usage, remove_group
 from benchmarks.contest.job import Job
 from benchmarks.contest.learning import learn, weights_file
 from benchmarks.contest.methods import METHODS, PARITY, SHARES, SHORT, Method
+from benchmarks.contest.ours import EPOCHS, OF_BUDGET, plan_steps
 from benchmarks.contest.race import Race, compete, deal_splits
 from benchmarks.contest.table import accuracy_rows, parity_rows
 from storage import InputError
@@ -98,6 +99,17 @@ def test_a_training_that_would_be_too_short_ends_at_once(tmp_path: Path, monkeyp
     assert done["short"] and 0 < done["steps"] < SHORT and len(stepper.shares) <= 5
     spent = iter(range(1000))
     assert "short" not in learn(a_job(tmp_path, cpu_seconds=60.0, short_too=True), Stepper())
+
+
+def test_our_steps_are_planned_from_what_the_rehearsal_cost(tmp_path: Path) -> None:
+    rehearsed = tmp_path / "prepared.json"
+    rehearsed.write_text(json.dumps({"seconds_a_step": 2.0, "seconds_around": 82.0}))
+    job = a_job(tmp_path, cpu_seconds=1000.0, settings={"rehearsal": str(rehearsed)})
+    steps = EPOCHS * plan_steps(job)
+    assert 82 + 2 * steps <= OF_BUDGET * 1000 < 82 + 2 * (steps + EPOCHS)
+    with pytest.raises(InputError, match="more than the 82 CPU-seconds"):
+        plan_steps(replace(job, cpu_seconds=80.0))
+    assert plan_steps(a_job(tmp_path, steps=1000)) == 250
 
 
 @pytest.mark.processes
