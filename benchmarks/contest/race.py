@@ -71,7 +71,11 @@ def compete(race: Race, name: str, method: Method, job: Job, run: str) -> Path |
         if not ours:
             return None
         prepared = prepare(race, method, job)
-        job = replace(job, folder=str(folder), settings={**method.settings, "rehearsal": str(prepared[1])})
+        told: dict[str, Any] = {**method.settings, "rehearsal": str(prepared[1])}
+        job = replace(job, folder=str(folder), settings=told)
+        if method.program != "ours":
+            rehearsed = phase(method, "rehearse", job, race.shared / f"rehearsed-{name}.json")
+            job = replace(job, settings={**told, "channels_last": rehearsed["channels_last"]})
         trained = phase(method, "train", job, folder / "trained.json")
         curve = [] if trained.get("short") else [predict(race, method, job, kept) for kept in trained["kept"]]
         origin = describe_origin(f"{method.title}, split {job.fold + 1}")
@@ -131,7 +135,7 @@ def describe_run(
     return {
         "method": name,
         "method_title": method.title if method.needs == "torch" else f"{method.title} ({version(method.needs)})",
-        "settings": {**method.settings, "sizes": trained.get("sizes", "")},
+        "settings": {**job.settings, "rehearsal": "", "sizes": trained.get("sizes", "")},
         "budget": budget,
         "seed": job.seed,
         "split": {"index": job.fold, "train": job.train, "test": job.test},

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import torch
 from benchmarks.contest import race
 from benchmarks.contest.clock import GROUP, make_group, read_usage, remove_group, run_counted
 from benchmarks.contest.job import Job
-from benchmarks.contest.learning import learn, weights_file
+from benchmarks.contest.learning import learn, rehearse_layout, weights_file
 from benchmarks.contest.methods import METHODS, PARITY, SHARES, SHORT, Method
 from benchmarks.contest.ours import EPOCHS, OF_BUDGET, plan_steps
 from benchmarks.contest.race import Race, compete, deal_splits
 from benchmarks.contest.table import accuracy_rows, parity_rows
+from benchmarks.cost import Cost
 from storage import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +111,19 @@ def test_our_steps_are_planned_from_what_the_rehearsal_cost(tmp_path: Path) -> N
     with pytest.raises(InputError, match="more than the 82 CPU-seconds"):
         plan_steps(replace(job, cpu_seconds=80.0))
     assert plan_steps(a_job(tmp_path, steps=1000)) == 250
+
+
+def test_a_peer_is_given_the_layout_that_costs_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, seen = torch.nn.Conv2d(4, 4, 3), list[bool]()
+
+    def cost(step: Callable[[], object]) -> Cost:
+        step()
+        seen.append(network.weight.is_contiguous())
+        return Cost(cpu=2.0 if seen[-1] else 1.0, wall=0.0)
+
+    monkeypatch.setattr("benchmarks.contest.learning.time_call", cost)
+    assert rehearse_layout(network, 4, 2)["channels_last"] is True
+    assert seen == [True, True, False, False]
 
 
 @pytest.mark.processes
