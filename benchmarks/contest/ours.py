@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from benchmarks.contest.job import Job, run_program, write_whole
 from benchmarks.contest.methods import SHARES
 from benchmarks.contest.segmentations import cases_left, raw_folder
 from benchmarks.page import ROOT
+from ray_jobs.checkpoints.checkpoint import CheckpointRecord
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from storage import InputError, find_cases, open_store
 
 RUN = "ours"
-REHEARSED = (8, 32)
-"""Steps of the two runs that tell what a step and all around the steps costs; they are not counted."""
+REHEARSED = 10
+"""Steps of each epoch of the run that tells what a step and all around the steps costs; it is not counted."""
 OF_BUDGET = 0.97
 """Of the CPU time the steps are planned for: a run that takes more than the budget does not count."""
 EPOCHS = len(SHARES)  # each ends with a checkpoint, which is kept
@@ -70,17 +71,36 @@ def prepare(job: Job) -> Mapping[str, Any]:
     """Rehearse: what a step costs, and all that is not steps. A run of so many steps needs no rehearsal."""
     if job.steps is not None:
         return {}
-    spent = []
     runs = Path(job.shared) / "rehearsal"
-    for steps in REHEARSED:
-        shutil.rmtree(runs, ignore_errors=True)
-        before = Clock().spent()
-        subprocess.run(training_words(job, runs, steps, 1), check=True)
-        spent.append(Clock().spent() - before)
+    shutil.rmtree(runs, ignore_errors=True)
+    clock, spent_at = Clock(), dict[int, float]()
+
+    def note(record: CheckpointRecord) -> None:
+        spent_at.setdefault(record.epoch * REHEARSED + record.step, clock.spent())
+
+    before = clock.spent()
+    follow(training_words(job, runs, REHEARSED, EPOCHS), runs / RUN, note)
+    all_of_it = clock.spent() - before
     shutil.rmtree(runs)
-    few, many = REHEARSED
-    a_step = (spent[1] - spent[0]) / (many - few)
-    return {"seconds_a_step": a_step, "seconds_around": spent[0] - few * a_step}
+    # Of the first epoch caches are cold, after the last one follows the scoring.
+    first, last = REHEARSED, (EPOCHS - 1) * REHEARSED
+    a_step = (spent_at[last] - spent_at[first]) / (last - first)
+    return {"seconds_a_step": a_step, "seconds_around": all_of_it - EPOCHS * REHEARSED * a_step}
+
+
+def follow(words: Sequence[str], run: Path, note: Callable[[CheckpointRecord], None]) -> None:
+    """Run the training command and hand on each new checkpoint of the run as soon as it is there."""
+    run.mkdir(parents=True, exist_ok=True)
+    store, seen = CheckpointStore(str(run)), set[str]()
+    running = subprocess.Popen(words, preexec_fn=die_with_parent)
+    while running.poll() is None:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        newest = store.newest()
+        if newest is not None and newest.name not in seen:
+            seen.add(newest.name)
+            note(newest)
+    if running.returncode != 0:
+        raise InputError(f"training ended with {running.returncode}, see the log")
 
 
 def plan_steps(job: Job) -> int:
@@ -110,22 +130,18 @@ def train(job: Job) -> Mapping[str, Any]:
     newest = store.newest()
     # What was spent after the newest checkpoint was lost, and is spent again.
     clock = Clock(noted["spent"].get(newest.name, 0.0) if newest else 0.0)
-    running = subprocess.Popen(training_words(job, run.parent, an_epoch, EPOCHS), preexec_fn=die_with_parent)
-    while running.poll() is None:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-        newest = store.newest()
-        if newest is None or newest.name in noted["spent"]:
-            continue
-        noted["spent"][newest.name] = clock.spent()
-        done = newest.epoch * an_epoch + newest.step
-        for due in SHARES[len(noted["kept"]) :]:
+
+    def note(record: CheckpointRecord) -> None:
+        noted["spent"].setdefault(record.name, clock.spent())
+        done = record.epoch * an_epoch + record.step
+        for due in SHARES[len(noted["kept"]) : -1]:
             if done >= due * EPOCHS * an_epoch:
-                keep(run / newest.name, job.path(f"weights-{round(100 * due)}"))
+                keep(run / record.name, job.path(f"weights-{round(100 * due)}"))
                 noted["kept"].append({"share": due, "steps": done, "cpu_seconds": clock.spent()})
         write_whole(journal, noted)
-    if running.returncode != 0:
-        raise InputError(f"training ended with {running.returncode}, see the log")
-    spent, kept = clock.spent(), noted["kept"][: EPOCHS - 1]
+
+    follow(training_words(job, run.parent, an_epoch, EPOCHS), run, note)
+    spent, kept = clock.spent(), noted["kept"]
     steps = EPOCHS * an_epoch
     best = store.best()
     assert best is not None  # of a run that has ended
