@@ -30,7 +30,11 @@ class Clock:
         self._before = before
         self._group = os.environ.get(GROUP)
         self.how = "cgroup cpu.stat" if self._group else f"looks every {SECONDS_BETWEEN_LOOKS:g} s"
-        self.spent()  # the family is watched from here on
+
+    def keep_looking(self) -> None:
+        """Called once by a program, at its start: where it has no group, children that end are counted so."""
+        if not self._group:
+            watched_family().watch()
 
     def spent(self) -> float:
         """CPU-seconds."""
@@ -38,10 +42,14 @@ class Clock:
 
 
 class WatchedFamily:
-    """This process and all that came of it, looked at all the time."""
+    """This process and all that came of it, which `watch` looks at all the time."""
 
     def __init__(self) -> None:
         self._family, self._lock = Family(root=psutil.Process()), threading.Lock()
+        self._ended = threading.Event()  # never set: the thread ends with the process
+
+    def watch(self) -> None:
+        """Look from now on, until this process ends."""
         threading.Thread(target=self._watch, name="cpu-clock", daemon=True).start()
 
     def look(self) -> float:
@@ -53,7 +61,7 @@ class WatchedFamily:
     def _watch(self) -> None:
         while True:
             self.look()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            self._ended.wait(SECONDS_BETWEEN_LOOKS)
 
 
 @functools.cache

@@ -38,6 +38,7 @@ from benchmarks.contest.segmentations import (
     scan_files,
     write_in_source_values,
 )
+from models import fuses_optimiser
 
 KEYS = ("image", "label")
 
@@ -169,10 +170,12 @@ class NetworkSteps:
         weights = self.network.parameters()
         if self._is_segresnet:
             self._loss = DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, sigmoid=True)
-            self._optimiser: Any = torch.optim.Adam(weights, self._rate, weight_decay=1e-5)
+            self._optimiser: Any = torch.optim.Adam(weights, self._rate, weight_decay=1e-5, fused=fuses_optimiser(CPU))
         else:
             self._loss = DeepSupervisionLoss(DiceAndCrossEntropy())
-            self._optimiser = torch.optim.SGD(weights, self._rate, momentum=0.99, nesterov=True, weight_decay=3e-5)
+            self._optimiser = torch.optim.SGD(
+                weights, self._rate, momentum=0.99, nesterov=True, weight_decay=3e-5, fused=fuses_optimiser(CPU)
+            )
         self._batches = draw_batches(job)
 
     def step(self, share: float) -> None:

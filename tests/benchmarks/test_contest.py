@@ -32,6 +32,7 @@ import subprocess, sys, time
 BURN = "import time\\nend = time.process_time() + 0.5\\nwhile time.process_time() < end: pass"
 from benchmarks.contest.clock import Clock
 clock = Clock()
+clock.keep_looking()
 subprocess.run([sys.executable, "-c", BURN])
 exec(BURN)
 open(sys.argv[1], "w").write(str(clock.spent()))
