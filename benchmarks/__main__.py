@@ -7,6 +7,7 @@ from importlib import import_module
 import tyro
 
 from benchmarks import settings
+from benchmarks.contest import settings as contest
 from ray_jobs.settings.exit_status import run_command
 
 # Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
@@ -18,19 +19,21 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "peers-loader": settings.PeersLoaderBenchmark,
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
+    "whole-head": settings.WholeHeadBenchmark,
     "score": settings.ScoreBenchmark,
     "decisions": settings.DecisionsBenchmark,
-    "accuracy": settings.AccuracyBenchmark,
-    "parity": settings.ParityBenchmark,
+    "accuracy": contest.AccuracyBenchmark,
+    "parity": contest.ParityBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,
     "growth": settings.GrowthBenchmark,
     "processes": settings.ProcessesBenchmark,
-    "start": settings.StartBenchmark,
+    "demo": settings.DemoBenchmark,
     "installation": settings.InstallationBenchmark,
     "gpu-check": settings.GpuCheck,
     "laptop": settings.Laptop,
+    "bars": settings.Bars,
     "page": settings.Page,
 }
 

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 
 from benchmarks.contest.methods import METHODS
 from benchmarks.contest.race import Race, compete, make_jobs
+from benchmarks.contest.settings import AccuracyBenchmark
 from benchmarks.contest.table import accuracy_rows, read_records
 from benchmarks.report import print_table
-from benchmarks.settings import AccuracyBenchmark
 from storage import InputError
 
 

@@ -37,13 +37,19 @@ def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
         "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES],
         "store-reads": ["store-reads", "--store", store],
         "peers-loader": ["peers-loader", "--store", store],
-        "start": ["start"],
-        "train-step": ["train-step", "--peers"],
+        "demo": ["demo"],
+        "train-step": ["train-step", "--peers", "--compile"],
+        "train-step-strided": ["train-step", "--peers", "--preset", "strided", "--patch", "96", "96", "96"],
         "cpu-table": ["cpu-table"],
         "end-to-end": ["end-to-end", "--store", store],
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "inference": ["inference"],
+        "whole-head": ["whole-head"],
+        "growth": ["growth"],
+        "processes": ["processes"],
+        "installation": ["installation"],
         "score": ["score", *(["--source", scans] if real else [])],
+        "bars": ["bars"],  # of the others
     }
 
 

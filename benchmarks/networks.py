@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models import UNET_PRESETS, UNetConfig
 from storage import InputError
@@ -75,7 +76,10 @@ def like_dynunet(config: UNetConfig) -> UNetConfig:
 
 
 def build_dynunet(config: UNetConfig) -> nn.Module:
-    """MONAI's DynUNet, its nnU-Net, at the configuration's widths. Raises ImportError where it isn't installed."""
+    """MONAI's DynUNet, its nnU-Net, at the configuration's widths. Raises ImportError where it isn't installed.
+
+    Where ours begins with a stride, so does it, and its logits are interpolated: it ends at the first level's voxels.
+    """
     from monai.networks.nets import DynUNet
 
     levels = len(config.widths)
@@ -84,8 +88,14 @@ def build_dynunet(config: UNetConfig) -> nn.Module:
         in_channels=config.modalities,
         out_channels=config.regions,
         kernel_size=[3] * levels,
-        strides=[1] + [2] * (levels - 1),
+        strides=[config.stem_stride] + [2] * (levels - 1),
         upsample_kernel_size=[2] * (levels - 1),
         filters=config.widths,
     )
-    return LogitsOnly(network, lambda module, image: module(image))
+    mode = "trilinear" if config.dimensions == 3 else "bilinear"
+
+    def logits(module: nn.Module, image: Tensor) -> Tensor:
+        coarse: Tensor = module(image)
+        return coarse if config.stem_stride == 1 else functional.interpolate(coarse, size=image.shape[2:], mode=mode)
+
+    return LogitsOnly(network, logits)

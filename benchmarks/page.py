@@ -29,7 +29,14 @@ def recorded() -> list[str]:
 def render(records: Path = RECORDS) -> str:
     """Return the page: its text, each record in its place."""
     text = CONTEST.sub(lambda found: render_contest(records / found[1]), TEXT.read_text())
-    return RECORD.sub(lambda found: render_record(json.loads((records / f"{found[1]}.json").read_text())), text)
+    return RECORD.sub(lambda found: render_file(records / f"{found[1]}.json"), text)
+
+
+def render_file(record: Path) -> str:
+    """Return the table of a record, or that there is none yet and what makes it."""
+    if not record.exists():
+        return "Not measured yet: `make bench` does.\n"
+    return render_record(json.loads(record.read_text()))
 
 
 def render_contest(folder: Path) -> str:

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 
 from benchmarks.contest.methods import PARITY
 from benchmarks.contest.race import Race, compete, make_jobs
+from benchmarks.contest.settings import ParityBenchmark
 from benchmarks.contest.table import parity_rows, read_records
 from benchmarks.report import print_table
-from benchmarks.settings import ParityBenchmark
 from storage import InputError
 
 

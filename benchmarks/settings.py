@@ -92,8 +92,8 @@ class TrainStepBenchmark(Recorded):
     """Patch sides; by default 128 on a GPU and 48 on a CPU, 2-D four times that."""
     batch: int = 2
     steps: int = 5
-    """Timed steps of each row, after two of warm-up. The fastest is reported: on a shared machine the others measure
-    the neighbours."""
+    """Timed steps of each row, turn about, after two of warm-up. The fastest is reported: on a shared machine the
+    others measure the neighbours."""
     device: str = "auto"
     """cpu or cuda:N; auto takes a GPU where there is one."""
     precision: PrecisionName = "auto"
@@ -102,7 +102,7 @@ class TrainStepBenchmark(Recorded):
     activation_checkpointing: bool = False
     """Of the default network."""
     compile: bool = False
-    """Of the default network: takes a minute, and wants a C++ compiler or Triton."""
+    """A row for the default network compiled: its first step takes a minute, and wants a C++ compiler or Triton."""
     peers: bool = False
     """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the same widths, where installed."""
 
@@ -121,6 +121,23 @@ class InferenceBenchmark(Recorded):
     device: str = "auto"
     """cpu or cuda:N; auto takes a GPU where there is one."""
     precision: PrecisionName = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeHeadBenchmark(Recorded):
+    """Measure on a CPU what whole heads cost a trained network, ours and MONAI as each is shipped, and their Dice."""
+
+    checkpoint: str = ".bench/demo/runs/demo"
+    """A checkpoint, or a run's folder; by default what the demo benchmark left."""
+    store: str = ".bench/demo/data/phantom-16-0.zarr"
+    """The cohort that it was trained on, path or URL: its test cases are predicted."""
+    cases: int = 2
+    """How many of them."""
+    rounds: int = 2
+    """All are run this often, turn about; the least CPU time of each is reported."""
+    threads: int = 2
+    cache: Path = Path(".bench/cache")
+    """Where decoded cases are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,46 +254,11 @@ class GpuCheck(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
-    """Trainings beside peers', each a record of its own; killed at any moment, the same command goes on."""
+class DemoBenchmark(Recorded):
+    """Measure `make train` after the installation, from the command to the first step and to the end."""
 
-    source: Path
-    """Folder of labelled BraTS cases."""
-    folder: Path = Path(".bench/contest")
-    """Where stores, weights and predictions are kept meanwhile."""
-    records: Path = Path("benchmarks/records/accuracy")
-    """Where each run's record goes. Runs that have one are not done again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyBenchmark(Contest):
-    """Measure accuracy after equal CPU time beside nnU-Net v2 and MONAI, on held-out cases, by one scorer."""
-
-    cpu_minutes: tuple[float, ...] = (15.0, 60.0)
-    """Budgets of training, of all its processes together. Conversion and prediction are counted apart."""
-    methods: tuple[str, ...] = ()
-    """Who takes part, by the names in benchmarks/contest/methods.py; all without it."""
-    splits: int = 2
-    """A quarter of the cases tests, others in each split."""
-    short_too: bool = False
-    """Also do runs of fewer than 200 steps; else they end as soon as it is plain that they would be."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityBenchmark(Contest):
-    """Measure whether training is worth what nnU-Net's trainer is: one network, the same steps, pairs by seed."""
-
-    records: Path = Path("benchmarks/records/parity")
-    """Where each run's record goes. Runs that have one are not done again."""
-    steps: int = 1000
-    """Of each training."""
-    seeds: int = 3
-    """Trainings of each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartBenchmark(Recorded):
-    """Measure a run's start, from the command to the first step, by its parts and by who spends the CPU."""
+    workers: int | None = None
+    """Training processes; as many as by default without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +277,11 @@ class Laptop:
     """Folder of BraTS cases; synthetic ones without it."""
     only: tuple[str, ...] = ()
     """Names of records; all without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars(Recorded):
+    """Say of each thing that a machine without a GPU waits for what it should be, and is by the records."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 `python -m benchmarks train-step --preset nnunet --patch 128 128 128 --peers`
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cost import time_call
+from benchmarks.cost import Cost, time_call
 from benchmarks.device import PeakMemory, device_name, find_device, matmul_flops, vendor_peak, wait
 from benchmarks.networks import (
     build_dynunet,
@@ -40,15 +40,23 @@ from models import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was found of a network. seconds, cpu_seconds: of the fastest step. flops: of a step."""
+class Warm:
+    """A network that has taken its first steps. first_seconds: of the first; peak_mib: of those."""
 
     name: str
     parameters: int
-    seconds: float
-    cpu_seconds: float
+    step: Callable[[], None]
     first_seconds: float
     peak_mib: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found of a network. seconds, cpu_seconds: of the fastest step. flops: of a step."""
+
+    warm: Warm
+    seconds: float
+    cpu_seconds: float
     flops: int
 
 
@@ -62,15 +70,16 @@ def run(config: TrainStepBenchmark) -> None:
     precision = choose_precision(device, config.precision, network)
     image = torch.randn(config.batch, network.modalities, *sides, device=device)
     regions = (torch.rand(config.batch, network.regions, *sides, device=device) < 0.1).to(torch.uint8)
-    found = []
+    warm = []
     builders = list_networks(config, network, device, precision)
     # The libraries' own buffers come with the first steps of a process and belong to no row.
-    measure("", partial(build_unet, network), precision, image, regions, steps=1)
+    warm_up("", partial(build_unet, network), precision, image, regions)
     for name, build in builders.items():
         try:
-            found.append(measure(name, build, precision, image, regions, steps=config.steps))
+            warm.append(warm_up(name, build, precision, image, regions))
         except ImportError as missing:
             print(f"left out {name}: {missing.name} is not installed (pip install .[dev])")
+    found = take_turns(warm, config.steps)
     matmul = matmul_flops(device, precision)
     rows = [table_row(each, found[0], config.batch, precision, device, matmul) for each in found]
     title = f"train step, {config.preset}, {config.batch} x {'x'.join(map(str, sides))}, {device_name(device)}"
@@ -81,31 +90,28 @@ def list_networks(
     config: TrainStepBenchmark, network: UNetConfig, device: torch.device, precision: Precision
 ) -> dict[str, Callable[[], nn.Module]]:
     """How each row's network is built."""
-    told = Execution(
-        channels_last=config.channels_last,
-        activation_checkpointing=config.activation_checkpointing,
-        compile=config.compile,
-    )
+    told = Execution(channels_last=config.channels_last, activation_checkpointing=config.activation_checkpointing)
 
     def ours(unet: UNetConfig, execution: Execution) -> Callable[[], nn.Module]:
         return partial(build_unet, unet, settle_execution(execution, device, precision, unet))
 
     builders = {"default": ours(network, told)}
+    if config.compile:
+        builders["default, compiled"] = ours(network, replace(told, compile=True))
     if config.peers:
-        plain, grouped = like_dynunet(network), like_pytorch3dunet(network)
-        builders |= {
-            "ours as DynUNet": ours(plain, Execution()),
-            "MONAI DynUNet": partial(build_dynunet, plain),
-            "ours as pytorch-3dunet": ours(grouped, Execution()),
-            "pytorch-3dunet": partial(build_pytorch3dunet, grouped),
-        }
+        plain = like_dynunet(network)
+        builders |= {"ours as DynUNet": ours(plain, Execution()), "MONAI DynUNet": partial(build_dynunet, plain)}
+        if network.stem_stride == 1:  # pytorch-3dunet knows no other
+            grouped = like_pytorch3dunet(network)
+            builders |= {
+                "ours as pytorch-3dunet": ours(grouped, Execution()),
+                "pytorch-3dunet": partial(build_pytorch3dunet, grouped),
+            }
     return builders
 
 
-def measure(
-    name: str, build: Callable[[], nn.Module], precision: Precision, image: Tensor, regions: Tensor, *, steps: int
-) -> Measured:
-    """Build the network and take steps: one that is the first, one of warm-up, those that are timed, one counted."""
+def warm_up(name: str, build: Callable[[], nn.Module], precision: Precision, image: Tensor, regions: Tensor) -> Warm:
+    """Build the network and take two steps, in which it needs as much memory as ever."""
     torch.manual_seed(0)
     device = image.device
     memory = PeakMemory(device)
@@ -121,20 +127,30 @@ def measure(
 
     first = time_call(step)
     step()
-    timed = [time_call(step) for _ in range(steps)]
-    peak_mib = memory.mib()
-    # Compiled code would hide its operations from the counter.
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-        step()
-    return Measured(
+    return Warm(
         name=name,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        seconds=min(cost.wall for cost in timed),
-        cpu_seconds=min(cost.cpu for cost in timed),
+        step=step,
         first_seconds=first.wall,
-        peak_mib=peak_mib,
-        flops=counter.get_total_flops(),
+        peak_mib=memory.mib(),
     )
+
+
+def take_turns(warm: Sequence[Warm], steps: int) -> list[Measured]:
+    """Time a step of each, turn about, so that a neighbour on the machine disturbs all alike; then count operations."""
+    timed: dict[str, list[Cost]] = {each.name: [] for each in warm}
+    for _ in range(steps):
+        for each in warm:
+            timed[each.name].append(time_call(each.step))
+    found = []
+    for each in warm:
+        # Compiled code would hide its operations from the counter.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            each.step()
+        costs = timed[each.name]
+        seconds, cpu = min(cost.wall for cost in costs), min(cost.cpu for cost in costs)
+        found.append(Measured(warm=each, seconds=seconds, cpu_seconds=cpu, flops=counter.get_total_flops()))
+    return found
 
 
 def make_step(
@@ -163,16 +179,16 @@ def table_row(
     # Data sheets give the speed of 16-bit inputs.
     peak = vendor_peak(device) if precision.name != "float32" else None
     return {
-        "network": found.name,
+        "network": found.warm.name,
         "precision": precision.name,
-        "parameters": found.parameters,
+        "parameters": found.warm.parameters,
         "samples/s": batch / found.seconds,
         "CPU s/sample": found.cpu_seconds / batch,
         "speed": speed,
-        "peak MiB": found.peak_mib if found.peak_mib is not None else "",
+        "peak MiB": found.warm.peak_mib if found.warm.peak_mib is not None else "",
         "GFLOP/sample": found.flops / batch / 1e9,
         "TFLOP/s": reached / 1e12,
         "of matmul": f"{reached / matmul:.0%}",
         "of peak": f"{reached / (peak * 1e12):.0%}" if peak else "",
-        "first step s": found.first_seconds,
+        "first step s": found.warm.first_seconds,
     }

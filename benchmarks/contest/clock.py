@@ -1,7 +1,7 @@
 """CPU-seconds of a program and of all that it starts, also of what has ended: other work beside it does not count.
 
 Linux counts them for a control group (cgroup v2, cpu.stat) where this user may make one. Elsewhere the program looks at
-its family many times a second (benchmarks/start.py): what a process spends after the last look at it is lost.
+its family many times a second (benchmarks/demo.py): what a process spends after the last look at it is lost.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.start import SECONDS_BETWEEN_LOOKS, Family
+from benchmarks.demo import SECONDS_BETWEEN_LOOKS, Family
 
 GROUP = "BRATS_CPU_GROUP"  # the program's group, where it has one
 PR_SET_PDEATHSIG = 1
