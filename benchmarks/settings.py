@@ -281,7 +281,7 @@ class Laptop:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars(Recorded):
-    """Say of each thing that a machine without a GPU waits for what it should be, and is by the records."""
+    """Write what a machine without a GPU waits for, what it should be and what it is by the records."""
 
 
 @dataclass(frozen=True, kw_only=True)

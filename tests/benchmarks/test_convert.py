@@ -15,13 +15,15 @@ def test_one_row_for_ours_and_the_same_figures_as_json(
     phantom_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(ConvertBenchmark(source=phantom_source, cases=1, peer_python=None, json=tmp_path / "figures.json"))
-    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    row, command = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert row["what"] == OURS
     assert row["objects per case"] == 7
     source_bytes = sum(path.stat().st_size for path in find_cases(phantom_source).cases[0].files.values())
     assert 0 < row["MB per case"] < 2 * source_bytes / 1e6
     assert row["CPU-s per case"] > 0
     assert row["peak MB"] > 50
+    assert command["cases"] == len(find_cases(phantom_source).cases) > 1  # all of them, whatever is measured above
+    assert min(command["wall-s per case"], command["CPU-s per case"]) > 0
     assert "Conversion of 1 cases" in capsys.readouterr().out
 
 

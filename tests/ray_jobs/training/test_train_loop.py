@@ -15,7 +15,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dali_pipelines import CaseReadError
-from models import Decision
 from ray_jobs.checkpoints import saver
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.evaluation.trained import open_trained
@@ -356,7 +355,8 @@ def test_a_run_that_validates_on_nothing_keeps_its_last_epoch_and_resumes_exactl
     assert result["thresholds"] == result["test"]["threshold"] == half and result["test"]["cases"] == len(given.test)
     assert again["test"] == result["test"]
     network = open_trained(str(alone), torch.device("cpu"))
-    assert (network.uri, network.decision) == (result["checkpoint"], Decision.plain(3))
+    assert network.uri == result["checkpoint"] and network.decision is not None
+    assert network.decision.thresholds == (0.5, 0.5, 0.5)
     assert [row["epoch"] for row in result["history"]] == [1, 2, 3] and "iou_mean" not in result["history"][0]
 
 
