@@ -201,7 +201,7 @@ def test_stopped_in_the_middle_and_gone_on_with(
     small_arguments: Sequence[str],
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "cv", "--splits.folds", "2", *small_arguments]
-    arguments += ["--workers", "1", "--sampling.patches-per-epoch", "480"]  # so that a fold is not over at once
+    arguments += ["--workers", "1", "--sampling.patches-per-epoch", "240"]  # so that a fold is not over at once
     (tmp_path / "home").mkdir()
     variables = {**os.environ, "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     folds = [tmp_path / "runs" / "cv" / f"fold-{fold}" for fold in range(2)]
