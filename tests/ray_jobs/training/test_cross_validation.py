@@ -201,7 +201,7 @@ def test_stopped_in_the_middle_and_gone_on_with(
     small_arguments: Sequence[str],
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "cv", "--splits.folds", "2", *small_arguments]
-    arguments += ["--workers", "1", "--sampling.patches-per-epoch", "240"]  # so that a fold is not over at once
+    arguments += ["--workers", "1", "--sampling.patches-per-epoch", "144"]  # so that a fold is not over at once
     (tmp_path / "home").mkdir()
     variables = {**os.environ, "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     folds = [tmp_path / "runs" / "cv" / f"fold-{fold}" for fold in range(2)]
@@ -211,23 +211,25 @@ def test_stopped_in_the_middle_and_gone_on_with(
             cwd=tmp_path, env=variables, stdout=output, stderr=output,
         )  # fmt: skip
         until = time.monotonic() + PATIENCE_SECONDS
-        # The driver has heard of the other's worker: before that it would end at once.
-        while "epoch" not in (said := (tmp_path / "said").read_text()).partition("run cv/fold-1:")[2]:
-            assert process.poll() is None and time.monotonic() < until, said
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_SECONDS)
+        try:
+            # The driver has heard of the worker: before that it would end at once.
+            while "epoch" not in (said := (tmp_path / "said").read_text()).partition("run cv/fold-0:")[2]:
+                assert process.poll() is None and time.monotonic() < until, said
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
     said = (tmp_path / "said").read_text()
     assert process.returncode == 143, said
-    assert "stopped cv/fold-1 after step" in said and "the same command goes on from there" in said
-    assert not (folds[1] / "summary.json").exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
-    first = (folds[0] / "summary.json").read_bytes()
+    assert "stopped cv/fold-0 after step" in said and "the same command goes on from there" in said
+    assert not folds[1].exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
 
     done = command("train.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "run cv/fold-0 is finished" in done.stdout and "going on from checkpoint_epoch_000" in done.stdout
+    assert "going on from checkpoint_epoch_000" in done.stdout
     assert "all 6 cases of 6 subjects, out of fold" in done.stdout
-    assert (folds[0] / "summary.json").read_bytes() == first
     summary = json.loads((tmp_path / "runs" / "cv" / "summary.json").read_text())
     for fold, place in enumerate(folds):
         own = json.loads((place / "summary.json").read_text())["validation"]
