@@ -224,7 +224,7 @@ def test_stopped_in_the_middle_and_gone_on_with(
     said = (tmp_path / "said").read_text()
     assert process.returncode == 143, said
     assert "stopped cv/fold-0 after step" in said and "the same command goes on from there" in said
-    assert not folds[1].exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
+    assert not (folds[1] / "summary.json").exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
 
     done = command("train.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
