@@ -67,10 +67,8 @@ def collect(records: Callable[[str], Sequence[Row]]) -> list[Bar]:
 
 def augmentation(rows: Sequence[Row]) -> Iterator[Bar]:
     """Ours beside the best peer with the same list of augmentations: a tutorial's few are another thing."""
-    ours, peers = (
-        rows[0],
-        [row for row in rows if not row["loader"].startswith("ours") and "tutorial" not in row["loader"]],
-    )
+    ours = rows[0]
+    peers = [row for row in rows if not row["loader"].startswith("ours") and "tutorial" not in row["loader"]]
     best = min(peers, key=lambda row: float(row["cpu_ms"]))
     yield Bar(
         what="full augmentation of a 4x128³ patch, CPU-ms",

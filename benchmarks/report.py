@@ -50,9 +50,13 @@ def describe_origin(title: str) -> dict[str, Any]:
 
 def write_record(origin: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], json_file: Path) -> None:
     """Write `rows` and where they come from; what stood in the file is replaced whole or not at all."""
-    record = {**origin, "rows": [dict(row) for row in rows]}
+    replace_json({**origin, "rows": [dict(row) for row in rows]}, json_file)
+
+
+def replace_json(values: Mapping[str, Any], json_file: Path) -> None:
+    """Write JSON that is there whole or not at all."""
     unfinished = json_file.with_name(f"{json_file.name}.unfinished")
-    unfinished.write_text(json.dumps(record, indent=2) + "\n")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n")
     unfinished.replace(json_file)
 
 

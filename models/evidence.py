@@ -110,6 +110,11 @@ class Evidence:
             self._known[decision, objective] = np.where(below == 0, 1.0, above / np.maximum(below, 1))
         return self._known[decision, objective]
 
+    def case_scores(self, number: int, decision: Decision) -> dict[str, tuple[float, ...]]:
+        """Of one case, by its number, the IoU and the Dice of each region under the decision."""
+        kinds: tuple[Objective, ...] = ("iou", "dice")
+        return {kind: tuple(self.scores(decision, kind)[number].tolist()) for kind in kinds}
+
     def encode(self) -> bytes:
         """As an .npz file, without pickles."""
         file = io.BytesIO()

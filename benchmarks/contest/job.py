@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.contest.clock import Clock
+from benchmarks.report import replace_json
 
 Phase = Callable[["Job"], Mapping[str, Any]]
 
@@ -61,11 +62,9 @@ class Job:
 
 
 def write_whole(file: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON that is there whole or not at all."""
+    """Write JSON that is there whole or not at all, and make its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n")
-    unfinished.replace(file)
+    replace_json(values, file)
 
 
 def run_program(phases: Mapping[str, Phase]) -> None:

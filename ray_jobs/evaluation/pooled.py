@@ -36,10 +36,9 @@ def decide_together(
     choice = choose_decision(evidence, objective)
     by_case: dict[str, dict[str, dict[str, float]]] = {}
     for number, (case, decision) in enumerate(zip(evidence.cases, nested_decisions(evidence, objective), strict=True)):
-        scores = {kind: evidence.scores(decision, kind)[number].tolist() for kind in ("iou", "dice")}
         by_case[case.case_id] = {
             kind: {**dict(zip(regions, values, strict=True)), "mean": sum(values) / len(values)}
-            for kind, values in scores.items()
+            for kind, values in evidence.case_scores(number, decision).items()
         }
     said = say_choice(choice, regions, objective, len(evidence.subjects))
     said.append("Scores out of fold are each case's by what the other subjects of all folds decide.")

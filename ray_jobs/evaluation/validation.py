@@ -213,22 +213,22 @@ def evaluate(
     if len(bad) == len(case_ids):
         raise InputError(f"none of the {len(bad)} cases to score can be read; the last: {[*bad.values()][-1]}")
     task, plain, given = cache.task, Decision.plain(len(cache.task.regions)), thresholds is not None
-    if thresholds is None:
-        thresholds = dict(zip(task.region_names, plain.thresholds, strict=True))
+    thresholds = thresholds or dict(zip(task.region_names, plain.thresholds, strict=True))
+    scores, by_case = counts.at(cut := list(thresholds.values())), counts.by_case(cut)
     return Evaluation(
         cases=len(case_ids) - len(bad),
         regions=task.regions,
         objective=objective,
         thresholds_given=given,
         bad_cases=bad,
-        scores=counts.at(list(thresholds.values())),
-        by_case=counts.by_case(list(thresholds.values())),
-        by_case_at_half=counts.by_case(plain.thresholds),
+        scores=scores,
+        by_case=by_case,
+        by_case_at_half=counts.by_case(plain.thresholds) if given else by_case,
         thresholds=thresholds,
         curves=curves_of(counts, task.region_names),
         images=tuple(kept.images),
         baseline_iou=best_single_modality_iou(single_modality, task.region_names) if single_modality else None,
-        plain=counts.at(plain.thresholds),
+        plain=counts.at(plain.thresholds) if given else scores,
         evidence=join_evidence(kept.evidence, task, session) if with_evidence else None,
         subjects={case_id: cache.info(case_id).subject for case_id in counts.case_ids},
     )

@@ -9,8 +9,6 @@ import numpy as np
 from models import (
     Choice,
     Decision,
-    Evidence,
-    Objective,
     RegionScores,
     choose_decision,
     nested_decisions,
@@ -63,7 +61,7 @@ def rescore(evaluation: Evaluation, decisions: Sequence[Decision], saved: Decisi
     evidence = evaluation.evidence
     assert evidence is not None
     rows = {
-        case.case_id: {kind: score_of(evidence, number, decision, kind) for kind in ("iou", "dice")}
+        case.case_id: evidence.case_scores(number, decision)
         for number, (case, decision) in enumerate(zip(evidence.cases, decisions, strict=True))
     }
     means = {kind: tuple(np.mean([row[kind] for row in rows.values()], axis=0).tolist()) for kind in ("iou", "dice")}
@@ -77,11 +75,6 @@ def rescore(evaluation: Evaluation, decisions: Sequence[Decision], saved: Decisi
         by_case=by_case,
         thresholds=dict(zip(evaluation.curves.regions, saved.thresholds, strict=True)),
     )
-
-
-def score_of(evidence: Evidence, number: int, decision: Decision, kind: Objective) -> tuple[float, ...]:
-    """Return the score of each region of one case."""
-    return tuple(evidence.scores(decision, kind)[number].tolist())
 
 
 def subjects_of(evaluation: Evaluation) -> int:

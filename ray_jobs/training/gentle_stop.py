@@ -36,18 +36,11 @@ class Stop:
         """What a shell expects of a process that ended after the signal."""
         return 128 + (self._signals[0] if self._signals else signal.SIGTERM)
 
-    def guard(self, work: Callable[[], T], *, ask: Callable[[], bool]) -> T:
-        """Return what `work` returns; call `ask` when a signal comes, which says whether there is anybody to ask.
-
-        Raises StoppedBySignalError when cut off.
-        """
-        return self.guard_all([work], ask=ask)[0]
-
     def guard_all(self, works: Sequence[Callable[[], T]], *, ask: Callable[[], bool], at_once: int = 1) -> dict[int, T]:
         """Return what each of `works`, by its number, returns, `at_once` of them side by side.
 
         When a signal comes, or one of them raises, those under way are asked to end and no other begins; what was
-        raised comes out.
+        raised comes out. `ask` says whether there is anybody to ask. Raises StoppedBySignalError when cut off.
         """
         left, outcomes = iter(enumerate(works)), dict[int, T]()
         failures: list[BaseException] = []

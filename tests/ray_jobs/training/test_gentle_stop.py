@@ -30,7 +30,7 @@ def test_the_first_signal_asks_and_the_work_ends_itself(number: int, status: int
         return True
 
     stop = Stop()
-    assert stop.guard(work, ask=ask) == "saved"
+    assert stop.guard_all([work], ask=ask) == {0: "saved"}
     assert stop.exit_status == status
     assert signal.getsignal(number) is before
 
@@ -90,7 +90,7 @@ def test_the_second_signal_cuts_the_work_off() -> None:
         let_go.wait(30)
 
     with pytest.raises(StoppedBySignalError) as cut_off:
-        Stop().guard(work, ask=ask)
+        Stop().guard_all([work], ask=ask)
     let_go.set()
     assert cut_off.value.status == 130
     assert asked == [1]
@@ -104,7 +104,7 @@ def test_where_nobody_can_save_the_first_signal_is_the_end() -> None:
         let_go.wait(30)
 
     with pytest.raises(StoppedBySignalError) as cut_off:
-        Stop().guard(work, ask=lambda: False)
+        Stop().guard_all([work], ask=lambda: False)
     let_go.set()
     assert cut_off.value.status == 143
 
@@ -114,7 +114,7 @@ def test_what_the_work_raises_comes_out() -> None:
         raise ZeroDivisionError("in a worker")
 
     with pytest.raises(ZeroDivisionError, match="in a worker"):
-        Stop().guard(work, ask=lambda: True)
+        Stop().guard_all([work], ask=lambda: True)
 
 
 def test_a_command_that_is_cut_off_ends_with_the_signals_status(
