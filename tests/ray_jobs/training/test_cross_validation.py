@@ -17,7 +17,9 @@ import pytest
 from rich.console import Console
 
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.checkpoints.run_folder import RunFolder
+from ray_jobs.evaluation.pooled import decide_together
 from ray_jobs.settings.config import TrainConfig, default_run_name, run_identity
 from ray_jobs.training import cross_validation, job, planning, side_by_side
 from ray_jobs.training.gentle_stop import Stop
@@ -240,10 +242,16 @@ def test_stopped_in_the_middle_and_gone_on_with(
             == {case_id for case_id, scored in summary["by_case"].items() if scored["fold"] == fold}
         )
         for case_id in splits.validation:
-            assert summary["by_case"][case_id]["iou"] == own["by_case"][case_id]["iou"]
             assert summary["by_case"][case_id]["iou_at_half"] == own["by_case_at_half"][case_id]["iou"]
         best = CheckpointStore(str(place)).best()
         assert best is not None and best.score == pytest.approx(own["iou"]["mean"])
+    # What is chosen is chosen on the cases of all folds.
+    together = decide_together(
+        [find_checkpoint(str(place)) for place in folds], list(own["threshold"]), summary["objective"]
+    )
+    assert together is not None
+    for case_id, scores in together.by_case.items():
+        assert summary["by_case"][case_id]["iou"] == scores["iou"]
 
 
 @pytest.mark.processes
