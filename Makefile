@@ -25,6 +25,7 @@ test: lint
 # Tests that need Debian packages, and root for network namespaces; and those that kill and start again for minutes.
 test-system: $(VENV)/.installed-dev
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: its test is skipped"
+	$(MAKE) .triton/.installed || echo "no Triton could be fetched: the test of its kernels is skipped"
 	command -v chromium > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes chromium; }
 	command -v ip > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes iproute2; }
 	$(BIN)/python -m pytest -m system
@@ -51,6 +52,12 @@ drill-cluster: $(VENV)/.installed-dev .drill/sshd/usr/sbin/sshd
 	mkdir -p .prometheus
 	apt-get update --quiet --quiet
 	cd .prometheus && apt-get download --quiet --quiet prometheus && dpkg-deb --extract prometheus_*.deb .
+
+# It interprets the GPU's kernels on a CPU. Apart, as nothing else here needs its 700 MB; with CUDA torch brings it.
+.triton/.installed: constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps --upgrade \
+		--constraint constraints.txt --target .triton triton
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -114,4 +121,4 @@ lock-check:
 	! grep --invert-match --line-regexp --fixed-strings --file constraints.txt .lock/gpu.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .lock .bench .prometheus .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .lock .bench .prometheus .triton .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis

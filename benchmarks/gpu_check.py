@@ -22,7 +22,7 @@ import torch
 from benchmarks.device import device_name
 from benchmarks.gpu_checks.bench import MOST_CASES, Bench, Finding
 from benchmarks.gpu_checks.feed import check_one_batch, measure_loader_alone, measure_waits
-from benchmarks.gpu_checks.parity import OPERATIONS, check_alone, check_mixture
+from benchmarks.gpu_checks.parity import OPERATIONS, check_alone, check_mixture, check_norm
 from benchmarks.gpu_checks.short_run import check_short_run
 from benchmarks.gpu_checks.steps import compare_layouts, compare_layouts_compiled, compare_peers, measure_batches
 from benchmarks.gpu_checks.synchronisations import count_synchronisations
@@ -42,7 +42,7 @@ GRACE_SECONDS = 120.0  # for the check that is at work when the time is over
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing to look at. seconds: with fewer left it is not begun; guesses, as no GPU has run it."""
+    """One thing to look at. seconds: with fewer left it is not begun; an H200 took less, but for compiling."""
 
     name: str
     work: Callable[[Bench], Iterable[Finding]]
@@ -54,6 +54,7 @@ CHECKS = (
     Check(name="one batch", work=check_one_batch),
     *(Check(name=f"parity, {name.replace('_', ' ')}", work=check_alone(name)) for name in OPERATIONS),
     Check(name="parity, all together", work=check_mixture),
+    Check(name="parity, normalisation", work=check_norm, needs_gpu="on a CPU the kernels are interpreted"),
     Check(
         name="synchronisations",
         work=count_synchronisations,

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from models import cpu_convolutions
 from models.config import UNetConfig
+from models.device_setup import fuses_norms
 from models.instance_norm import InstanceNormChannelsLast, lies_channels_last
+
+LEAKY = 0.01  # slope of the leaky ReLU below 0
 
 
 class Stage(nn.Sequential):
@@ -52,10 +55,9 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.convolution = make_convolution(config.dimensions, inputs, width, kernel=3, stride=stride)
         self.norm = make_norm(width, config.norm_groups)
-        self.activation = nn.LeakyReLU(0.01, inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.activation(self.norm(self.convolution(features)))
+        return cast(Tensor, self.norm(self.convolution(features), slope=LEAKY))
 
 
 class PreNormBlock(nn.Module):
@@ -80,7 +82,7 @@ class ResidualBlock(nn.Module):
         self.first = PlainBlock(config, inputs, width, stride=stride)
         self.convolution = make_convolution(dimensions, width, width, kernel=3)
         self.last_norm = make_norm(width, config.norm_groups)
-        self.activation = nn.LeakyReLU(0.01, inplace=True)
+        self.activation = nn.LeakyReLU(LEAKY, inplace=True)
         skip: list[nn.Module] = []
         if stride != 1:
             skip.append(nn.AvgPool3d(stride) if dimensions == 3 else nn.AvgPool2d(stride))
@@ -149,28 +151,47 @@ def make_head(dimensions: int, inputs: int, outputs: int, *, stride: int) -> nn.
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation; with a group for each feature, instance normalisation.
+    """Group normalisation, and leaky ReLU of `slope`; with a group for each feature, instance normalisation.
 
     On a CPU torch's group normalisation takes either layout, slowly in channels_last, where features that are groups of
-    their own have a faster way (instance_norm.py). On a GPU autocast would run it in float32 and hand float32 on, at
-    twice the memory traffic; there instance normalisation (cuDNN) takes 16-bit features with float32 sums and weights.
+    their own have a faster way (instance_norm.py). So they have on a GPU (fused_norm.py); otherwise autocast would run
+    group normalisation there in float32 and hand float32 on, at twice the memory traffic, while instance normalisation
+    takes 16-bit features with float32 sums and weights.
     """
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, slope: float = 1.0) -> Tensor:
+        # Compiled, normalisation and activation are one kernel anyway.
+        alone = self.num_groups == self.num_channels and not torch.compiler.is_compiling()
+        if alone and features.is_cuda and lies_channels_last(features) and fuses_norms(features.device):
+            return self.forward_fused(features, slope)
         if features.is_cuda:
-            return self.forward_on_gpu(features)
-        # Compiled, both are one and the same kernel.
-        if self.num_groups == self.num_channels and lies_channels_last(features) and not torch.compiler.is_compiling():
-            return cast(Tensor, InstanceNormChannelsLast.apply(features, self.weight, self.bias, self.eps))
-        return super().forward(features)
+            return self.forward_on_gpu(features, slope)
+        if alone and lies_channels_last(features):
+            normal = cast(Tensor, InstanceNormChannelsLast.apply(features, self.weight, self.bias, self.eps))
+        else:
+            normal = super().forward(features)
+        return leaky_relu(normal, slope)
 
-    def forward_on_gpu(self, features: Tensor) -> Tensor:
-        """What `forward` does where the features lie on a GPU; memory.py counts it elsewhere."""
+    def forward_fused(self, features: Tensor, slope: float) -> Tensor:
+        """What `forward` does with channels_last features where Triton's kernels work."""
+        from models.fused_norm import NormActivation
+
+        return cast(Tensor, NormActivation.apply(features, self.weight, self.bias, self.eps, slope))
+
+    def forward_on_gpu(self, features: Tensor, slope: float = 1.0) -> Tensor:
+        """What `forward` does where the features lie on a GPU and those do not; memory.py counts it elsewhere."""
         if self.num_groups == self.num_channels:
-            return functional.instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
-        with torch.autocast("cuda", enabled=False):
-            weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
-            return functional.group_norm(features, self.num_groups, weight, bias, self.eps)
+            normal = functional.instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
+        else:
+            with torch.autocast("cuda", enabled=False):
+                weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+                normal = functional.group_norm(features, self.num_groups, weight, bias, self.eps)
+        return leaky_relu(normal, slope)
+
+
+def leaky_relu(features: Tensor, slope: float) -> Tensor:
+    """In place; with 1 as they are."""
+    return features if slope == 1 else functional.leaky_relu(features, slope, inplace=True)
 
 
 def make_norm(width: int, groups: int | None) -> Norm:

@@ -3,8 +3,10 @@
 On a CPU nothing but the layout depends on it, and whether anything can be compiled.
 """
 
+import functools
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +18,8 @@ import torch
 from models.config import Execution, UNetConfig
 from models.cpu_table import cost_of, cpu_kind
 from models.precision import Precision
+
+MOST_ERROR = 1e-3  # of normalised float16 features and their gradients; theirs are 2e-4 (tests, H200)
 
 
 def set_up_device(device: torch.device) -> None:
@@ -40,15 +44,16 @@ def settle_execution(
 ) -> Execution:
     """Return `execution` with the layout decided, where it was left open, and without compilation where that fails.
 
-    On CPUs the layout is the one that was faster for the network in this arithmetic (cpu_table.py); on GPUs
-    channels_last is what their 16-bit convolutions want.
+    On CPUs the layout is the one that was faster for the network in this arithmetic (cpu_table.py). On GPUs 16-bit
+    convolutions want channels_last; but torch's normalisation does not, and copying back and forth costs more than it
+    gains (docs/gpu.md), so it is the layout where that is done by kernels that take it.
     """
     if execution.compile and not can_compile(device):
         execution = replace(execution, compile=False)
     if execution.channels_last is not None:
         return execution
     if device.type != "cpu":
-        return replace(execution, channels_last=True)
+        return replace(execution, channels_last=network.norm_groups is None and fuses_norms(device))
     cost = cost_of(network, cpu_kind())
     return replace(execution, channels_last=cost.wants_channels_last(in_16_bits=precision.dtype is not None))
 
@@ -57,6 +62,27 @@ def can_compile(device: torch.device) -> bool:
     """Whether torch.compile finds what it needs for the device: for CPUs a C++ compiler, $CXX or one on the path."""
     names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
     return device.type != "cpu" or any(shutil.which(name) for name in names if name)
+
+
+@functools.cache
+def fuses_norms(device: torch.device) -> bool:
+    """Whether Triton's kernels of fused_norm.py normalise there: a GPU they were built for, and compute rightly on.
+
+    Found out once by a small one. They need Triton, which comes with torch for CUDA, and the C compiler that it wants.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    try:
+        from models.fused_norm import error_on
+
+        error = error_on(device)
+    except Exception as failed:  # of Triton's compiler, the C compiler or the driver, each its own kind
+        warnings.warn(f"normalisation is torch's own, as Triton's kernels failed: {failed}", stacklevel=2)
+        return False
+    works = error <= MOST_ERROR  # not where it is NaN
+    if not works:
+        warnings.warn(f"normalisation is torch's own: Triton's is off by {error:.2g} on this GPU", stacklevel=2)
+    return works
 
 
 def keep_compiled_code(folder: Path) -> None:

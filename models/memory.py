@@ -4,14 +4,15 @@ torch's fake tensors go through forward pass, loss and backward pass: shapes, ty
 step, values are not there. What every tensor occupies is added when an operation returns it and taken off when it is
 freed, in a second for a step of any size.
 
-On a GPU two things differ, and are counted: instance normalisation is cuDNN's, which wants its input contiguous and
-keeps that copy; convolutions want theirs channels_last, and a workspace. For both a convolution is allowed as much as
-its operands occupy, an assumption: nothing here was measured on a GPU.
+On a GPU two things differ, and are counted: instance normalisation, where it is torch's own, wants its input contiguous
+and keeps that copy; convolutions want theirs channels_last, and a workspace. For both a convolution is allowed as much as
+its operands occupy, an assumption: docs/models.md has what an H200 allocated.
 """
 
 import functools
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +73,10 @@ def count_step_bytes(
     Gradients are there from the start, as in all parts of a step but the first. What the optimiser keeps is left out.
     Where `execution` leaves the layout open, features lie as they do by default.
     """
-    settled = settle_execution(execution or Execution(), torch.device("cuda" if on_gpu else "cpu"), precision, network)
+    told = execution or Execution()
+    if on_gpu and told.channels_last is None:
+        told = replace(told, channels_last=True)
+    settled = settle_execution(told, torch.device("cuda" if on_gpu else "cpu"), precision, network)
     with torch.device("meta"):
         model = UNet(network, settled).train()
     with FakeTensorMode(), LiveBytes(workspace=on_gpu) as live:

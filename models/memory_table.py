@@ -1,6 +1,6 @@
 """What a training step takes on a GPU, by network: the table that patches and micro-batches are settled by.
 
-All of it is predicted (memory.py), nothing measured yet: `python -m benchmarks memory --table` prints the rows anew.
+All of it is predicted (memory.py); docs/models.md has what an H200 allocated: `python -m benchmarks memory --table` prints the rows anew.
 Imports nothing heavy.
 """
 

@@ -13,6 +13,7 @@ import torch
 from benchmarks.gpu_checks.bench import Bench, Finding
 from benchmarks.gpu_checks.ties import ROTATION_DEGREES, ZOOM, side_without_borders
 from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, Batch, PatchPlan, SamplingConfig
+from models.device_setup import MOST_ERROR, fuses_norms
 
 IMAGE_TOLERANCE = 1e-2  # of intensities whose standard deviation is 1 over the brain
 IMAGE_EXCEPTIONS = 1e-5  # share of the voxels that may be further off: gamma's power is steep at the darkest of them
@@ -84,6 +85,17 @@ def compare_graphs(bench: Bench, augmentation: AugmentationConfig, flag: str | N
             figures=f"{labels} labels differ; images by {furthest:.2g} at most, by more than {tolerance:g} in "
             f"{beyond:.2g} of the voxels; side {side}, {changed} of {samples} samples have it",
         )
+
+
+def check_norm(bench: Bench) -> Iterable[Finding]:
+    """Whether Triton's kernels of models/fused_norm.py compute what torch does, in float16 beside float64."""
+    from models.fused_norm import error_on
+
+    error = error_on(bench.device)
+    yield Finding(
+        passed=fuses_norms(bench.device) and error <= MOST_ERROR,
+        figures=f"features and gradients by {error:.2g} of their norm at most, {MOST_ERROR:g} allowed",
+    )
 
 
 def image_differences(left: Batch, right: Batch) -> torch.Tensor:

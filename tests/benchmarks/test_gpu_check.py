@@ -205,6 +205,7 @@ def test_every_augmentation_is_checked_alone() -> None:
     assert [check.name for check in CHECKS if check.name.startswith("parity, ")] == [
         *(f"parity, {name.replace('_', ' ')}" for name in OPERATIONS),
         "parity, all together",
+        "parity, normalisation",
     ]
 
 

@@ -1,17 +1,23 @@
 """Kernels and optimisers are chosen by device in one place; an optimiser's state goes from one device to another."""
 
+import math
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from models import (
     Execution,
     UNetConfig,
+    blocks,
     fuses_optimiser,
     keep_compiled_code,
     load_optimiser_state,
@@ -19,6 +25,8 @@ from models import (
     settle_execution,
     varying_shapes,
 )
+from models.blocks import Norm
+from models.device_setup import fuses_norms
 from models.precision import FLOAT32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
@@ -102,3 +110,54 @@ def test_compiled_code_is_kept_where_a_variable_says(monkeypatch: pytest.MonkeyP
     keep_compiled_code(tmp_path / "here")
     keep_compiled_code(tmp_path / "elsewhere")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "here")
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it lies on a GPU."""
+
+    is_cuda = property(lambda _: True)  # type: ignore[assignment]
+
+
+def test_features_are_normalised_by_the_kernels_where_those_work_and_know_the_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Norm, "forward_fused", lambda _, features, slope: f"fused, {slope:g}")
+    default = torch.randn(2, 8, 4, 4, 4).as_subclass(OnGpu)
+    last = default.contiguous(memory_format=torch.channels_last_3d)
+    for works in (True, False):
+        monkeypatch.setattr(blocks, "fuses_norms", lambda _, works=works: works)
+        assert (Norm(8, 8)(last, slope=0.01) == "fused, 0.01") is works
+        for features, groups in ((default, 8), (last, 4)):
+            norm = Norm(groups, 8)
+            plain = functional.leaky_relu(functional.group_norm(features, groups), 0.01)
+            torch.testing.assert_close(norm(features, slope=0.01), plain)
+
+
+def test_without_triton_the_layout_of_a_gpu_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "models.fused_norm", None)
+    fuses_norms.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="torch's own"):
+            assert settle_execution(Execution(), GPU, FLOAT32, UNetConfig()).channels_last is False
+        # Asked and said once.
+        assert settle_execution(Execution(), GPU, FLOAT32, UNetConfig()).channels_last is False
+    finally:
+        fuses_norms.cache_clear()
+
+
+@pytest.mark.parametrize(("error", "works"), [(2e-4, True), (0.1, False), (math.nan, False)])
+def test_kernels_that_compute_something_else_are_not_used(
+    error: float, works: bool, monkeypatch: pytest.MonkeyPatch  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "models.fused_norm", SimpleNamespace(error_on=lambda _: error))
+    fuses_norms.cache_clear()
+    try:
+        with warnings.catch_warnings() if works else pytest.warns(UserWarning, match="off by"):
+            assert fuses_norms(GPU) is works
+        settled = settle_execution(Execution(), GPU, FLOAT32, UNetConfig())
+        assert settled.channels_last is works
+        assert settle_execution(Execution(), GPU, FLOAT32, UNetConfig(norm_groups=8)).channels_last is False
+    finally:
+        fuses_norms.cache_clear()

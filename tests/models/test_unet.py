@@ -241,7 +241,7 @@ def test_the_layout_follows_device_precision_and_network_unless_told(
     for name, last in (("tiny", True), ("unet3d", False)):
         network = UNET_PRESETS[name]
         settled = settle_execution(Execution(), place, arithmetic, network)
-        assert settled.channels_last is (last or device == "cuda")
+        assert settled.channels_last is (last and device == "cpu")  # no kernel of a GPU works here
         for told in (True, False):
             assert settle_execution(Execution(channels_last=told), place, arithmetic, network).channels_last is told
 
