@@ -5,8 +5,8 @@ step, values are not there. What every tensor occupies is added when an operatio
 freed, in a second for a step of any size.
 
 On a GPU two things differ, and are counted: instance normalisation, where it is torch's own, wants its input contiguous
-and keeps that copy; convolutions want theirs channels_last, and a workspace. For both a convolution is allowed as much as
-its operands occupy, an assumption: docs/models.md has what an H200 allocated.
+and keeps that copy; convolutions want theirs channels_last, and a workspace. For both a convolution is allowed as much
+as its operands occupy, an assumption: docs/models.md has what an H200 allocated.
 """
 
 import functools

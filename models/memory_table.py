@@ -1,6 +1,7 @@
 """What a training step takes on a GPU, by network: the table that patches and micro-batches are settled by.
 
-All of it is predicted (memory.py); docs/models.md has what an H200 allocated: `python -m benchmarks memory --table` prints the rows anew.
+All of it is predicted (memory.py): `python -m benchmarks memory --table` prints the rows anew; docs/models.md has what
+an H200 allocated.
 Imports nothing heavy.
 """
 
