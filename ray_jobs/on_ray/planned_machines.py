@@ -42,18 +42,19 @@ def find_machine(url: str) -> Machine | None:
 
 
 def read_worker_machines(file: Path) -> list[Machine]:
-    """The machines that a cluster's file allows its workers, in its order; none where they are not AWS's."""
+    """The kinds of machines that a cluster's file allows its workers, in its order; none where they are not AWS's."""
     import yaml
 
     cluster = yaml.safe_load(file.read_text())
     kinds: dict[str, Any] = cluster.get("available_node_types", {})
     workers = [kind for name, kind in kinds.items() if name != cluster["head_node_type"]]
     nodes = [kind["node_config"] for kind in workers if kind.get("max_workers", 1)]
-    return [
+    machines = [
         Machine(kind=node["InstanceType"], spot="InstanceMarketOptions" in node)
         for node in nodes
         if "InstanceType" in node
     ]
+    return [*dict.fromkeys(machines)]
 
 
 def plan_machines() -> list[Machine]:

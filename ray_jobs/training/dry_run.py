@@ -59,18 +59,21 @@ def describe_run(config: TrainConfig) -> Iterator[str]:
     folds = config.splits.folds if config.splits.fold is None else None
     splits = split_cohort(store, config.splits.of_fold(0) if folds else config.splits, remember=False)
     yield describe_split(splits) + (f", the first of {folds} folds" if folds else "")
-    for place in find_places(config):
-        if config.sampling.global_batch_size % place.workers:
-            raise InputError(
-                f"--sampling.global-batch-size {config.sampling.global_batch_size} does not divide among "
-                f"{place.workers} workers: give another --workers"
-            )
-        yield f"place: {place}"
-        settled = settle(config, place, store, splits)
-        yield f"plan: {describe_plan(config, place, settled)}"
-        steps = config.epochs * config.sampling.patches_per_epoch // config.sampling.global_batch_size * (folds or 1)
-        yield f"steps: {steps} of {config.sampling.global_batch_size} patches"
-        yield from describe_hours(config, place, settled, patches=steps * config.sampling.global_batch_size)
+    place, *others = find_places(config)
+    if config.sampling.global_batch_size % place.workers:
+        raise InputError(
+            f"--sampling.global-batch-size {config.sampling.global_batch_size} does not divide among "
+            f"{place.workers} workers: give another --workers"
+        )
+    yield f"place: {place}"
+    settled = settle(config, place, store, splits)
+    yield f"plan: {describe_plan(config, place, settled)}"
+    steps = config.epochs * config.sampling.patches_per_epoch // config.sampling.global_batch_size * (folds or 1)
+    yield f"steps: {steps} of {config.sampling.global_batch_size} patches"
+    yield from describe_hours(config, place, settled, patches=steps * config.sampling.global_batch_size)
+    for other in others:
+        assert other.machine is not None
+        yield f"or on {other.machine}: {dollars_an_hour(other.machine, other.workers) or 0.0:.2f} dollars an hour"
 
 
 def find_store(config: TrainConfig) -> CohortStore | None:

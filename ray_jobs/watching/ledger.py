@@ -78,22 +78,17 @@ class Ledger:
         """What summary.json says of it."""
         lost = [each["dollars"] for each in self._each]
         restarts = sum_up_restarts(self._each)
-        restarts["dollars_lost"] = None if None in lost else sum(lost)
+        restarts["dollars_lost"] = None if self._dollars is None or None in lost else sum(lost)
         cost = {"seconds": round(self._seconds, 1), "dollars": self._dollars, "prices": SNAPSHOT}
         return {"restarts": restarts, "cost": cost}
 
     def figures(self) -> dict[str, float]:
         """As on_ray/live_metrics.py names them."""
-        restarts = self.summary()["restarts"]
-        known = {
-            "restarts": restarts["count"],
-            "steps_again": restarts["steps_again"],
-            "lost_seconds": restarts["seconds_lost"],
-            "lost_dollars": restarts["dollars_lost"],
-            "dollars": self._dollars,
-            "dollars_an_hour": self.rate,
-        }
-        return {name: value for name, value in known.items() if value is not None}
+        lost = self.summary()["restarts"]
+        known = {"restarts": lost["count"], "steps_again": lost["steps_again"], "lost_seconds": lost["seconds_lost"]}
+        if self._dollars is not None and self.rate is not None:
+            known |= {"lost_dollars": lost["dollars_lost"], "dollars": self._dollars, "dollars_an_hour": self.rate}
+        return known
 
     def __str__(self) -> str:
         """For the line that shows how a run stands; nothing where a price is not known."""

@@ -26,6 +26,16 @@ def lines_of(config: TrainConfig) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in describe_run(config))
 
 
+def write_cluster_file(folder: Path) -> None:
+    """With the types of cluster/aws.yaml that it allows, spot in two zones and on demand."""
+    spot = {"InstanceType": "g4dn.xlarge", "InstanceMarketOptions": {"MarketType": "spot"}}
+    kinds: dict[str, Any] = {"head": {"node_config": {"InstanceType": "m5.xlarge"}}}
+    for name, most, node in (("a", 4, spot), ("b", 4, spot), ("off", 0, {"InstanceType": "g4dn.12xlarge"})):
+        kinds[name] = {"max_workers": most, "node_config": node}
+    kinds["demand"] = {"max_workers": 4, "node_config": {"InstanceType": "g4dn.2xlarge"}}
+    (folder / OWN_FILE).write_text(json.dumps({"head_node_type": "head", "available_node_types": kinds}))
+
+
 @pytest.fixture
 def dry(phantom_store: CohortStore, small_config: TrainConfig, tmp_path: Path) -> TrainConfig:
     runs = str(tmp_path / "runs")
@@ -61,15 +71,20 @@ def test_a_recorded_run_gives_hours_to_those_alone_that_do_the_same(dry: TrainCo
         assert lines_of(other)["hours"].startswith("not known")
 
 
-def test_for_a_cluster_the_plan_is_that_of_its_file_and_price(dry: TrainConfig) -> None:
-    config = dataclasses.replace(
-        preset("g4dn"), store=dry.store, runs=dry.runs, workers=4, epochs=1, splits=dry.splits
-    )
+def test_for_a_cluster_the_plan_is_that_of_its_file_and_price(
+    dry: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    write_cluster_file(tmp_path)
+    config = dataclasses.replace(preset("g4dn"), store=dry.store, runs=dry.runs, workers=4, epochs=1, splits=dry.splits)
     said = lines_of(config)
     assert said["place"] == "4 workers on g4dn.xlarge as spot, T4 each, float16"
     assert "of the 14.6 GiB of the smallest GPU (T4)" in said["plan"]
     assert said["hours"].startswith("not known")
     assert said["dollars"].startswith("1.07 an hour for the workers")
+    assert said["or on g4dn.2xlarge on demand"] == "3.09 dollars an hour"
+    assert len(said) == 7
 
 
 @pytest.mark.processes
@@ -82,7 +97,7 @@ def test_the_command_needs_no_ray(dry: TrainConfig, small_arguments: Any) -> Non
 
 
 def test_the_cluster_s_file_names_the_machines_that_it_allows() -> None:
-    assert read_worker_machines(ROOT / "cluster" / "aws.yaml") == [SPOT]
+    assert read_worker_machines(ROOT / "cluster" / "aws.yaml")[0] == SPOT
     assert read_worker_machines(ROOT / "cluster" / "local.yaml") == []
 
 
@@ -102,7 +117,7 @@ def test_a_limit_that_cannot_be_counted_is_refused(
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # a head: its own type says nothing of its workers'
     with pytest.raises(InputError, match="the prices of the machines here are not known"):
         check_limit(limited)
-    (tmp_path / OWN_FILE).write_text((ROOT / "cluster" / "aws.yaml").read_text())
+    write_cluster_file(tmp_path)
     with pytest.raises(InputError, match=r"--max-cost-an-hour 1 is below .* \$1\.07 an hour \(g4dn\.xlarge as spot\)"):
         check_limit(limited)
     check_limit(dataclasses.replace(limited, max_cost_an_hour=1.1))
