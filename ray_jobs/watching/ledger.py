@@ -1,7 +1,7 @@
 """What a run has cost in all its starts: its machines, by their list prices, and what restarts lost (spent.json)."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray_jobs.checkpoints.run_folder import RunFolder
@@ -76,11 +76,7 @@ class Ledger:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says of it."""
-        lost = [each["dollars"] for each in self._each]
-        restarts = sum_up_restarts(self._each)
-        restarts["dollars_lost"] = None if self._dollars is None or None in lost else sum(lost)
-        cost = {"seconds": round(self._seconds, 1), "dollars": self._dollars, "prices": SNAPSHOT}
-        return {"restarts": restarts, "cost": cost}
+        return sum_up_costs([(self._seconds, self._dollars)], self._each)
 
     def figures(self) -> dict[str, float]:
         """As on_ray/live_metrics.py names them."""
@@ -100,3 +96,26 @@ class Ledger:
         dollars = None if self.rate is None else self.rate * restart.lost / 3600
         seconds = {name: round(value, 2) for name, value in restart.seconds.items()}
         return {**dataclasses.asdict(restart), "seconds": seconds, "dollars": dollars}
+
+
+def sum_up_costs(spent: Sequence[tuple[float, float | None]], restarts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What summary.json says of the seconds and dollars of one run or several, and of all their restarts."""
+    dollars = add_up_known([each for _, each in spent])
+    lost = None if dollars is None else add_up_known([each["dollars"] for each in restarts])
+    return {
+        "restarts": {**sum_up_restarts(restarts), "dollars_lost": lost},
+        "cost": {"seconds": round(sum(seconds for seconds, _ in spent), 1), "dollars": dollars, "prices": SNAPSHOT},
+    }
+
+
+def add_up_folds(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The same of a cross-validation, by the summaries of its folds; earlier versions wrote nothing of it there."""
+    known = [each for each in summaries if "cost" in each]
+    spent = [(each["cost"]["seconds"], each["cost"]["dollars"]) for each in known]
+    return sum_up_costs(spent, [restart for each in known for restart in each["restarts"]["each"]]) if known else {}
+
+
+def add_up_known(dollars: Sequence[float | None]) -> float | None:
+    """Their sum; None where one is not known."""
+    known = [each for each in dollars if each is not None]
+    return sum(known) if len(known) == len(dollars) else None

@@ -6,7 +6,7 @@ import pytest
 
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.settings.prices import Machine
-from ray_jobs.watching.ledger import Ledger
+from ray_jobs.watching.ledger import Ledger, add_up_folds
 from ray_jobs.watching.restarts import Mark, Restarts
 from ray_jobs.watching.summary import describe_costs
 
@@ -77,6 +77,22 @@ def test_the_ledger_goes_on_where_an_earlier_command_ended(tmp_path: Path) -> No
     assert summary["restarts"]["dollars_lost"] == pytest.approx(hour * 47 / 3600)
     assert describe_costs(summary)[0] == "restarts: 1, 0.8 minutes and $0.01 lost, 2 steps done twice"
     assert describe_costs(summary)[1].startswith("cost: $0.80 for 2.00 hours of workers (")
+
+
+def test_folds_cost_together_what_each_did(tmp_path: Path) -> None:
+    folds = []
+    for name in ("fold-0", "fold-1"):
+        ledger = Ledger(RunFolder(str(tmp_path), name))
+        ledger.take(START, [SPOT], 0.0)
+        ledger.take([("lost", 0, 34), *come_back(50, from_step=10)], [SPOT], 3600.0)
+        folds.append(ledger.summary())
+    both = add_up_folds([*folds, {"run": "of an earlier version"}])
+    assert (both["restarts"]["count"], both["restarts"]["steps_again"]) == (2, 4)
+    for kind, name in (("cost", "dollars"), ("cost", "seconds"), ("restarts", "dollars_lost")):
+        assert both[kind][name] == pytest.approx(2 * folds[0][kind][name])
+    assert add_up_folds([{"run": "of an earlier version"}]) == {}
+    folds[0]["cost"]["dollars"] = None
+    assert add_up_folds(folds)["cost"]["dollars"] is None
 
 
 def test_where_a_price_is_not_known_nothing_is_counted(tmp_path: Path) -> None:
