@@ -17,6 +17,7 @@ from ray_jobs.watching.ledger import Ledger
 from storage import InputError
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_WRITES = 60.0  # of what a run costs: so much of it a lost head may forget
 
 
 class News:
@@ -130,6 +131,7 @@ class TrainingProgress:
         self._news = News(epochs=epochs)
         self._display = Bar(console) if console.is_terminal and not name else Lines(console, name)
         self._begun = False
+        self._written = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -172,7 +174,8 @@ class TrainingProgress:
         restarts = self.ledger.take(marks, machines, time.time())
         for note in [*notes, *map(str, restarts)]:
             self.say(note)
-        if restarts:
+        due = self.ledger.rate is not None and time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
+        if restarts or due:
             self._write()
         if self.over_limit is None and (reason := self._limit()) is not None:
             self.over_limit = reason
@@ -192,6 +195,7 @@ class TrainingProgress:
         self._console.print(said, markup=False)  # an error's text may have brackets in it
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         try:
             self.ledger.write()
         except InputError as error:  # written anew after the next restart, and at the end
