@@ -37,7 +37,7 @@ def train_all(
     def train(folder: RunFolder, decided: Decided) -> dict[str, Any]:
         plan, workers, use_gpu = decided.plan, decided.workers, decided.use_gpu
         limit = Limit(dollars=plan.config.max_cost, dollars_an_hour=plan.config.max_cost_an_hour)
-        shown = {"epochs": plan.config.epochs, "workers": workers, "use_gpu": use_gpu}
+        shown: dict[str, Any] = {"epochs": plan.config.epochs, "workers": workers, "use_gpu": use_gpu}
         shown |= {"name": folder.name if at_once > 1 else "", "limit": partial(limit.reached, ledgers.values())}
         try:
             with folder.only_writer():
