@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from ray_jobs.on_ray.draining import DrainError, drain, find_node
+from ray_jobs.on_ray.kubernetes_node import KubernetesNode
 from ray_jobs.on_ray.metadata_service import ADDRESS, NOTICE, MetadataError, MetadataService
 from ray_jobs.settings.exit_status import run_command
 from storage import InputError
@@ -21,11 +22,13 @@ log = logging.getLogger("spot_watcher")
 class SpotWatcherConfig:
     """Watch for the end of this spot instance; run one on every worker node, after `ray start`.
 
-    On an interruption notice it drains the Ray node: training there saves a checkpoint at once. Then it ends.
+    On a notice it drains the Ray node: training there saves a checkpoint at once. Then it ends.
     """
 
     metadata_url: str = ADDRESS
     """The instance metadata service."""
+    kubernetes_node: str | None = None
+    """Ask Kubernetes instead for the taints of the node of this name, on which this pod is."""
     every_seconds: float = 5.0
     """Seconds between two questions; AWS advises 5."""
     on_rebalance: Literal["log", "drain"] = "log"
@@ -55,13 +58,14 @@ def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(SpotWatcherConfig, args=list(arguments))
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
-    node = find_node(config.address, config.node_id)
-    log.info("watching node %s of the cluster at %s", node.node_id, node.address)
-
     if config.leave_in is not None:
+        node = find_node(config.address, config.node_id)
         drain(node, seconds_left=config.leave_in, message="the pod must go")
         time.sleep(config.leave_in)
         return 0
+    if config.kubernetes_node is None:  # a pod begins to watch before Ray has begun there
+        node = find_node(config.address, config.node_id)
+        log.info("watching node %s of the cluster at %s", node.node_id, node.address)
 
     def drain_this_node(seconds_left: float, reason: str) -> None:
         begun = time.monotonic()
@@ -75,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def watch(config: SpotWatcherConfig, drain_node: Drain) -> None:
     """Ask until the node is drained. What goes wrong is logged when it changes, and tried again."""
-    service = MetadataService(config.metadata_url)
+    name = config.kubernetes_node
+    service = MetadataService(config.metadata_url) if name is None else KubernetesNode(name)
     trouble: str | None = None
     recommended = False
     while True:
@@ -94,7 +99,7 @@ def watch(config: SpotWatcherConfig, drain_node: Drain) -> None:
         time.sleep(config.every_seconds)
 
 
-def drain_if_told(config: SpotWatcherConfig, service: MetadataService, drain_node: Drain) -> bool:
+def drain_if_told(config: SpotWatcherConfig, service: MetadataService | KubernetesNode, drain_node: Drain) -> bool:
     """Drain the node if AWS says that it will go, or may, where that is to count. Returns whether it did."""
     notice = service.interruption()
     if notice is not None:

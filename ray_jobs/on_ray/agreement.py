@@ -13,6 +13,7 @@ class Wish(enum.IntFlag):
     CHECKPOINT = 1
     STOP = 2
     LOOK_FOR_NOTICES = 4  # asking whether a node is about to go is itself a collective
+    LEAVE = 8  # a node goes in a moment: save, and do no step more that would be lost
 
 
 class Agreement:
@@ -53,4 +54,4 @@ class Agreement:
         return answer
 
 
-_WISHES = (Wish.CHECKPOINT, Wish.STOP, Wish.LOOK_FOR_NOTICES)
+_WISHES = (Wish.CHECKPOINT, Wish.STOP, Wish.LOOK_FOR_NOTICES, Wish.LEAVE)

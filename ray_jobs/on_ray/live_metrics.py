@@ -6,9 +6,10 @@ Figures that are the same on all ranks come from rank 0 alone, so that a sum ove
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+if TYPE_CHECKING:  # the driver shows figures too, and computes nothing
+    import torch
 
 # Name: what it says. Rank 0 alone has those of the first table.
 RUN_GAUGES = {
@@ -33,6 +34,15 @@ REGION_GAUGES = {
     "dice": "Mean Dice of the validation cases at that threshold, by plain rules, by region.",
     "threshold": "The threshold of the highest score that the run maximises, or a given one, by region.",
 }
+# The driver's, which sees the run through all starts of its workers.
+DRIVER_GAUGES = {
+    "restarts": "How often workers were started again.",
+    "steps_again": "Steps that were done twice for it.",
+    "lost_seconds": "Time that restarts took, until the run was as far as before.",
+    "lost_dollars": "What the workers' machines cost meanwhile, by list prices.",
+    "dollars": "What the workers' machines have cost in all starts of the run, by list prices.",
+    "dollars_an_hour": "What they cost an hour.",
+}
 PATCHES, PART_SECONDS, STEP_SECONDS = "patches_total", "part_seconds_total", "step_seconds"
 # A gauge that is not set again disappears after two of Ray's reports, which are at least a second apart.
 SECONDS_BETWEEN_REMINDERS = 1.0
@@ -41,9 +51,9 @@ BOUNDARIES = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 
 
 class LiveMetrics:
-    """What one rank shows of itself, on a machine that has Ray, until `close`."""
+    """What one rank, or the driver in its place, shows of itself, on a machine that has Ray, until `close`."""
 
-    def __init__(self, run: str, rank: int) -> None:
+    def __init__(self, run: str, rank: int | Literal["driver"]) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
         tags = {"run": run, "rank": str(rank)}
@@ -56,7 +66,7 @@ class LiveMetrics:
         self._last: dict[tuple[str, str], float] = {}  # by name and region
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        gauges = RANK_GAUGES | (RUN_GAUGES if rank == 0 else {})
+        gauges = DRIVER_GAUGES if rank == "driver" else RANK_GAUGES | (RUN_GAUGES if rank == 0 else {})
         self._gauges = {name: make(Gauge, name, text) for name, text in gauges.items()}
         if rank == 0:
             self._gauges |= {name: make(Gauge, name, text, "region") for name, text in REGION_GAUGES.items()}
@@ -112,10 +122,12 @@ class LiveMetrics:
         self._gauges[name].set(value, tags={"region": region} if region else {})
 
 
-def gpu_memory(device: torch.device) -> dict[str, float]:
+def gpu_memory(device: "torch.device") -> dict[str, float]:
     """Return the gauges of a GPU's memory; nothing for a CPU."""
     if device.type != "cuda":
         return {}
+    import torch
+
     return {
         "gpu_memory_bytes": torch.cuda.memory_allocated(device),
         "gpu_memory_peak_bytes": torch.cuda.max_memory_allocated(device),

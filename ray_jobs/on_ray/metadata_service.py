@@ -15,6 +15,7 @@ ADDRESS = "http://169.254.169.254"
 TOKEN = "latest/api/token"
 INSTANCE_ACTION = "latest/meta-data/spot/instance-action"
 ZONE = "latest/meta-data/placement/availability-zone"
+INSTANCE_TYPE, LIFE_CYCLE = "latest/meta-data/instance-type", "latest/meta-data/instance-life-cycle"
 REBALANCE = "latest/meta-data/events/recommendations/rebalance"
 
 TOKEN_SECONDS = 21600  # six hours, the longest there is
@@ -61,6 +62,14 @@ class MetadataService:
     def zone(self) -> str | None:
         """Return the availability zone of this machine. Raises MetadataError."""
         return self._get(ZONE)
+
+    def instance_type(self) -> str | None:
+        """Return what kind of machine this is. Raises MetadataError."""
+        return self._get(INSTANCE_TYPE)
+
+    def is_spot(self) -> bool:
+        """Return whether AWS may take this machine away. Raises MetadataError."""
+        return self._get(LIFE_CYCLE) == "spot"
 
     def _get(self, path: str) -> str | None:
         """The answer, or None where there is nothing to say."""

@@ -6,9 +6,10 @@ worker. The training loop sees only `Session`.
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -19,6 +20,10 @@ from storage import InputError
 from storage.store.objects import Objects
 
 T = TypeVar("T")
+
+# What a run comes to, by which watching/restarts.py tells what a loss cost it.
+Moment = Literal["begun", "ready", "batch", "step", "notice", "left", "lost"]
+SECONDS_WITHOUT_A_DEADLINE = 120.0  # Ray Train's own, from when it knows of a node that goes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,11 @@ class Session(Protocol):
     def stop_asked(self) -> bool:
         """Whether whoever watches wants the run to save and end. Never waits."""
 
-    def node_is_going(self) -> bool:
-        """Whether a node of the run is about to be taken away. Every rank must call it."""
+    def mark(self, moment: Moment, step: int = 0) -> None:
+        """Note on rank 0 that the run has come to `moment`, after `step` steps in all. Never waits."""
+
+    def node_goes_at(self) -> float | None:
+        """When a node of the run will be taken away, as a Unix time; None where none will. Every rank must call it."""
 
 
 class LocalSession:
@@ -93,8 +101,11 @@ class LocalSession:
     def stop_asked(self) -> bool:
         return False
 
-    def node_is_going(self) -> bool:
-        return False
+    def mark(self, moment: Moment, step: int = 0) -> None:
+        pass
+
+    def node_goes_at(self) -> float | None:
+        return None
 
 
 class RaySession:
@@ -145,8 +156,20 @@ class RaySession:
             self._answer = None
         return self._stop_asked
 
-    def node_is_going(self) -> bool:
-        return self._ray.train.get_preemption_info() is not None
+    def mark(self, moment: Moment, step: int = 0) -> None:
+        if self._board is not None and self.rank == 0:
+            self._board.mark.remote(moment, step)
+
+    def hire(self, machines: Sequence[object]) -> None:
+        """Tell which machines the ranks have; of rank 0's news."""
+        if self._board is not None and self.rank == 0:
+            self._board.hire.remote(list(machines))
+
+    def node_goes_at(self) -> float | None:
+        info = self._ray.train.get_preemption_info()
+        if info is None:
+            return None
+        return float(info.deadline_ms / 1000) if info.deadline_ms else time.time() + SECONDS_WITHOUT_A_DEADLINE
 
 
 def from_every_rank(value: T, session: Session) -> list[T]:

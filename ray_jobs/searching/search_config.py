@@ -55,6 +55,8 @@ class SearchConfig:
         refuse_below_one(self, "trials", "grace_epochs", "max_concurrent", "threshold_steps")
         if (self.checkpoint is not None) != (self.search == "threshold"):
             raise InputError("--search threshold and --checkpoint go together: give both or neither")
+        if self.training.dry_run or self.training.max_cost is not None or self.training.max_cost_an_hour is not None:
+            raise InputError("--dry-run and --max-cost are train.py's: a search is limited by --trials and its epochs")
         splits = self.training.splits
         if self.search == "learning-rate" and not splits.validates:
             raise InputError("a search goes by the validation score: give --splits.validation-fraction a share above 0")

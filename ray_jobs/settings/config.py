@@ -54,6 +54,13 @@ class TrainConfig:
     """Whether each worker has a GPU. Default: where there are GPUs."""
     max_failures: int = 3
     """How often lost workers are started again before the run gives up."""
+    max_cost: float | None = None
+    """Dollars that the machines of the run's workers may cost in all its starts, by list prices; then it saves and
+    stops."""
+    max_cost_an_hour: float | None = None
+    """Dollars that they may cost an hour; above it the run saves and stops."""
+    dry_run: bool = False
+    """Say split, plan, memory, hours and dollars, as far as they are known, and do nothing."""
     cache_gb: float = 50.0
     """Local disk for decoded cases, shared by the ranks of a node, in GB."""
     read_threads: int = 2
@@ -100,6 +107,9 @@ class TrainConfig:
             raise InputError("give --source (NIfTI) or --store (already converted), not both")
         refuse_below_one(self, "epochs", "workers", "min_workers", "read_threads", "ready_batches")
         refuse_below_one(self, "micro_batch_size", "patience")
+        for name in ("max_cost", "max_cost_an_hour"):
+            if (limit := getattr(self, name)) is not None and limit <= 0:
+                raise InputError(f"--{name.replace('_', '-')} must be more than 0, got {limit}")
         for threshold in self.thresholds or ():
             if not 0 <= threshold <= 1 or round(threshold * THRESHOLD_STEPS) != threshold * THRESHOLD_STEPS:
                 raise InputError(f"--thresholds must lie in [0, 1] in steps of 0.001, got {threshold}")
@@ -131,6 +141,7 @@ class TrainConfig:
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
 NOT_PART_OF_A_RUN = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
+    *("max_cost", "max_cost_an_hour", "dry_run"),
     *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches", "by_memory", "micro_batch_size"),
 )
 

@@ -18,6 +18,7 @@ from ray_jobs.settings.config import TrainConfig, default_run_name, keep_given_p
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
 from ray_jobs.training.side_by_side import about, finished_now, train_all
+from ray_jobs.watching.ledger import add_up_folds
 from storage import CaseInfo, InputError, open_store
 
 
@@ -99,6 +100,7 @@ def conclude(decided: Decided, folder: RunFolder, folds: int, console: Console) 
         console.print(f"run {folder.name}: still to train for the scores of all cases: fold {', '.join(missing)}")
         return None
     infos = open_store(decided.plan.store).infos()
-    summary = {**about(folder, decided), **decide_and_sum_up(there, infos), **finished_now()}
+    costs = add_up_folds(there.values())
+    summary = {**about(folder, decided), **decide_and_sum_up(there, infos), **costs, **finished_now()}
     folder.write(SUMMARY, summary)
     return summary

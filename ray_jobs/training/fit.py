@@ -52,6 +52,17 @@ class WorkersThatAreThere(FixedScalingPolicy):
         """Ask nobody."""
 
 
+class LossMark(ray.train.UserCallback):
+    """Marks on the board when Ray knows that workers are lost. It lives with the run's controller."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Mark it."""
+        self._board.mark.remote("lost", 0)
+
+
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a worker, which alone imports what computes."""
     from ray_jobs.training.train_loop import train_loop_per_worker
@@ -88,7 +99,7 @@ def fit(
         run_config=ray.train.RunConfig(
             name=folder.name,
             storage_path=folder.runs,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *([] if board is None else [LossMark(board)])],
             failure_config=ray.train.FailureConfig(max_failures=plan.config.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),

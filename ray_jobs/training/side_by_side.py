@@ -11,6 +11,7 @@ from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
+from ray_jobs.watching.ledger import Ledger, Limit
 from ray_jobs.watching.progress import TrainingProgress
 from ray_jobs.watching.provenance import git_commit
 from storage import InputError
@@ -25,6 +26,7 @@ def train_all(
     from training. Runs that a signal kept from beginning are not in it.
     """
     under_way: list[TrainingProgress] = []
+    ledgers = {folder.name: Ledger(folder) for folder, _ in runs}
 
     def ask_all() -> bool:
         begun = [progress.ask_to_stop() for progress in [*under_way]]
@@ -34,21 +36,25 @@ def train_all(
 
     def train(folder: RunFolder, decided: Decided) -> dict[str, Any]:
         plan, workers, use_gpu = decided.plan, decided.workers, decided.use_gpu
-        name = folder.name if at_once > 1 else ""
+        limit = Limit(dollars=plan.config.max_cost, dollars_an_hour=plan.config.max_cost_an_hour)
+        shown: dict[str, Any] = {"epochs": plan.config.epochs, "workers": workers, "use_gpu": use_gpu}
+        shown |= {"name": folder.name if at_once > 1 else "", "limit": partial(limit.reached, ledgers.values())}
         try:
-            with (
-                folder.only_writer(),
-                TrainingProgress(
-                    console, epochs=plan.config.epochs, workers=workers, use_gpu=use_gpu, name=name
-                ) as progress,
-            ):
-                console.print(describe_run(folder, decided))
-                under_way.append(progress)
-                if stop.asked:  # after `ask_all` had looked
-                    progress.ask_to_stop()
-                result = fit(plan, folder, workers=decided.sizes, use_gpu=use_gpu, board=progress.board)
-                under_way.remove(progress)
-                return result if "failed" in result or "stopped" in result else sum_up(folder, decided, result)
+            with folder.only_writer():
+                if (reason := limit.reached(ledgers.values())) is not None:
+                    return {"stopped": f"before it began: {reason}; give more"}
+                with TrainingProgress(console, ledgers[folder.name], **shown) as progress:
+                    console.print(describe_run(folder, decided))
+                    under_way.append(progress)
+                    if stop.asked:  # after `ask_all` had looked
+                        progress.ask_to_stop()
+                    result = fit(plan, folder, workers=decided.sizes, use_gpu=use_gpu, board=progress.board)
+                    under_way.remove(progress)
+                if "stopped" in result and progress.over_limit is not None:
+                    result = {"stopped": f"{result['stopped']}: {progress.over_limit}; give more"}
+                if "failed" in result or "stopped" in result:
+                    return result
+                return sum_up(folder, decided, result | ledgers[folder.name].summary())
         except InputError as error:
             return {"failed": str(error)}
 

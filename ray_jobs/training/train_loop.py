@@ -15,8 +15,8 @@ from ray_jobs.evaluation.validation import Evaluation, evaluate
 from ray_jobs.evaluation.verdict import decide
 from ray_jobs.on_ray.agreement import Wish
 from ray_jobs.on_ray.hidden_paths import SeenFile, describe_hidden
+from ray_jobs.on_ray.machines import look_around
 from ray_jobs.on_ray.session import Progress, RaySession, Session, from_every_rank
-from ray_jobs.on_ray.zones import tell_of_zones
 from ray_jobs.settings.objective import RULES
 from ray_jobs.training.end_of_run import draw_cases, keep_decision
 from ray_jobs.training.memory_plan import settle
@@ -39,7 +39,8 @@ FIGURES_PER_RANK = 8  # cases whose cross-sections a rank draws at the end
 def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker; rank 0's return value is the run's result."""
     session = RaySession(config["folder"], config["board"])
-    tell_of_zones(session)
+    session.mark("begun")
+    session.hire(look_around(session))
     hidden = find_hidden(config["seen"], session)
     return {"failed": hidden} if hidden is not None else train(config["plan"], session)
 
@@ -71,6 +72,7 @@ def train(plan: TrainPlan, session: Session) -> dict[str, Any]:
         except TooLittleMemoryError as error:  # on every rank alike
             return {"failed": str(error)}
         tell_of_cold_cache(run, session, monitor)
+        monitor.ready()
         while loader.epoch < plan.config.epochs and not run.early_stopping.is_over:
             try:
                 stopped = train_epoch(run, session, monitor, saver, watch)
@@ -127,6 +129,7 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
     run.model.train()
     monitor.start_epoch()
     for batch in run.clock.batches(run.loader):
+        monitor.before_step()
         watch.at(f"epoch {run.loader.epoch + 1}, step {run.loader.step}")
         step = train_step(run, batch)
         monitor.after_step(step, run.schedule.learning_rate)
@@ -134,6 +137,8 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
         agreed = saver.after_step(run.loader.step, last=run.loader.step == run.loader.steps_per_epoch)
         if agreed & Wish.CHECKPOINT:
             save(run, session, monitor, saver)
+        if agreed & Wish.LEAVE:
+            saver.leave()
         if agreed & Wish.STOP:
             return f"after step {run.loader.step} of epoch {run.loader.epoch + 1}"
     return None

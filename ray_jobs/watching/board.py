@@ -1,5 +1,6 @@
 """Where a run's news wait for the driver. A file of its own: the actor that holds them imports no more than this."""
 
+import time
 from typing import Any
 
 import ray
@@ -12,6 +13,8 @@ class Board:
     def __init__(self) -> None:
         self._latest: dict[str, Any] | None = None
         self._notes: list[str] = []
+        self._marks: list[tuple[str, int, float]] = []
+        self._machines: list[Any] = []
         self._stop = False
 
     def tell(self, progress: dict[str, Any]) -> bool:
@@ -22,14 +25,25 @@ class Board:
             self._latest = progress
         return self._stop
 
+    def mark(self, moment: str, step: int) -> None:
+        """Note when the run came to a moment; of steps in a row the first and the last."""
+        if moment == "step" and [each[0] for each in self._marks[-2:]] == ["step", "step"]:
+            self._marks.pop()
+        self._marks.append((moment, step, time.time()))
+
+    def hire(self, machines: list[Any]) -> None:
+        """Take which machines the workers have now."""
+        self._machines = machines
+
     def stop(self) -> None:
         """From now on the answer to news is that the run should save and end."""
         self._stop = True
 
-    def look(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the latest news and the notes since the last look."""
+    def look(self) -> tuple[dict[str, Any] | None, list[str], list[tuple[str, int, float]], list[Any]]:
+        """Return the latest news, the notes and the marks since the last look, and the machines."""
         notes, self._notes = self._notes, []
-        return self._latest, notes
+        marks, self._marks = self._marks, []
+        return self._latest, notes, marks, self._machines
 
 
 def start_board() -> Any:

@@ -8,6 +8,7 @@ from rich.console import Console
 from models import Objective
 from ray_jobs.settings.console import figures_table
 from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
+from ray_jobs.watching.summary import describe_costs
 
 INTERVAL = "95 %"
 
@@ -44,6 +45,8 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
         console.print(line, markup=False, highlight=False)
     for case_id, reason in summary["bad_cases"].items():
         console.print(f"left out {case_id}: {reason}", markup=False, style="yellow", soft_wrap=True)
+    for line in describe_costs(summary):
+        console.print(line, soft_wrap=True, highlight=False)
     for what, place in {"store": summary["store"], "run folder": summary["folder"]}.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
     console.print(f"predict.py --checkpoint {summary['folder']} averages the {len(folds)} networks", soft_wrap=True)

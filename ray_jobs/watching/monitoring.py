@@ -35,6 +35,7 @@ class Monitor:
         self._pace = Pace(session, clock, patches=loader.sampling.global_batch_size)
         self._score_name, self._score = "", float("nan")
         self._told = 0.0
+        self._has_batch = False
         self._named: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
@@ -54,10 +55,21 @@ class Monitor:
             self._log.write_last_again(self._global_step())
         self._pace.start_epoch()
 
+    def ready(self) -> None:
+        """Note that the run stands where its newest checkpoint left it."""
+        self._session.mark("ready", self._global_step())
+
+    def before_step(self) -> None:
+        """Note the first batch of this start."""
+        if not self._has_batch:
+            self._has_batch = True
+            self._session.mark("batch", self._global_step() - 1)
+
     def after_step(self, result: StepResult, learning_rate: float) -> None:
         """Note a step, and show it when it is time for news."""
         self._log.note(result, step=self._global_step(), learning_rate=learning_rate)
         self._pace.after_step()
+        self._session.mark("step", self._global_step())
         now = time.perf_counter()
         if now - self._told < SECONDS_BETWEEN_NEWS:
             return

@@ -3,16 +3,21 @@
 import datetime
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import ray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from ray_jobs.on_ray.live_metrics import LiveMetrics
 from ray_jobs.settings.console import SECONDS_BETWEEN_LINES
 from ray_jobs.watching.board import start_board
+from ray_jobs.watching.ledger import Ledger
+from storage import InputError
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_WRITES = 60.0  # of what a run costs: so much of it a lost head may forget
 
 
 class News:
@@ -25,8 +30,8 @@ class News:
         self.done, self.total = 0, 0
         self.epoch = 0
 
-    def take(self, latest: dict[str, Any], now: float) -> None:
-        """Take rank 0's latest news, at `now` in seconds."""
+    def take(self, latest: dict[str, Any], now: float, cost: str = "") -> None:
+        """Take rank 0's latest news, at `now` in seconds, and what the run costs in words."""
         self.done = latest["epoch"] * latest["steps"] + latest["step"]
         self.total = self._epochs * latest["steps"]
         self.epoch = min(latest["epoch"] + 1, self._epochs)
@@ -35,7 +40,7 @@ class News:
         parts.append(f"data wait {latest['data_wait_fraction']:.1%}")
         if latest["score"] == latest["score"]:  # not NaN: there has been a validation
             parts.append(f"{latest['score_name']} {latest['score']:.3f}")
-        self.figures = "  ".join(parts)
+        self.figures = "  ".join([*parts, *([cost] if cost else [])])
         if self._first is None:
             self._first = now, self.done
         started, before = self._first
@@ -105,21 +110,34 @@ class Lines:
 class TrainingProgress:
     """Context manager that shows a run's progress on `console` while the body blocks in `fit()`.
 
-    With a `name`, for there are others beside it, in lines that begin with it.
+    With a `name`, for there are others beside it, in lines that begin with it. `limit` says why its cost ends it.
     """
 
-    def __init__(self, console: Console, *, epochs: int, workers: int, use_gpu: bool, name: str = "") -> None:
-        self.board = start_board()
+    def __init__(
+        self,
+        console: Console,
+        ledger: Ledger,
+        *,
+        epochs: int,
+        workers: int,
+        use_gpu: bool,
+        name: str = "",
+        limit: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.board, self.ledger, self._limit = start_board(), ledger, limit
+        self.over_limit: str | None = None  # why the run was asked to stop, where that was its cost
         self._console, self._name = console, name
         self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
         self._news = News(epochs=epochs)
         self._display = Bar(console) if console.is_terminal and not name else Lines(console, name)
         self._begun = False
+        self._written = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
         self._display.start()
+        self._metrics = LiveMetrics(self.ledger.run, "driver")
         self._thread.start()
         return self
 
@@ -127,6 +145,9 @@ class TrainingProgress:
         self._stop.set()
         self._thread.join()
         self._show()
+        self.ledger.end(time.time())
+        self._metrics.close()
+        self._write()
         self._display.stop()
 
     def ask_to_stop(self) -> bool:
@@ -149,13 +170,33 @@ class TrainingProgress:
 
     def _show(self) -> bool:
         """Show what is new; return whether the workers have spoken yet."""
-        latest, notes = ray.get(self.board.look.remote())
-        for note in notes:
-            said = f"{self._name}  {note}" if self._name else note
-            self._console.print(said, markup=False)  # an error's text may have brackets in it
+        latest, notes, marks, machines = ray.get(self.board.look.remote())
+        restarts = self.ledger.take(marks, machines, time.time())
+        for note in [*notes, *map(str, restarts)]:
+            self.say(note)
+        due = self.ledger.rate is not None and time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
+        if restarts or due:
+            self._write()
+        if self.over_limit is None and (reason := self._limit()) is not None:
+            self.over_limit = reason
+            self.say(f"{reason}: saving, then stopping")
+            self.board.stop.remote()
+        self._metrics.show(self.ledger.figures())
         if latest is None:
             return False
         self._begun = True
-        self._news.take(latest, time.monotonic())
+        self._news.take(latest, time.monotonic(), str(self.ledger))
         self._display.show(self._news)
         return True
+
+    def say(self, note: str) -> None:
+        """Print a line."""
+        said = f"{self._name}  {note}" if self._name else note
+        self._console.print(said, markup=False)  # an error's text may have brackets in it
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        try:
+            self.ledger.write()
+        except InputError as error:  # written anew after the next restart, and at the end
+            self.say(f"what the run cost is not noted: {error}")

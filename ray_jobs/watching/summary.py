@@ -8,6 +8,7 @@ from rich.console import Console
 from models import Objective
 from ray_jobs.settings.console import figures_table
 from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
+from ray_jobs.watching.restarts import describe_steps
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -40,6 +41,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         f"data ({speed['world_size']} x {speed['device']}, {speed['precision']})"
     )
     console.print(summary["time"]["advice"], soft_wrap=True, highlight=False)
+    for line in describe_costs(summary):
+        console.print(line, soft_wrap=True, highlight=False)
     places = {"store": summary["store"], "run folder": summary["folder"], "checkpoint": summary["checkpoint"]}
     for what, place in places.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
@@ -62,6 +65,22 @@ def _describe_choices(summary: Mapping[str, Any], objective: Objective) -> str:
         f"{what} chosen by {SCORE_NAMES[objective]} on validation. "
         f"Baseline: IoU of the best threshold on any single modality, validation cases. {SCORES_ARE}."
     )
+
+
+def describe_costs(summary: Mapping[str, Any]) -> list[str]:
+    """What restarts lost, and what the run cost where prices are known; nothing of a run that lost and cost none."""
+    lines, restarts, cost = [], summary.get("restarts"), summary.get("cost")
+    if restarts and restarts["count"]:
+        dollars = "" if restarts["dollars_lost"] is None else f" and ${restarts['dollars_lost']:.2f}"
+        lines.append(
+            f"restarts: {restarts['count']}, {restarts['seconds_lost'] / 60:.1f} minutes{dollars} lost, "
+            f"{describe_steps(restarts['steps_again'])} done twice"
+        )
+    if cost and cost["dollars"]:
+        lines.append(
+            f"cost: ${cost['dollars']:.2f} for {cost['seconds'] / 3600:.2f} hours of workers ({cost['prices']})"
+        )
+    return lines
 
 
 def _print_time(time: Mapping[str, Any], console: Console) -> None:

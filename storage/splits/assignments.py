@@ -12,10 +12,11 @@ from storage.store.cohort_store import CohortStore
 from storage.store.index import ASSIGNMENTS_KEY, decode_sealed, encode_sealed
 
 
-def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Splits:
+def split_cohort(store: CohortStore, config: SplitConfig | None = None, *, remember: bool = True) -> Splits:
     """`assign_splits` of the store's cases; subjects keep the part they were once given under the same config.
 
-    Where the store may not be written the same cases give the same parts, but additions are not remembered.
+    Where the store may not be written, or `remember` is off, the same cases give the same parts, but additions are not
+    remembered.
     """
     config = config or SplitConfig()
     if config.validation_cases:
@@ -23,7 +24,7 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Split
     if config.folds is not None:
         if config.fold is None:
             raise InputError(f"wanted one of {config.folds} folds: give --splits.fold")
-        parts = fold_cohort(store, folds=config.folds, seed=config.seed)
+        parts = fold_cohort(store, folds=config.folds, seed=config.seed, remember=remember)
         return Splits(
             train=tuple(sorted(case for index, part in enumerate(parts) if index != config.fold for case in part)),
             validation=parts[config.fold],
@@ -32,18 +33,22 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None) -> Split
         )
     kept = _read(store)
     splits = assign_splits(store.infos(), config, known=kept.get(config.key))
-    _keep(store, kept, config.key, part_by_subject(store.infos(), splits))
+    if remember:
+        _keep(store, kept, config.key, part_by_subject(store.infos(), splits))
     return splits
 
 
-def fold_cohort(store: CohortStore, *, folds: int = 5, seed: int = 0) -> tuple[tuple[str, ...], ...]:
+def fold_cohort(
+    store: CohortStore, *, folds: int = 5, seed: int = 0, remember: bool = True
+) -> tuple[tuple[str, ...], ...]:
     """`assign_folds` of the store's cases; subjects keep the fold they were once given."""
     key = f"seed{seed}-folds{folds}"
     kept = _read(store)
     parts = assign_folds(store.infos(), folds=folds, seed=seed, known=kept.get(key))
     subject_of = {info.case_id: info.subject for info in store.infos()}
     given = {subject_of[case_id]: str(index) for index, part in enumerate(parts) for case_id in part}
-    _keep(store, kept, key, given)
+    if remember:
+        _keep(store, kept, key, given)
     return parts
 
 

@@ -68,6 +68,7 @@ def test_it_asks_for_every_figure_and_for_no_other(panels: list[dict[str, Any]])
     asked = {name for query in queries for name in re.findall(r"ray_brats_(\w+)", query)}
     asked = {name.removesuffix(next((end for end in HISTOGRAM if name.endswith(end)), "")) for name in asked}
     gauges = {**live_metrics.RUN_GAUGES, **live_metrics.RANK_GAUGES, **live_metrics.REGION_GAUGES}
+    gauges |= live_metrics.DRIVER_GAUGES
     assert asked == {*gauges, live_metrics.PATCHES, live_metrics.PART_SECONDS, live_metrics.STEP_SECONDS}
     for query in queries:
         if "ray_brats_" in query:

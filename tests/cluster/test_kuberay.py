@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_the_head_trains_nothing_and_drives_searches(job: dict[str, Any]) -> Non
 
 def test_the_cluster_can_grow_to_what_the_run_wants(job: dict[str, Any]) -> None:
     head, group = head_and_worker(job)
-    environment = {item["name"]: item["value"] for item in container(head)["env"]}
+    environment = {item["name"]: item["value"] for item in container(head)["env"] if "value" in item}
     assert container(group)["env"] == container(head)["env"]
     count = int(environment["BRATS_WORKERS"])
     config = preset(environment["BRATS_PRESET"])
@@ -126,6 +127,16 @@ def test_a_pod_that_must_go_drains_its_node_within_its_grace(job: dict[str, Any]
     config = tyro.cli(SpotWatcherConfig, args=arguments)
     assert config.leave_in is not None
     assert 0 < config.leave_in < group["template"]["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_each_worker_watches_its_node_for_taints(job: dict[str, Any]) -> None:
+    group = head_and_worker(job)[1]
+    shell, _, line = container(group)["lifecycle"]["postStart"]["exec"]["command"]
+    assert shell == "sh"
+    assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in container(group)["env"]
+    words = shlex.split(line.partition("<")[0].replace("$NODE_NAME", "node-1"))
+    assert words[:4] == ["setsid", "--fork", "python", "ray_jobs/spot_watcher.py"]  # or the pod would not start
+    assert tyro.cli(SpotWatcherConfig, args=words[4:]).kubernetes_node == "node-1"
 
 
 def test_it_is_closed(job: dict[str, Any]) -> None:

@@ -243,7 +243,7 @@ class FakeMetadata:
     """
 
     def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, str]] = {}
+        self.answers: dict[str, tuple[int, Any]] = {}
         self.token_status = 200
         self.tokens_given = 0
         self.asked: list[tuple[str, int]] = []  # path and the status it was answered with
@@ -257,7 +257,8 @@ class FakeMetadata:
         """The token given last is good no longer."""
         self.tokens_given += 1
 
-    def give_notice(self, body: str) -> None:
+    def give_notice(self, body: str | Callable[[], str]) -> None:
+        """Say it from now on, or what `body` makes of the time when it is asked."""
         self.answers[INSTANCE_ACTION] = (200, body)
 
     def recommend_rebalancing(self) -> None:
@@ -271,7 +272,8 @@ class FakeMetadata:
             return self.token_status, self.token
         if method != "GET" or token != self.token:
             return 401, ""
-        return self.answers.get(path, (404, ""))
+        status, body = self.answers.get(path, (404, ""))
+        return status, body() if callable(body) else body
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """When checkpoints are taken, what is kept of them, and what happens when they cannot be written."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -75,18 +76,22 @@ class Told(LocalSession):
     """A session that may be told to stop, and that may lose its node."""
 
     stop = False
-    going = False
+    goes_at: float | None = None
     looks = 0
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, torch.device("cpu"))
+        self.marks: list[str] = []
 
     def stop_asked(self) -> bool:
         return self.stop
 
-    def node_is_going(self) -> bool:
+    def node_goes_at(self) -> float | None:
         self.looks += 1
-        return self.going
+        return self.goes_at
+
+    def mark(self, moment: str, step: int = 0) -> None:
+        self.marks.append(moment)
 
 
 @pytest.fixture
@@ -94,6 +99,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Move time on by that many seconds."""
     now = [1000.0]
     monkeypatch.setattr(saver_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(saver_module.time, "time", lambda: now[0])
+    monkeypatch.setattr(saver_module.time, "sleep", lambda seconds: move(seconds))
 
     def move(seconds: float) -> None:
         now[0] += seconds
@@ -128,7 +135,7 @@ def test_a_notice_means_a_checkpoint_now_and_often(tmp_path: Path, clock: Callab
     with Saver(session, CheckpointConfig(), told.append) as saver:
         assert not saver.after_step(1) & Wish.CHECKPOINT
         assert session.looks == 0  # looking costs a round of messages: not at every step
-        session.going = True
+        session.goes_at = time.time() + 120
         clock(6)
         assert saver.after_step(2) & Wish.CHECKPOINT
         assert told == ["a node is about to be taken away: saving now, and often from here on"]
@@ -139,6 +146,24 @@ def test_a_notice_means_a_checkpoint_now_and_often(tmp_path: Path, clock: Callab
         clock(10)
         assert saver.after_step(4) & Wish.CHECKPOINT
         assert len(told) == 1
+
+
+def test_before_a_node_goes_it_saves_and_does_no_step_more(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    session, told = Told(tmp_path), list[str]()
+    with Saver(session, CheckpointConfig(), told.append) as saver:
+        session.goes_at = time.time() + 120
+        clock(6)
+        assert not saver.after_step(1) & Wish.LEAVE
+        clock(103)
+        assert not saver.after_step(2) & Wish.LEAVE
+        clock(2)
+        assert saver.after_step(3) & (Wish.LEAVE | Wish.CHECKPOINT) == Wish.LEAVE | Wish.CHECKPOINT
+        saver.save(record(0, 3), lambda: FILES)
+        saver.leave()  # the node stays, against all notices
+        assert time.time() >= session.goes_at + 60
+        assert session.marks == ["notice", "left"]
+        assert told[-1] == "the node that was to go is still there: going on"
+        assert not saver.after_step(4) & Wish.LEAVE
 
 
 def test_a_wish_to_stop_saves_first(tmp_path: Path) -> None:

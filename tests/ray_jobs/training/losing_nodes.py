@@ -27,6 +27,7 @@ from ray_jobs.settings.presets import preset
 from ray_jobs.training.fit import fit
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.watching.board import start_board
+from ray_jobs.watching.ledger import Ledger
 from storage import assign_splits, open_store
 
 WATCHER = Path(__file__).parents[3] / "ray_jobs" / "spot_watcher.py"
@@ -59,6 +60,7 @@ class Training:
         self.store = CheckpointStore(self.run.uri)
         self.board = start_board()
         self.told: list[str] = []
+        self.ledger = Ledger(self.run)
         self.result: dict[str, Any] | None = None
 
         def train() -> None:
@@ -77,18 +79,25 @@ class Training:
         """Return when the run has told a line with `word` in it."""
         self._wait(lambda: any(word in line for line in self.told))
 
+    def look(self) -> None:
+        """Take what is new, as the driver does."""
+        _, notes, marks, machines = ray.get(self.board.look.remote())
+        self.told += notes
+        self.ledger.take(marks, machines, time.time())
+
     def finish(self) -> dict[str, Any]:
         """Let the run do some more steps, save and end; return its result."""
         self.wait_for_steps(10)
         self.board.stop.remote()
         self._wait(lambda: not self._thread.is_alive())
+        self.look()
         assert self.result is not None, "the run failed"
         return self.result
 
     def _wait(self, reached: Any) -> None:
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
-            self.told += ray.get(self.board.look.remote())[1]
+            self.look()
             if reached():
                 return
             assert time.monotonic() < until, f"waited {PATIENCE_SECONDS} s; told so far: {self.told}"
@@ -96,11 +105,11 @@ class Training:
 
 
 def replace_an_announced_node(cluster: Cluster, training: Training, leaving: Any, metadata_url: str) -> None:
-    """What a spot instance goes through: a notice, the end, and a new instance."""
+    """What a spot instance goes through: a notice, the end when it is due, and a new instance."""
     training.wait_for_steps(10)
     node = ["--address", cluster.address, "--node-id", leaving.node_id]
     subprocess.run([sys.executable, str(WATCHER), *node, "--metadata-url", metadata_url], check=True)
-    training.wait_for_word("a node is about to be taken away")
+    training.wait_for_word("no further step before the node is gone")
     cluster.remove_node(leaving, allow_graceful=False)
     cluster.add_node(num_cpus=1)
     training.wait_for_word("world size 2")
@@ -132,7 +141,8 @@ def main(scenario: str, store: str, folder: Path, metadata_url: str) -> None:
         else:
             replace_an_announced_node(cluster, training, leaving, metadata_url)
         result = training.finish()
-        (folder / "outcome.json").write_text(json.dumps({"told": training.told, "result": result}))
+        summary = training.ledger.summary()
+        (folder / "outcome.json").write_text(json.dumps({"told": training.told, "result": {**result, **summary}}))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -55,7 +55,7 @@ class Trainings:
 class Silent:
     """Shows no progress."""
 
-    board = None
+    board = over_limit = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

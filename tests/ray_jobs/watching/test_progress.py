@@ -1,15 +1,18 @@
 """The run's news in words, on a terminal and in a log."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.settings import console
 from ray_jobs.settings.console import WIDTH_OF_A_LOG, open_console, tracked
 from ray_jobs.watching import progress
+from ray_jobs.watching.ledger import Ledger
 from ray_jobs.watching.progress import Bar, Lines, News, TrainingProgress
 
 
@@ -38,8 +41,8 @@ def test_the_pace_of_a_resumed_run_is_that_of_this_start() -> None:
     assert news.left == "0:00:10 left"
 
 
-def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = [(None, []), (latest(0, 1), [])]
+def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = [(None, [], [], []), (latest(0, 1), [], [], [])]
     asked: list[str] = []
     board = SimpleNamespace(
         look=SimpleNamespace(remote=lambda: seen.pop(0)),
@@ -47,7 +50,9 @@ def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(monkeypatch: pyte
     )
     monkeypatch.setattr(progress, "start_board", lambda: board)
     monkeypatch.setattr(progress.ray, "get", lambda answer: answer)
-    shown = TrainingProgress(Console(file=io.StringIO()), epochs=2, workers=2, use_gpu=False)
+    ledger = Ledger(RunFolder(str(tmp_path), "run"))
+    shown = TrainingProgress(Console(file=io.StringIO()), ledger, epochs=2, workers=2, use_gpu=False)
+    shown._metrics = SimpleNamespace(show=lambda figures: None)
     shown._show()
     assert not shown.ask_to_stop()
     shown._show()
