@@ -149,8 +149,8 @@ def test_without_triton_the_layout_of_a_gpu_is_the_default_one(monkeypatch: pyte
 @pytest.mark.parametrize(("error", "works"), [(2e-4, True), (0.1, False), (math.nan, False)])
 def test_kernels_that_compute_something_else_are_not_used(
     error: float,
-    works: bool,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: FBT001
+    works: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "models.fused_norm", SimpleNamespace(error_on=lambda _: error))
