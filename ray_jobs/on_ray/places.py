@@ -39,21 +39,32 @@ def find_places(file: Path, *, workers: int, use_gpu: bool) -> list[Place]:
 
     Raises InputError where all are too small.
     """
-    cluster = yaml.safe_load(file.read_text()) if file.exists() else {}
-    most = int(cluster.get("max_workers", 0))
-    found: dict[Place, int] = {}
-    for name, kind in (cluster.get("available_node_types") or {}).items():
-        has = kind.get("resources", {})
-        held = min(int(has.get(name, 0)), int(has.get("GPU" if use_gpu else "CPU", 0)))
-        place = Place(name=name, about=describe(kind.get("node_config", {})), workers_a_machine=held)
-        if name in has and (holds := held * min(kind.get("max_workers", most), most)):
-            found[place] = holds
+    found = _all_places(file, use_gpu=use_gpu)
     if found and (largest := max(found.values())) < workers:
         raise InputError(
             f"wanted a place for {workers} workers with a {'GPU' if use_gpu else 'CPU'} each, the largest of the "
             f"cluster file holds {largest}: give --workers {largest}, or raise max_workers there"
         )
     return [place for place, holds in found.items() if holds >= workers]
+
+
+def most_workers_at_a_place(file: Path, *, use_gpu: bool) -> int | None:
+    """Return how many workers the largest place of the cluster file may hold; None where it has none."""
+    return max(_all_places(file, use_gpu=use_gpu).values(), default=None)
+
+
+def _all_places(file: Path, *, use_gpu: bool) -> dict[Place, int]:
+    """Each place and how many workers it may hold, in the file's order."""
+    cluster = yaml.safe_load(file.read_text()) if file.exists() else {}
+    most = int(cluster.get("max_workers", 0))
+    found = {}
+    for name, kind in (cluster.get("available_node_types") or {}).items():
+        has = kind.get("resources", {})
+        held = min(int(has.get(name, 0)), int(has.get("GPU" if use_gpu else "CPU", 0)))
+        if holds := held * min(kind.get("max_workers", most), most):
+            place = Place(name=name, about=describe(kind.get("node_config", {})), workers_a_machine=held)
+            found[place] = holds
+    return found
 
 
 def describe(node: dict[str, Any]) -> str:

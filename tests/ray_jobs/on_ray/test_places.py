@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from ray_jobs.on_ray.places import SECONDS_AT_A_PLACE, Choice, Place, Refusals, find_places
+from ray_jobs.on_ray.places import (
+    SECONDS_AT_A_PLACE,
+    Choice,
+    Place,
+    Refusals,
+    find_places,
+    most_workers_at_a_place,
+)
 from storage import InputError
 
 SPOT, SECOND, DEMAND = (Place(name=name, about=name, workers_a_machine=1) for name in ("spot_a", "spot_b", "demand_a"))
@@ -106,3 +113,8 @@ def test_a_cluster_without_places_has_none(tmp_path: Path, text: str | None) -> 
     if text is not None:
         (tmp_path / "file").write_text(text)
     assert find_places(tmp_path / "file", workers=9, use_gpu=True) == []
+
+
+def test_a_search_has_as_many_workers_as_the_largest_place_holds(file: Path, tmp_path: Path) -> None:
+    assert most_workers_at_a_place(file, use_gpu=True) == 4
+    assert most_workers_at_a_place(tmp_path / "none", use_gpu=True) is None
