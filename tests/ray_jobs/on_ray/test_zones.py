@@ -23,7 +23,7 @@ def test_who_is_where(fake_metadata: Any, monkeypatch: pytest.MonkeyPatch) -> No
     tell_of_zones(session, fake_metadata.url)  # type: ignore[arg-type]
     (news,) = told
     assert "2 zones (us-west-2a has 0, 2; us-west-2b has 1)" in news.message
-    assert "availability_zone in cluster/aws.yaml" in news.message
+    assert "as cluster/aws.yaml has them" in news.message
     session.rank = 1
     tell_of_zones(session, fake_metadata.url)  # type: ignore[arg-type]
     assert len(told) == 1
