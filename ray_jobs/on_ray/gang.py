@@ -19,6 +19,7 @@ from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScali
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.scaling_policy.scaling_policy import (
     NoopDecision,
+    ResizeDecision,
     ScalingDecision,
     ScalingPolicy,
 )
@@ -26,7 +27,7 @@ from ray.train.v2._internal.execution.scaling_policy.scaling_policy import (
 from ray_jobs.on_ray.draining import DrainError, RayNode, give_back
 from ray_jobs.on_ray.places import Choice, Place, Refusals
 
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS, SECONDS_WHILE_ALL_IS_WELL = 2.0, 20.0
 logger = logging.getLogger(__name__)
 
 
@@ -44,7 +45,6 @@ class Gang(ScalingPolicy):
         self._places, self._monitor_log, self._board = places, monitor_log, board
         self._ran = False
         self._next_look = 0.0
-        self._enough = False
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Begin with the first place."""
@@ -55,38 +55,44 @@ class Gang(ScalingPolicy):
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Start workers where the place has room for enough of them, and see to it that some place will."""
-        self._look_now_and_then()
-        if not self._enough:
+        if self._ran:  # at once: what is left of the workers ends then, and sets their machines free
+            self._ran = False
+            self._choice.ask_anew(time.monotonic())
+            decision = super().make_decision_for_non_running_worker_group()
+            return decision if isinstance(decision, ResizeDecision) else self._least()
+        if not self._enough_after_a_look():
             self._maybe_send_resource_request()
             time.sleep(SECONDS_BETWEEN_LOOKS)  # Ray's loop would ask again at once
             return NoopDecision()
-        self._ran = self._enough = False
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         """What comes late to a place that was left is given back, too."""
         self._ran = True
-        if self._choice.left and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + 10 * SECONDS_BETWEEN_LOOKS
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + SECONDS_WHILE_ALL_IS_WELL
+            self._refusals.last(self._choice.place.name)  # of what has come since, or of others
             self._give_back(ray.nodes())
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    def _least(self) -> ResizeDecision:
+        scaling = self.scaling_config
+        return ResizeDecision(
+            num_workers=scaling.min_workers, resources_per_worker=scaling._resources_per_worker_not_none
+        )
 
     def _ask_here(self) -> None:
         self.scaling_config.resources_per_worker = self._choice.place.per_worker(use_gpu=self.scaling_config.use_gpu)
 
-    def _look_now_and_then(self) -> None:
-        if time.monotonic() < self._next_look:
-            return
-        self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+    def _enough_after_a_look(self) -> bool:
         place, nodes = self._choice.place, ray.nodes()
-        there = self._room(nodes, place)
+        there = room_at(place, nodes)
         note = self._choice.look(
             time.monotonic(),
             there=there,
             coming=machines_coming(place.name) * place.workers_a_machine,
             refusal=self._refusals.last(place.name),
         )
-        self._enough = there >= self.scaling_config.min_workers
         if note is not None:
             logger.warning(note)
             if self._board is not None:
@@ -94,17 +100,7 @@ class Gang(ScalingPolicy):
             self._ask_here()
             self._send_resource_request()
         self._give_back(nodes)
-
-    def _room(self, nodes: Sequence[dict[str, Any]], place: Place) -> int:
-        """How many workers the place has room for, its own former ones included: they end when others begin."""
-        going = ray._private.state.state.get_draining_nodes()
-        free = ray._private.state.available_resources_per_node()
-        room = 0
-        for node in nodes:
-            if node["Alive"] and node["NodeID"] not in going:
-                has = node["Resources"] if self._ran else free.get(node["NodeID"], {})
-                room += int(has.get(place.name, 0))
-        return room
+        return note is None and there >= self.scaling_config.min_workers
 
     def _give_back(self, nodes: Sequence[dict[str, Any]]) -> None:
         """End the machines at places that were left, but for those that others work on."""
@@ -121,6 +117,14 @@ class FixedGang(Gang, FixedScalingPolicy):
 
 class ElasticGang(Gang, ElasticScalingPolicy):
     """Of a run that goes on with fewer."""
+
+
+def room_at(place: Place, nodes: Sequence[dict[str, Any]]) -> int:
+    """How many workers the machines of the place that stay have room for now."""
+    going = ray._private.state.state.get_draining_nodes()
+    free = ray._private.state.available_resources_per_node()
+    staying = [node["NodeID"] for node in nodes if node["Alive"] and node["NodeID"] not in going]
+    return sum(int(free.get(name, {}).get(place.name, 0)) for name in staying)
 
 
 def machines_coming(name: str) -> int:

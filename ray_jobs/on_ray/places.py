@@ -87,13 +87,17 @@ class Choice:
         """Where the workers are, or are to be."""
         return self._places[self._index]
 
+    def ask_anew(self, now: float) -> None:
+        """From now on the place has its whole time again: all was well so far."""
+        self._since = now
+
     def look(self, now: float, *, there: int, coming: int, refusal: str | None) -> str | None:
         """Take how many workers the place has room for, and will have, and what it refused since the last look.
 
         Where that is not enough, all go to the next place: then returns what to say of it.
         """
         if there + coming >= self._needed:
-            self._since = now  # given; its set-up takes what it takes
+            self.ask_anew(now)  # given; its set-up takes what it takes
             return None
         if len(self._places) == 1 or (refusal is None and now - self._since < SECONDS_AT_A_PLACE):
             return None

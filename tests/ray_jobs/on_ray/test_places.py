@@ -45,6 +45,13 @@ def test_a_place_that_says_nothing_has_its_time_from_when_it_was_asked() -> None
     assert said == f"spot_b gives 1 of 2 workers (no more within {SECONDS_AT_A_PLACE:g} s): all go to demand_a"
 
 
+def test_a_loss_after_hours_leaves_the_place_its_whole_time() -> None:
+    choice = Choice([SPOT, SECOND], needed=2, now=0)
+    choice.ask_anew(7200)
+    assert choice.look(7201, there=1, coming=0, refusal=None) is None
+    assert choice.look(7200 + SECONDS_AT_A_PLACE, there=1, coming=0, refusal=None) is not None
+
+
 def test_after_the_last_place_comes_the_first_whose_machines_are_kept_again() -> None:
     choice = Choice([SPOT, SECOND], needed=1, now=0)
     for now in (1, 2):
