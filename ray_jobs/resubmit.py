@@ -6,19 +6,16 @@ its old id, with the code and the BRATS_ variables that it had.
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from ray_jobs.on_ray.unfinished import find_unfinished, unpack_code
+from ray_jobs.on_ray.unfinished import find_unfinished, submit, unpack_code
 from ray_jobs.settings.config import environment_default
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
-
-SECONDS_FOR_A_HEAD = 120.0  # a fresh one answers before it takes jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +42,6 @@ def main(arguments: Sequence[str]) -> int:
         submit(config.api, entrypoint=shlex.join(job.command), submission_id=job.id, runtime_env=runtime)
         console.print(f"submitted again: {job.id}: {shlex.join(job.command)}", soft_wrap=True, highlight=False)
     return 0
-
-
-def submit(api: str, **job: object) -> None:
-    """Submit it as soon as jobs are taken. Raises what Ray does where they are not within two minutes."""
-    from ray.job_submission import JobSubmissionClient  # seconds, which a head without unfinished jobs does not wait
-
-    until = time.monotonic() + SECONDS_FOR_A_HEAD
-    while True:
-        try:
-            JobSubmissionClient(api).submit_job(**job)
-        except (RuntimeError, ConnectionError):
-            if time.monotonic() > until:
-                raise
-            time.sleep(2)
-        else:
-            return
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ A node type is a place where it has a resource of its own name, as many as a mac
 keeps workers to it; the order of the file is the order in which places are tried.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ray_jobs.on_ray.monitor_log import NewLines
 from storage import InputError
 
-BOOTSTRAP = "ray_bootstrap_config.yaml"  # the cluster file, in the home folder of the head
+BOOTSTRAP = "ray_bootstrap_config.yaml"  # the cluster file, in the home folder of the head, as JSON
 SECONDS_AT_A_PLACE = 180.0  # for machines to be given, not for their set-up; a refusal comes sooner
 REFUSED = r"Failed to launch \d+ nodes of type {name}: (.*)"  # Ray 2.60's monitor
 CODE = re.compile(r"Node Launch Exception \((\w+)\)")  # AWS's own word
@@ -55,7 +54,7 @@ def most_workers_at_a_place(file: Path, *, use_gpu: bool) -> int | None:
 
 def _all_places(file: Path, *, use_gpu: bool) -> dict[Place, int]:
     """Each place and how many workers it may hold, in the file's order."""
-    cluster = yaml.safe_load(file.read_text()) if file.exists() else {}
+    cluster = json.loads(file.read_text()) if file.exists() else {}
     most = int(cluster.get("max_workers", 0))
     found = {}
     for name, kind in (cluster.get("available_node_types") or {}).items():

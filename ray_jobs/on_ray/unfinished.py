@@ -7,11 +7,13 @@ import io
 import json
 import os
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from storage import InputError
 from storage.store.objects import Objects
@@ -19,6 +21,7 @@ from storage.store.objects import Objects
 FOLDER = ".unfinished"  # among the runs: no run's name begins with a point
 JOB, CODE = "job.json", "code.zip"
 PROJECT = Path(__file__).parents[2]
+SECONDS_FOR_A_HEAD = 120.0  # a fresh one answers before it takes jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +94,19 @@ def unpack_code(job: Unfinished, runs: str, folder: Path) -> None:
     code = Objects(f"{runs}/{FOLDER}").get(f"{job.id}/{CODE}")
     with zipfile.ZipFile(io.BytesIO(code or b"")) as archive:
         archive.extractall(folder)
+
+
+def submit(api: str, **job: Any) -> None:
+    """Submit it as soon as jobs are taken. Raises what Ray does where they are not within two minutes."""
+    from ray.job_submission import JobSubmissionClient  # seconds, which a head without unfinished jobs does not wait
+
+    until = time.monotonic() + SECONDS_FOR_A_HEAD
+    while True:
+        try:
+            JobSubmissionClient(api).submit_job(**job)
+        except (RuntimeError, ConnectionError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(2)
+        else:
+            return

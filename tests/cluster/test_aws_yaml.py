@@ -12,7 +12,6 @@ import boto3
 import botocore.session
 import pytest
 import ray.autoscaler
-import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -135,7 +134,7 @@ def test_workers_come_from_zero_and_leave_nothing_that_is_paid_for(aws: dict[str
 
 
 def test_places_are_tried_by_zone_then_by_type_and_on_demand_last(aws: dict[str, Any], tmp_path: Path) -> None:
-    (file := tmp_path / "head.yaml").write_text(yaml.safe_dump(with_devices(aws), sort_keys=False))
+    (file := tmp_path / "head").write_text(json.dumps(with_devices(aws)))
     tried = [place.about for place in find_places(file, workers=4, use_gpu=True)]
     zones = aws["provider"]["availability_zone"].split(",")
     kinds = ("spot g4dn.xlarge", "spot g4dn.2xlarge", "on-demand g4dn.xlarge")

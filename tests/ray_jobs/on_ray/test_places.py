@@ -1,10 +1,10 @@
 """Which place a gang is asked for, and when it moves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ray_jobs.on_ray.places import (
     SECONDS_AT_A_PLACE,
@@ -96,7 +96,7 @@ def file(tmp_path: Path) -> Path:
         "four": kind("four", 1, 4),
     }
     path = tmp_path / "ray_bootstrap_config.yaml"
-    path.write_text(yaml.safe_dump({"max_workers": 4, "available_node_types": kinds}, sort_keys=False))
+    path.write_text(json.dumps({"max_workers": 4, "available_node_types": kinds}))
     return path
 
 
@@ -115,7 +115,9 @@ def test_a_run_that_no_place_holds_is_refused(file: Path) -> None:
         find_places(file, workers=5, use_gpu=True)
 
 
-@pytest.mark.parametrize("text", [None, "provider: {type: local}", "available_node_types: {a: {resources: {GPU: 1}}}"])
+@pytest.mark.parametrize(
+    "text", [None, '{"provider": {"type": "local"}}', '{"available_node_types": {"a": {"resources": {"GPU": 1}}}}']
+)
 def test_a_cluster_without_places_has_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "file").write_text(text)
