@@ -95,13 +95,14 @@ def create(config: Create) -> None:
     """Make everything, in an order in which each step finds what it needs."""
     network = read_network(config.ssh_from)
     account = Account(config.file)
-    if strays := [zone for zone in account.zones if not zone.startswith(account.region)]:
+    if strays := sorted(zone for zone in {*account.zones, *account.subnets} if not zone.startswith(account.region)):
         raise InputError(
             f"wanted zones of {account.region} in {config.file}, found {', '.join(strays)}: change those too"
         )
     make_bucket(account, config.bucket)
     make_roles(account, config.bucket)
     make_security_group(account, network)
+    write_subnets(account)
     make_key(account)
     # AWS wants this role once in an account before its first spot instance.
     with there_already("InvalidInput", "EntityAlreadyExists"):
@@ -133,12 +134,10 @@ def read_network(text: str) -> str:
 
 def make_security_group(account: Account, network: str) -> None:
     """SSH from `network` and everything between the group's own members; rules that are there already stay."""
-    networks = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not networks:
-        raise InputError(f"wanted a default VPC in {account.region}, found none: aws ec2 create-default-vpc makes it")
+    vpc = default_network(account)
     with there_already("InvalidGroup.Duplicate"):
         about = "brats-stream: SSH from one network, everything between the nodes"
-        account.ec2.create_security_group(GroupName=PROJECT, Description=about, VpcId=networks[0]["VpcId"])
+        account.ec2.create_security_group(GroupName=PROJECT, Description=about, VpcId=vpc)
     group = security_groups(account)[0]["GroupId"]
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": network}]}
     for rule in ({"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}, ssh):
@@ -146,6 +145,28 @@ def make_security_group(account: Account, network: str) -> None:
             account.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
     say(f"security group {PROJECT}: SSH from {network}, and what its members send each other")
     account.write(r"\bsg-\w+", group)
+
+
+def default_network(account: Account) -> str:
+    """The id of the region's default VPC. Raises InputError where there is none."""
+    networks = account.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not networks:
+        raise InputError(f"wanted a default VPC in {account.region}, found none: aws ec2 create-default-vpc makes it")
+    return str(networks[0]["VpcId"])
+
+
+def write_subnets(account: Account) -> None:
+    """The subnet of each zone that the file names places in: Ray would choose among all zones' by itself."""
+    inside = {"Name": "vpc-id", "Values": [default_network(account)]}
+    found = account.ec2.describe_subnets(Filters=[inside, {"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+    subnets = {item["AvailabilityZone"]: item["SubnetId"] for item in found}
+    for zone in sorted(account.subnets):
+        if zone not in subnets:
+            raise InputError(
+                f"wanted a default subnet in {zone}, found them in {', '.join(sorted(subnets))}: "
+                f"aws ec2 create-default-subnet --availability-zone {zone}, or take another zone in {account.file}"
+            )
+        account.write(rf"(?<=AvailabilityZone: {zone}}}, SubnetIds: \[)subnet-\w+", subnets[zone])
 
 
 def security_groups(account: Account) -> list[dict[str, Any]]:

@@ -22,9 +22,12 @@ class Workers:
 
     types: Mapping[str, int]
     """How many of each instance type."""
+    places: tuple[tuple[str, str], ...]
+    """Each zone and instance type, in the order in which they are tried."""
     count: int
     """In all."""
     spot: bool
+    """Whether they are, where they are tried first."""
 
 
 class Account:
@@ -35,11 +38,16 @@ class Account:
         try:
             cluster = yaml.safe_load(file.read_text())
             self.cluster, self.region = cluster["cluster_name"], cluster["provider"]["region"]
-            self.zones = cluster["provider"]["availability_zone"].split(",")
+            self.zones = [zone.strip() for zone in cluster["provider"]["availability_zone"].split(",")]
             self.head_type, self.image = (
                 cluster["available_node_types"][cluster["head_node_type"]]["node_config"][name]
                 for name in ("InstanceType", "ImageId")
             )
+            self.subnets = {
+                kind["node_config"]["Placement"]["AvailabilityZone"]: kind["node_config"]["SubnetIds"][0]
+                for name, kind in cluster["available_node_types"].items()
+                if name != cluster["head_node_type"]
+            }
             self.bucket = re.findall(r"s3://([^/\s]+)", " ".join(cluster["setup_commands"]))[0]
             self._cluster = cluster
             self.key_file = Path(cluster["auth"]["ssh_private_key"]).expanduser()
@@ -61,19 +69,25 @@ class Account:
         counts = {name: min(kind["max_workers"], most) for name, kind in allowed.items() if kind["max_workers"]}
         if not counts:
             raise InputError(f"wanted a type of workers in {self.file}, found max_workers 0 at each: allow one")
+        nodes = [allowed[name]["node_config"] for name in counts]
+        places = [(node["Placement"]["AvailabilityZone"], node["InstanceType"]) for node in nodes]
         return Workers(
-            types={allowed[name]["node_config"]["InstanceType"]: count for name, count in counts.items()},
+            types={kind: count for (_, kind), count in zip(places, counts.values(), strict=True)},
+            places=tuple(dict.fromkeys(places)),
             count=min(sum(counts.values()), most),
-            spot=any("InstanceMarketOptions" in allowed[name]["node_config"] for name in counts),
+            spot="InstanceMarketOptions" in nodes[0],
         )
 
-    def worker_node(self) -> tuple[str, dict[str, Any]]:
-        """The instance type of the first kind of workers that the file allows, and how EC2 starts one."""
+    def worker_node(self) -> tuple[str, str, dict[str, Any]]:
+        """Instance type and zone of the first place that the file allows, and how EC2 starts a machine there."""
+        (zone, kind), *_ = self.workers().places
         kinds = self._cluster["available_node_types"]
-        wanted = self.workers().types
         nodes = [kind["node_config"] for name, kind in kinds.items() if name != self._cluster["head_node_type"]]
-        node = next(node for node in nodes if node["InstanceType"] in wanted)
-        return node["InstanceType"], node
+        node = next(
+            node for node in nodes if (node["Placement"]["AvailabilityZone"], node["InstanceType"]) == (zone, kind)
+        )
+        started = {name: value for name, value in node.items() if name != "SubnetIds"}
+        return kind, zone, started | {"SubnetId": node["SubnetIds"][0]}
 
     def project_files(self) -> list[str]:
         """The files and folders of the project that travel to every node."""

@@ -55,22 +55,24 @@ def ask_credentials(account: Account) -> Answer:
 
 
 def ask_quotas(account: Account) -> Answer:
-    """Whether the quotas, in vCPUs, hold the workers that the file allows: the one that is used, and the other."""
+    """Whether the quotas, in vCPUs, hold the workers that the file allows where they are tried first."""
     workers = account.workers()
     found = account.ec2.describe_instance_types(InstanceTypes=sorted(workers.types))["InstanceTypes"]
     sizes = {item["InstanceType"]: item["VCpuInfo"]["DefaultVCpus"] for item in found}
-    wanted = max(sizes[kind] * count for kind, count in workers.types.items())
+    wanted = {kind: sizes[kind] * count for kind, count in workers.types.items()}
     quotas = account.client("service-quotas")
     spot, on_demand = (
         quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
         for code in (SPOT_QUOTA, ON_DEMAND_QUOTA)
     )
-    text = f"{spot:g} vCPUs of G instances as spot, {on_demand:g} on demand; {workers.count} workers want {wanted}"
+    each = ", ".join(f"{count} of {kind}" for kind, count in wanted.items())
+    text = f"{spot:g} vCPUs of G instances as spot, {on_demand:g} on demand; {workers.count} workers want {each}"
     code, has = (SPOT_QUOTA, spot) if workers.spot else (ON_DEMAND_QUOTA, on_demand)
-    if has >= wanted:
+    first = wanted[workers.places[0][1]]
+    if has >= first:
         return Answer(found=text)
     command = f"aws service-quotas request-service-quota-increase --region {account.region} --service-code ec2"
-    return Answer(found=text, remedy=f"{command} --quota-code {code} --desired-value {wanted} (granting takes a day)")
+    return Answer(found=text, remedy=f"{command} --quota-code {code} --desired-value {first} (granting takes a day)")
 
 
 def ask_network(account: Account) -> Answer:
@@ -82,7 +84,10 @@ def ask_network(account: Account) -> Answer:
     subnets = account.ec2.describe_subnets(Filters=[inside])["Subnets"]
     open_zones = {item["AvailabilityZone"] for item in subnets if item["MapPublicIpOnLaunch"]}
     missing = [zone for zone in account.zones if zone not in open_zones]
+    unknown = sorted(set(account.subnets.values()) - {item["SubnetId"] for item in subnets})
     text = f"{networks[0]['VpcId']} with subnets in {', '.join(sorted(open_zones)) or 'no zone'}"
+    if unknown and not missing:
+        return Answer(found=f"{text}; none is {', '.join(unknown)} of {account.file}", remedy=CREATE)
     return Answer(
         found=text,
         remedy=f"aws ec2 create-default-subnet --availability-zone {missing[0]}" if missing else "",
@@ -90,21 +95,22 @@ def ask_network(account: Account) -> Answer:
 
 
 def ask_zones(account: Account) -> Answer:
-    """Whether the file's zones offer the types that it may start."""
-    types = sorted({*account.workers().types, account.head_type})
+    """Whether the zones offer the types that the file tries in them."""
+    workers = account.workers()
+    types = sorted({*workers.types, account.head_type})
     offered = account.ec2.get_paginator("describe_instance_type_offerings").paginate(
         LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": types}]
     )
-    places: dict[str, set[str]] = {kind: set() for kind in types}
-    for page in offered:
-        for offer in page["InstanceTypeOfferings"]:
-            places[offer["InstanceType"]].add(offer["Location"])
-    missing = [f"{zone} has no {kind}" for zone in account.zones for kind in types if zone not in places[kind]]
-    everywhere = sorted(set.intersection(*places.values()))
+    there = {(offer["Location"], offer["InstanceType"]) for page in offered for offer in page["InstanceTypeOfferings"]}
+    tried = (*workers.places, (account.zones[0], account.head_type))
+    missing = [f"{zone} has no {kind}" for zone, kind in tried if (zone, kind) not in there]
+    zones = sorted({zone for zone, _ in there})
+    everywhere = [zone for zone in zones if all((zone, kind) in there for kind in types)]
     if missing:
-        fits = f"set availability_zone in {account.file} to {', '.join(everywhere) or 'one of another region'}"
+        fits = f"in {account.file} take {', '.join(everywhere) or 'another region'}, or max_workers 0 for that place"
         return Answer(found=", ".join(missing), remedy=fits)
-    return Answer(found=f"{', '.join(account.zones)}: {', '.join(types)}; so do {', '.join(everywhere)}")
+    places = ", ".join(f"{kind} in {zone}" for zone, kind in workers.places)
+    return Answer(found=f"tried in turn: {places}; all types are in {', '.join(everywhere)}")
 
 
 def ask_image(account: Account) -> Answer:

@@ -40,21 +40,18 @@ def rent_and_look(account: Account) -> int:
         account.s3.delete_object(Bucket=account.bucket, Key=f"{FOLDER}/{name}")
     account.s3.put_object(Bucket=account.bucket, Key=f"{FOLDER}/project.tar.gz", Body=pack_project(account))
     boot = BOOT.format(minutes=MINUTES, region=account.region, place=place, store=store_that_is_there(account))
-    kind, node = account.worker_node()
+    kind, zone, node = account.worker_node()
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": f"{PROJECT}-smoke"}]}]
-    zone = {"Placement": {"AvailabilityZone": account.zones[0]}}
     begun = time.monotonic()
-    started = account.ec2.run_instances(
-        **{**node, "UserData": boot, "TagSpecifications": tags}, **zone, MinCount=1, MaxCount=1
-    )
+    started = account.ec2.run_instances(**{**node, "UserData": boot, "TagSpecifications": tags}, MinCount=1, MaxCount=1)
     machine = started["Instances"][0]["InstanceId"]
-    say(f"{machine}: one {kind} in {account.zones[0]}, for {MINUTES} minutes at most; it ends itself")
+    say(f"{machine}: one {kind} in {zone}, for {MINUTES} minutes at most; it ends itself")
     try:
         troubles = follow(account, begun)
     finally:
         account.ec2.terminate_instances(InstanceIds=[machine])
         hours = (time.monotonic() - begun) / 3600
-        price = zone_prices(account.ec2, kind).get(account.zones[0])
+        price = zone_prices(account.ec2, kind).get(zone)
         say(f"{machine}: ended after {hours * 60:.0f} minutes" + (f", about ${price * hours:.2f}" if price else ""))
     say(f"its log and figures: {place}/log, {place}/gpu-check.json")
     return int(troubles > 0)

@@ -12,7 +12,7 @@ AHEAD = 3  # regions named
 def ask_prices(account: Account) -> str:
     """Today's price of each type that the file may start, by zone, and AWS's score of having the gang there."""
     workers = account.workers()
-    scores = gang_scores(account, sorted(workers.types), workers.count, [account.region])
+    scores = gang_scores(account, [workers.places[0][1]], workers.count, [account.region])
     parts = []
     for kind in sorted(workers.types):
         prices = zone_prices(account.ec2, kind)
@@ -26,7 +26,7 @@ def ask_prices(account: Account) -> str:
 def ask_regions(account: Account) -> str:
     """The regions for a new `ray up`: where AWS is most likely to have the whole gang, the cheapest first."""
     workers = account.workers()
-    (kind, *_) = sorted(workers.types)
+    kind = workers.places[0][1]
     regions = [item["RegionName"] for item in account.ec2.describe_regions()["Regions"]]
     best: dict[str, int] = {}
     for (region, _), score in gang_scores(account, [kind], workers.count, regions).items():

@@ -1,11 +1,13 @@
 """Search learning rate and thresholds with Ray Tune: `python ray_jobs/tune.py --help`. A trial is a Ray Train run."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
 from ray_jobs.searching.cases_to_score import cases_of
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.settings.command import parse_over_preset
+from ray_jobs.settings.config import TrainConfig, environment_default
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.input_check import check_input
@@ -14,9 +16,14 @@ from ray_jobs.settings.input_check import check_input
 SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--threshold-steps", "--precision")
 
 
+def search_over(base: TrainConfig) -> SearchConfig:
+    """On a cluster a trial has one worker, unless --workers gives it more: more trials at once, sooner learnt from."""
+    return SearchConfig(training=dataclasses.replace(base, workers=1) if environment_default("WORKERS") else base)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
-    search = parse_over_preset(arguments, lambda base: SearchConfig(training=base), SearchConfig, seldom=SELDOM)
+    search = parse_over_preset(arguments, search_over, SearchConfig, seldom=SELDOM)
     if search.search == "threshold":
         checkpoint, store = search.to_score()
         case_ids = cases_of(store, search.split, checkpoint)

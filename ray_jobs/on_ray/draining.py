@@ -47,13 +47,24 @@ def drain(node: RayNode, *, seconds_left: float, message: str) -> None:
 
     Ray Train passes it on to the workers (`ray.train.get_preemption_info`). Raises DrainError.
     """
-    import ray
     from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
-    deadline_ms = int((time.time() + seconds_left) * 1000)
+    _tell(node, DRAIN_NODE_REASON_PREEMPTION, message, int((time.time() + seconds_left) * 1000))
+
+
+def give_back(node: RayNode) -> None:
+    """End `node` at once; the autoscaler gives its machine back. Raises DrainError where something runs on it."""
+    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_IDLE_TERMINATION
+
+    _tell(node, DRAIN_NODE_REASON_IDLE_TERMINATION, "its run has gone to another place", 0)
+
+
+def _tell(node: RayNode, reason: int, message: str, deadline_ms: int) -> None:
+    import ray
+
     try:
         accepted, refusal = ray._raylet.GcsClient(address=node.address).drain_node(
-            node.node_id, DRAIN_NODE_REASON_PREEMPTION, message, deadline_ms
+            node.node_id, reason, message, deadline_ms
         )
     except Exception as error:  # the client's own kinds of error are not public
         raise DrainError(f"the cluster at {node.address} could not be told: {error}") from error

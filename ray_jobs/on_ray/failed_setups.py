@@ -11,7 +11,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-MONITOR_LOG, MONITOR_OUT = "monitor.log", "monitor.out"
+from ray_jobs.on_ray.monitor_log import MONITOR_LOG, MONITOR_OUT, NewLines
+
 ATTEMPTS = 3  # of Ray 2.60 on one machine (ThreadedRayInstaller)
 SECONDS_BETWEEN_LOOKS = 5.0
 FAILED = re.compile(r"Ray installation failed on instance (\S+):")
@@ -24,16 +25,16 @@ class SetupLog:
     """What the monitor writes to `logs` from now on: in its log what failed, in the other what was printed there."""
 
     def __init__(self, logs: Path) -> None:
-        self._files = {name: logs / name for name in (MONITOR_LOG, MONITOR_OUT)}
-        self._read = {name: file.stat().st_size for name, file in self._files.items() if file.exists()}
+        self._out = logs / MONITOR_OUT
+        self._log_news, self._out_news = NewLines(logs / MONITOR_LOG), NewLines(self._out)
         self._failures: Counter[str] = Counter()
         self._reason = ""
 
     def trouble(self) -> str | None:
         """Why no machine can be made ready: one was given up on, and none has been ready since this log began."""
-        if found := REASON.findall(self._news(MONITOR_OUT)):
+        if found := REASON.findall(self._out_news.read()):
             self._reason = found[-1].strip()
-        news = self._news(MONITOR_LOG)
+        news = self._log_news.read()
         if DONE.search(news):
             self._failures.clear()  # it can be done; what failed was the machine
         self._failures.update(FAILED.findall(news))
@@ -41,19 +42,9 @@ class SetupLog:
             del self._failures[machine]
         for machine, failures in self._failures.items():
             if failures >= ATTEMPTS:
-                reason = self._reason or f"the end of {self._files[MONITOR_OUT]} says why"
+                reason = self._reason or f"the end of {self._out} says why"
                 return f"the set-up of a worker failed {failures} times on {machine}: {reason}"
         return None
-
-    def _news(self, name: str) -> str:
-        file = self._files[name]
-        if not file.exists():
-            return ""
-        with file.open("rb") as stream:
-            stream.seek(self._read.get(name, 0))
-            whole = stream.read().rpartition(b"\n")[0]  # a line that is being written is read the next time
-        self._read[name] = self._read.get(name, 0) + len(whole)
-        return whole.decode(errors="replace")
 
 
 def end_where_setups_fail(logs: Path) -> None:

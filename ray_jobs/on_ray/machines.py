@@ -53,5 +53,5 @@ def describe_zones(zones: Sequence[str | None]) -> str | None:
     told = "; ".join(f"{zone} has {', '.join(ranks)}" for zone, ranks in sorted(places.items()))
     return (
         f"notice: the ranks are in {len(places)} zones ({told}): AWS takes $0.01 a GB at either end for their "
-        "gradients; give one availability_zone in cluster/aws.yaml"
+        "gradients; take places into the cluster file, as cluster/aws.yaml has them"
     )

@@ -13,8 +13,9 @@ import grpc
 import ray
 
 from ray_jobs.on_ray.address import on_a_cluster
-from ray_jobs.on_ray.failed_setups import MONITOR_LOG, end_where_setups_fail
+from ray_jobs.on_ray.failed_setups import end_where_setups_fail
 from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
+from ray_jobs.on_ray.monitor_log import find_logs
 from storage import InputError
 
 # Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
@@ -65,9 +66,8 @@ def _join(address: str, quiet: Mapping[str, Any]) -> None:
         ray.init(**quiet)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(f"{said}{str(error).splitlines()[0].rstrip('.')}: {remedy}") from error
-    node = ray._private.worker._global_node  # none in a client of `ray://`
-    if node is not None and (Path(node.get_logs_dir_path()) / MONITOR_LOG).exists():  # on the head
-        end_where_setups_fail(Path(node.get_logs_dir_path()))
+    if (logs := find_logs()) is not None:
+        end_where_setups_fail(logs)
 
 
 def _answers(place: str) -> bool:

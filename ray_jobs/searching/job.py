@@ -11,6 +11,7 @@ from ray_jobs.checkpoints.checkpoint import RECORD
 from ray_jobs.checkpoints.checkpoint_store import BEST
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.on_ray.unfinished import kept_for_another_head
 from ray_jobs.searching.figure import save_search_figure
 from ray_jobs.searching.results import RESULTS, describe_values, has_folds
 from ray_jobs.searching.search import run_search
@@ -31,7 +32,8 @@ def search_thresholds(search: SearchConfig, case_ids: Sequence[str], console: Co
 
 def search_fields(search: SearchConfig, console: Console) -> int:
     """Train every trial; return the exit status: 1 where none came to a score."""
-    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
+    kept = kept_for_another_head(search.training.runs, more=["--resume"])
+    with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE), kept:
         found = run_search(search, console)
     rows, folder = found.rows, found.folder
     scored = any("iou" in row for row in rows)

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from rich.console import Console
 from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.on_ray.places import BOOTSTRAP, most_workers_at_a_place
 from ray_jobs.searching.fold_trials import make_fold_trial
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
@@ -69,7 +71,9 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
         if before is not None and not search.resume:
             raise InputError(f"search {name} in {folder.runs} was cut off: give --resume to go on, or another --name")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        tuner = build_tuner(search, decided, folder)
+        at_once = search.max_concurrent or most_at_once(decided)
+        console.print(describe_search(search, decided, at_once), soft_wrap=True)
+        tuner = build_tuner(search, decided, folder, at_once)
         with signals_raised():
             grid = tuner.fit()
         settled = folder.read(MEMORY)
@@ -85,7 +89,14 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
     return Searched(rows=rows, folder=folder, regions=decided.regions, objective=base.objective)
 
 
-def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tune.Tuner:
+def describe_search(search: SearchConfig, decided: Decided, at_once: int) -> str:
+    """Say what is about to be tried, how much of it side by side."""
+    trials = "a trial for each point of the grid" if search.algorithm == "grid" else f"{search.trials} trials"
+    kind = "GPU" if decided.use_gpu else "share of the CPU"
+    return f"{trials}, {at_once} at once, of {decided.workers} worker{'s' * (decided.workers > 1)} with a {kind} each"
+
+
+def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder, at_once: int) -> tune.Tuner:
     """Return a new Tuner, or the one of a search that was cut off."""
     make = make_trial if decided.plan.config.splits.folds is None else make_fold_trial
     trainable = tune.with_resources(make(decided, f"{folder.uri}/{TRIALS}"), driver_resources())
@@ -100,9 +111,9 @@ def build_tuner(search: SearchConfig, decided: Decided, folder: RunFolder) -> tu
             metric=f"{decided.plan.config.objective}_mean",
             mode="max",
             num_samples=1 if grid else search.trials,
-            search_alg=OptunaSearch(seed=search.search_seed) if search.algorithm == "optuna" else None,
+            search_alg=build_searcher(search, at_once) if search.algorithm == "optuna" else None,
             scheduler=build_scheduler(search, folder),
-            max_concurrent_trials=search.max_concurrent or most_at_once(decided),
+            max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
             name=folder.name,
@@ -126,6 +137,12 @@ def was_under_way(folder: RunFolder) -> bool:
     """
     files = Objects(folder.uri).keys()
     return any(file.startswith("experiment_state") for file in files) and tune.Tuner.can_restore(folder.uri)
+
+
+def build_searcher(search: SearchConfig, at_once: int) -> OptunaSearch:
+    """Return what draws values: half of the trials' at random, four to ten, the others' by what came of those."""
+    blind = min(10, max(4, at_once, search.trials // 2))
+    return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=search.search_seed, n_startup_trials=blind))
 
 
 def build_scheduler(search: SearchConfig, folder: RunFolder) -> TrialScheduler:
@@ -166,10 +183,12 @@ def driver_resources() -> dict[str, float]:
 
 
 def most_at_once(decided: Decided) -> int:
-    """Return how many trials have workers at the same time; on a cluster, which may grow, as many as have drivers."""
+    """Return how many trials have workers at the same time: what the machine holds, or the cluster at its limit."""
     resources = ray.cluster_resources()
     if on_a_cluster() and "tune_driver" in resources:
-        return int(resources["tune_driver"])
+        drivers = int(resources["tune_driver"])
+        room = most_workers_at_a_place(Path.home() / BOOTSTRAP, use_gpu=decided.use_gpu)
+        return drivers if room is None else max(1, min(drivers, room // decided.workers))
     return max(1, int(resources.get("GPU" if decided.use_gpu else "CPU", 0) // decided.workers))
 
 

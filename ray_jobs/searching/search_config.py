@@ -33,7 +33,7 @@ class SearchConfig:
     grace_epochs: int = 1
     """Epochs that asha leaves every trial."""
     max_concurrent: int | None = None
-    """Trials at once. Default: as many as the machine's workers allow; on a cluster that may grow, all."""
+    """Trials at once. Default: as many as the machine holds, or the cluster when it has grown to its limit."""
     price_per_node_hour: float | None = None
     """Price of a node with all its GPUs for an hour, in any currency: trials are listed with what they cost."""
     resume: bool = False

@@ -1,6 +1,7 @@
 """One training run as a Ray Train job: workers, where checkpoints go, what is retried."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -11,7 +12,10 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
 from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.on_ray.gang import gang_policy
 from ray_jobs.on_ray.hidden_paths import look_below
+from ray_jobs.on_ray.monitor_log import MONITOR_LOG, find_logs
+from ray_jobs.on_ray.places import BOOTSTRAP, find_places
 from ray_jobs.on_ray.process_group import ProcessGroup
 from ray_jobs.training.plan import TrainPlan
 from storage import InputError
@@ -25,9 +29,9 @@ SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about 
 class Trainer(DataParallelTrainer):
     """Ray Train's, without helpers that have nothing to do: each is a process that takes two CPU-seconds to start."""
 
-    def __init__(self, *, private: bool, shared: bool, **settings: Any) -> None:
+    def __init__(self, *, private: bool, shared: bool, board: Any = None, **settings: Any) -> None:
         """`private`: the cluster is this command's, has one machine and ends with it; `shared`: others may follow."""
-        self._private = private
+        self._private, self._board = private, board
         # Of a placement group that is left behind only who comes later has to be spared.
         alone = (PlacementGroupCleanerCallback,) if private and not shared else ()
         self._needless = (DatasetsCallback, *alone)
@@ -39,6 +43,11 @@ class Trainer(DataParallelTrainer):
     def _initialize_and_run_controller(self, **settings: Any) -> ray.train.Result:
         if self._private and not self.scaling_config.elasticity_enabled:
             settings["scaling_policy"] = WorkersThatAreThere(scaling_config=self.scaling_config)
+        elif not self._private and (logs := find_logs()) is not None:
+            scaling = self.scaling_config
+            workers = scaling.min_workers
+            if places := find_places(Path.home() / BOOTSTRAP, workers=workers, use_gpu=scaling.use_gpu):
+                settings["scaling_policy"] = gang_policy(scaling, places, logs / MONITOR_LOG, self._board)
         return super()._initialize_and_run_controller(**settings)
 
 
@@ -90,6 +99,7 @@ def fit(
     trainer = Trainer(
         private=not on_a_cluster(),
         shared=plan.settled_in is not None,
+        board=board,
         train_loop_per_worker=train_worker,
         train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
         backend_config=ProcessGroup(backend=BACKENDS if use_gpu else "gloo", seconds=plan.config.parallel.timeout),

@@ -25,6 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._signals: list[int] = []
+        self.when_asked: Callable[[], object] = lambda: None  # first of all: what asked may not wait long
 
     @property
     def asked(self) -> bool:
@@ -78,6 +79,8 @@ class Stop:
                 thread.join(SECONDS_BETWEEN_LOOKS)
             if (self._signals or failures) and asked is None:
                 asked = time.monotonic()
+                if self._signals:
+                    self.when_asked()
                 nobody = not ask()
             overdue = asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE
             if nobody or overdue or len(self._signals) > 1:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ray_jobs.checkpoints.run_folder import CONFIG
 from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.on_ray.unfinished import kept_for_another_head
 from ray_jobs.settings.config import TrainConfig, default_run_name, keep_given_patch, run_identity
 from ray_jobs.settings.console import open_console
 from ray_jobs.training.cross_validation import cross_validate, is_part_of_one
@@ -23,7 +24,7 @@ def train(config: TrainConfig) -> int:
     console = open_console()
     stop = Stop()
     cohort = write_cohort_meanwhile(config, console)  # Ray's processes wait for each other while they start
-    with ray_running():
+    with ray_running(), kept_for_another_head(config.runs) as stop.when_asked:
         if cohort.is_alive():
             cohort.join()
         summary = train_run(config, console, stop)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ def test_create_makes_what_the_file_names(account: Account, file: Path, tmp_path
     assert {kind["node_config"]["KeyName"] for kind in after["available_node_types"].values()} == {
         key["KeyName"] for key in keys
     }
+    check_that_places_have_the_subnets_of_their_zones(file, REGION)
     assert mode(tmp_path / ".ssh" / "brats-ray.pem") == "600"
     assert mode(tmp_path / ".ray" / "auth_token") == "600"
     profiles = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
@@ -191,6 +193,16 @@ def test_bake_again_takes_the_image_that_is_there(
     assert image_of(file) != image["ImageId"]
 
 
+def check_that_places_have_the_subnets_of_their_zones(file: Path, region: str) -> None:
+    subnets = boto3.client("ec2", region_name=region).describe_subnets()["Subnets"]
+    there = {item["AvailabilityZone"]: item["SubnetId"] for item in subnets}
+    cluster = yaml.safe_load(file.read_text())
+    places = [kind["node_config"] for name, kind in cluster["available_node_types"].items() if name != "head"]
+    assert len({place["Placement"]["AvailabilityZone"] for place in places}) == 3
+    for place in places:
+        assert place["SubnetIds"] == [there[place["Placement"]["AvailabilityZone"]]]
+
+
 @pytest.mark.processes
 def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Path) -> None:
     account(*CREATE)
@@ -198,7 +210,7 @@ def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Pa
     file.write_text(text)
     with pytest.raises(InputError, match=r"wanted zones of eu-west-1 .* found us-west-2a"):
         account(*CREATE)
-    file.write_text(text.replace("us-west-2a", "eu-west-1a"))
+    file.write_text(re.sub(r"us-west-2([abc])", r"eu-west-1\1", text))
     publish_image("eu-west-1", "ami-0fedcba9876543210")
     key = Path.home() / ".ssh" / "brats-ray.pem"
     before = key.read_text()
@@ -206,6 +218,7 @@ def test_an_image_of_another_region_is_looked_up_anew(account: Account, file: Pa
     command = yaml.safe_load(file.read_text())["setup_commands"][0]
     assert "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1" in command
     assert image_of(file) == "ami-0fedcba9876543210"
+    check_that_places_have_the_subnets_of_their_zones(file, "eu-west-1")
     assert key.read_text() == before  # the first region's cluster still opens with it
     (pair,) = boto3.client("ec2", region_name="eu-west-1").describe_key_pairs()["KeyPairs"]
     assert pair["KeyName"] == "brats-ray"

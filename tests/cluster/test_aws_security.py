@@ -70,8 +70,12 @@ def test_ray_makes_no_security_group_of_its_own(aws: dict[str, Any]) -> None:
     ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
     group = ec2.create_security_group(GroupName="brats-ray", Description="ours", VpcId=default["VpcId"])["GroupId"]
     before = ec2.describe_security_groups()["SecurityGroups"]
-    for kind in aws["available_node_types"].values():
+    inside = {"Name": "vpc-id", "Values": [default["VpcId"]]}
+    subnets = {item["AvailabilityZone"]: item["SubnetId"] for item in ec2.describe_subnets(Filters=[inside])["Subnets"]}
+    for name, kind in aws["available_node_types"].items():  # as account.py writes them
         kind["node_config"]["SecurityGroupIds"] = [group]
+        if name != aws["head_node_type"]:
+            kind["node_config"]["SubnetIds"] = [subnets[kind["node_config"]["Placement"]["AvailabilityZone"]]]
     prepared = _configure_security_group(_configure_subnet(prepare_config(aws)))
     assert ec2.describe_security_groups()["SecurityGroups"] == before
     for name, kind in prepared["available_node_types"].items():

@@ -12,16 +12,17 @@ import boto3
 import botocore.session
 import pytest
 import ray.autoscaler
-import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from ray_jobs.on_ray.places import find_places
 from ray_jobs.settings.config import NOT_PART_OF_A_RUN
 from ray_jobs.settings.presets import preset
 from ray_jobs.training.planning import check_world_sizes
 
 ROOT = Path(__file__).parents[2]
-TYPES = ("g4dn_xlarge", "g4dn_2xlarge", "g4dn_4xlarge", "g4dn_8xlarge", "g4dn_12xlarge")
+TYPES = ("g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", "g4dn.8xlarge", "g4dn.12xlarge")
+FIRST = "spot_xlarge_a"
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -37,6 +38,9 @@ def check_with_ray(cluster: dict[str, Any]) -> dict[str, Any]:
 
 def check_with_ec2(node_config: dict[str, Any]) -> str:
     """What botocore finds wrong with `node_config` as arguments of RunInstances; empty when nothing."""
+    node_config = dict(node_config)
+    subnets = node_config.pop("SubnetIds", ["subnet-1"])  # Ray takes one of them
+    node_config["SubnetId"], *_ = subnets
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     unknown = sorted(set(node_config) - set(shape.members))
     report: str = ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
@@ -63,10 +67,10 @@ def test_ray_takes_it(aws: dict[str, Any]) -> None:
     [
         lambda c: c.update(idle_timeout_minute=3),
         lambda c: c["provider"].update(regoin="us-west-2"),
-        lambda c: c["available_node_types"]["g4dn_xlarge"].update(max_worker=3),
+        lambda c: c["available_node_types"][FIRST].update(max_worker=3),
         lambda c: c["available_node_types"]["head"].update(resources={"CPU": 0.5}),
         lambda c: c.update(head_node_type="nobody"),
-        lambda c: c["available_node_types"]["g4dn_xlarge"].update(min_workers=9),
+        lambda c: c["available_node_types"][FIRST].update(min_workers=9),
     ],
 )
 def test_ray_would_find_a_slip(aws: dict[str, Any], spoil: Change) -> None:
@@ -90,7 +94,7 @@ def test_ec2_takes_every_node(aws: dict[str, Any]) -> None:
     ],
 )
 def test_ec2_would_find_a_slip(aws: dict[str, Any], spoil: Change) -> None:
-    node = copy.deepcopy(aws["available_node_types"]["g4dn_xlarge"]["node_config"])
+    node = copy.deepcopy(aws["available_node_types"][FIRST]["node_config"])
     spoil(node)
     assert check_with_ec2(node)
 
@@ -98,13 +102,13 @@ def test_ec2_would_find_a_slip(aws: dict[str, Any], spoil: Change) -> None:
 @pytest.mark.usefixtures("amazon")
 def test_instance_types_are_in_the_catalogue_as_the_comments_say(aws: dict[str, Any]) -> None:
     comments = (ROOT / "cluster" / "aws.yaml").read_text()
-    types = {name: kind["node_config"]["InstanceType"] for name, kind in aws["available_node_types"].items()}
+    head = aws["available_node_types"]["head"]["node_config"]["InstanceType"]
     ec2 = boto3.client("ec2", region_name=aws["provider"]["region"])
-    found = ec2.describe_instance_types(InstanceTypes=list(types.values()))["InstanceTypes"]
+    found = ec2.describe_instance_types(InstanceTypes=[*TYPES, head])["InstanceTypes"]
     catalogue = {item["InstanceType"]: item for item in found}
-    assert set(workers(aws)) == set(TYPES)
-    for name in TYPES:
-        item = catalogue[types[name]]
+    assert {kind["node_config"]["InstanceType"] for kind in workers(aws).values()} == set(TYPES)
+    for kind in TYPES:
+        item, name = catalogue[kind], f"spot_{kind.removeprefix('g4dn.')}_a"
         (gpu,) = item["GpuInfo"]["Gpus"]
         assert gpu["Name"] == "T4"
         said = comments[: comments.index(f"\n  {name}:")].rsplit("\n", 1)[-1]
@@ -112,24 +116,40 @@ def test_instance_types_are_in_the_catalogue_as_the_comments_say(aws: dict[str, 
         assert f"{item['VCpuInfo']['DefaultVCpus']} vCPU" in said
         assert f"{item['MemoryInfo']['SizeInMiB'] // 1024} GiB" in said
         assert f"{item['InstanceStorageInfo']['TotalSizeInGB']} GB" in said
-    assert "GpuInfo" not in catalogue[types["head"]]
+    for kind in workers(aws).values():  # what keeps as many workers to a place as it has GPUs
+        (gpu,) = catalogue[kind["node_config"]["InstanceType"]]["GpuInfo"]["Gpus"]
+        assert list(kind["resources"].values()) == [gpu["Count"]]
+    assert "GpuInfo" not in catalogue[head]
     offered = ec2.describe_instance_type_offerings(LocationType="availability-zone")["InstanceTypeOfferings"]
     zones = {offer["Location"] for offer in offered if offer["InstanceType"] == "g4dn.xlarge"}
     assert set(aws["provider"]["availability_zone"].split(",")) <= zones
 
 
-def test_workers_come_from_zero_and_are_spot_by_one_line(aws: dict[str, Any]) -> None:
+def test_workers_come_from_zero_and_leave_nothing_that_is_paid_for(aws: dict[str, Any]) -> None:
     for name, kind in workers(aws).items():
         assert kind["min_workers"] == 0, name
-        assert kind["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot", name
     assert "InstanceMarketOptions" not in aws["available_node_types"]["head"]["node_config"]
-    text = (ROOT / "cluster" / "aws.yaml").read_text()
-    assert text.count("InstanceMarketOptions") == 1
-    on_demand = [line for line in text.splitlines() if "InstanceMarketOptions" not in line]
-    for name, kind in workers(yaml.safe_load("\n".join(on_demand))).items():
-        assert "InstanceMarketOptions" not in kind["node_config"], name
     assert 0 < aws["idle_timeout_minutes"] <= 30
     assert aws["provider"]["cache_stopped_nodes"] is False
+
+
+def test_places_are_tried_by_zone_then_by_type_and_on_demand_last(aws: dict[str, Any], tmp_path: Path) -> None:
+    (file := tmp_path / "head").write_text(json.dumps(with_devices(aws)))
+    tried = [place.about for place in find_places(file, workers=4, use_gpu=True)]
+    zones = aws["provider"]["availability_zone"].split(",")
+    kinds = ("spot g4dn.xlarge", "spot g4dn.2xlarge", "on-demand g4dn.xlarge")
+    assert tried == [f"{kind} in {zone}" for kind in kinds for zone in zones]
+    for name, kind in workers(aws).items():
+        spot = kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType") == "spot"
+        assert name.startswith("spot_") == spot
+        assert kind["priority"] == int(spot)  # for what needs no gang
+
+
+def with_devices(cluster: dict[str, Any]) -> dict[str, Any]:
+    """As Ray fills it out, by the catalogue."""
+    for kind in workers(cluster).values():
+        kind["resources"] |= {"CPU": 4, "GPU": max(kind["resources"].values())}
+    return cluster
 
 
 def test_what_shuts_itself_down_is_gone_and_each_machine_would(aws: dict[str, Any]) -> None:
@@ -146,7 +166,10 @@ def test_what_shuts_itself_down_is_gone_and_each_machine_would(aws: dict[str, An
 
 
 def test_a_gang_is_in_one_zone_and_speaks_over_plain_sockets(aws: dict[str, Any]) -> None:
-    assert "," not in aws["provider"]["availability_zone"]
+    for name, kind in workers(aws).items():
+        assert list(kind["resources"]) == [name]
+        assert kind["node_config"]["Placement"]["AvailabilityZone"] in aws["provider"]["availability_zone"].split(",")
+        assert len(kind["node_config"]["SubnetIds"]) == 1
     environment = variables(aws)
     assert environment["NCCL_NET_PLUGIN"] == "none"
     assert environment["NCCL_SOCKET_IFNAME"] == "^lo,docker"
@@ -157,8 +180,7 @@ def test_the_environment_fits_preset_and_cluster(aws: dict[str, Any]) -> None:
     environment = variables(aws)
     config, count = preset(environment["BRATS_PRESET"]), int(environment["BRATS_WORKERS"])
     check_world_sizes(config, count, count)
-    gpus = sum(kind["max_workers"] * (4 if "12xlarge" in name else 1) for name, kind in workers(aws).items())
-    assert count <= min(gpus, aws["max_workers"])
+    assert count <= min(workers(aws)[FIRST]["max_workers"], aws["max_workers"])
     assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == aws["provider"]["region"]
     for name in ("BRATS_STORE", "BRATS_RUNS"):
         assert environment[name].startswith("s3://")

@@ -116,7 +116,11 @@ def test_an_account_that_is_ready(account: Account, lines: Any, file: Path) -> N
     account(*CREATE)
     said = lines(status=0)
     assert [line for line in said.values() if not line.startswith("ok")] == [f"ready: ray up {file}"]
-    assert "16 vCPUs of G instances as spot, 0 on demand; 4 workers want 16" in said["quota"]
+    assert (
+        "16 vCPUs of G instances as spot, 0 on demand; 4 workers want 16 of g4dn.xlarge, 32 of g4dn.2xlarge"
+        in said["quota"]
+    )
+    assert "tried in turn: g4dn.xlarge in us-west-2a, g4dn.xlarge in us-west-2b" in said["zones"]
     assert IMAGE in said["image"]
     assert "somebodys-brats in us-west-2" in said["bucket"]
     assert "us-west-2a $0.240, us-west-2b $0.210" in said["price"]
@@ -180,11 +184,11 @@ def test_a_type_that_a_zone_lacks_and_a_bucket_elsewhere(account: Account, lines
     account(*CREATE)
     elsewhere = boto3.client("s3", region_name="eu-west-1")
     elsewhere.create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    text = file.read_text().replace("somebodys-brats", "far-away").replace("zone: us-west-2a", "zone: us-west-2x")
+    text = file.read_text().replace("somebodys-brats", "far-away").replace("Zone: us-west-2b", "Zone: us-west-2x")
     file.write_text(text)
     said = lines(status=1)
     assert "us-west-2x has no g4dn.xlarge" in said["zones"]
-    assert "us-west-2b" in said["zones"]
+    assert "us-west-2a" in said["zones"]
     assert said["bucket"].startswith("NO  bucket: far-away is in eu-west-1, the cluster in us-west-2")
 
 

@@ -71,10 +71,12 @@ def test_a_slip_would_be_found(job: dict[str, Any], spoil: Callable[[dict[str, A
 
 
 def test_the_head_trains_nothing_and_drives_searches(job: dict[str, Any]) -> None:
-    start = head_and_worker(job)[0]["rayStartParams"]
+    head, group = head_and_worker(job)
+    start = head["rayStartParams"]
     assert start["num-cpus"] == "0"
     # KubeRay puts the text on a shell's command line, so it is JSON within one pair of double quotes.
-    assert json.loads(json.loads(start["resources"])) == {"tune_driver": 8}
+    at_once = group["maxReplicas"] * int(container(group)["resources"]["limits"]["nvidia.com/gpu"])
+    assert json.loads(json.loads(start["resources"])) == {"tune_driver": at_once}
 
 
 def test_the_cluster_can_grow_to_what_the_run_wants(job: dict[str, Any]) -> None:

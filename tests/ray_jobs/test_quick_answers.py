@@ -33,7 +33,8 @@ def answer(tmp_path: Path, name: str, *arguments: str) -> tuple[int, str, set[st
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "tune", "threshold", "convert", "predict", "score", "spot_watcher", "placement_groups"]
+    "name",
+    ["train", "tune", "threshold", "convert", "predict", "score", "spot_watcher", "placement_groups", "resubmit"],
 )
 @pytest.mark.parametrize("arguments", [["--help"], ["--chekpoint", "x"]])
 def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str]) -> None:

@@ -30,7 +30,7 @@ def test_who_is_where_and_on_what(fake_metadata: Any, monkeypatch: pytest.Monkey
     assert look_around(session) == [SPOT] * 3  # two ranks share one
     (news,) = told
     assert "2 zones (us-west-2a has 0, 2, 3; us-west-2b has 1)" in news.message
-    assert "availability_zone in cluster/aws.yaml" in news.message
+    assert "as cluster/aws.yaml has them" in news.message
     session.rank = 1
     look_around(session)
     assert len(told) == 1

@@ -9,7 +9,7 @@ shift 4
 hostname "ip-${address//./-}"
 until ip link show eth0 > /dev/null 2>&1; do sleep 0.05; done
 ip link set lo up
-ip address add "$address/20" dev eth0
+ip address add "$address/16" dev eth0
 ip link set eth0 up
 ip address add 169.254.169.254/32 dev lo  # the instance metadata service
 

@@ -32,10 +32,10 @@ def ip(*arguments: str) -> None:
 
 
 def make_network() -> None:
-    """The VPC's subnet as a bridge, with this process at its gateway."""
+    """The VPC, its zones' subnets together, as a bridge, with this process at its gateway."""
     ip("link", "set", "lo", "up")
     ip("link", "add", BRIDGE, "type", "bridge")
-    ip("address", "add", f"{GATEWAY}/20", "dev", BRIDGE)
+    ip("address", "add", f"{GATEWAY}/16", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
 
 
@@ -60,7 +60,8 @@ class Host:
         self.instance, self.folder, self.address = instance, folder, instance["PrivateIpAddress"]
         (folder / "etc").mkdir(parents=True)
         profile = instance["IamInstanceProfile"]["Arn"].rsplit("/", 1)[-1]
-        about = {"id": instance["InstanceId"], "region": "us-west-2", "role": profile}
+        zone = instance.get("Placement", {}).get("AvailabilityZone", "us-west-2a")
+        about = {"id": instance["InstanceId"], "region": "us-west-2", "zone": zone, "role": profile}
         (folder / "instance.json").write_text(json.dumps(about))
         shutil.copy(HERE / "metadata_server.py", folder)
         self._unplugged = False

@@ -31,7 +31,7 @@ def answer(path: str) -> str | None:
     fixed = {
         "latest/meta-data/instance-id": INSTANCE["id"],
         "latest/meta-data/placement/region": INSTANCE["region"],
-        "latest/meta-data/placement/availability-zone": INSTANCE["region"] + "a",
+        "latest/meta-data/placement/availability-zone": INSTANCE["zone"],
         "latest/dynamic/instance-identity/document": json.dumps({"region": INSTANCE["region"]}),
         roles: INSTANCE["role"],
     }

@@ -17,9 +17,12 @@ def overlay(file: Path, home: Path) -> dict[str, Any]:
     # ssh looks for ~ in the list of users, and this user's home is the drill's.
     cluster["auth"]["ssh_private_key"] = cluster["auth"]["ssh_private_key"].replace("~", str(home))
     cluster["idle_timeout_minutes"] = 1
-    cluster["available_node_types"]["g4dn_xlarge"]["resources"] = {"CPU": 1, "GPU": 0}
+    for name, kind in cluster["available_node_types"].items():
+        if name != cluster["head_node_type"]:
+            kind["resources"] |= {"CPU": 1, "GPU": 0}
     environment = (
-        f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=2 OMP_NUM_THREADS=1"
+        f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=2 "
+        "RAY_AUTOSCALER_RECONCILE_REQUEST_STATUS_TIMEOUT_S=15 OMP_NUM_THREADS=1"
     )
     cluster["setup_commands"].insert(1, f"printf 'export %s\\n' {environment} >> ~/brats.env")
     for part in ("head_start_ray_commands", "worker_start_ray_commands"):

@@ -83,11 +83,12 @@ def test_a_set_up_that_keeps_failing_ends_the_job_with_the_reason(world: Any) ->
 
 
 @pytest.mark.usefixtures("tunnel")
-def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
+def test_training_without_arguments_finds_its_place_and_survives_lost_workers(world: Any) -> None:
     """`ray job submit -- python ray_jobs/train.py` trains on two spot workers that the autoscaler starts for it."""
+    world.market.left["us-west-2a"] = 1
     job = world.begin("train", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py")
     try:
-        world.wait_for("two workers", lambda: job.says("run demo") and len(world.instances("worker")) == 2, seconds=300)
+        check_that_the_gang_moves(world, job)
         workers = world.instances("worker")
         for item in world.ec2.describe_instances(InstanceIds=workers)["Reservations"]:
             assert item["Instances"][0]["InstanceLifecycle"] == "spot"
@@ -95,24 +96,55 @@ def test_training_without_arguments_survives_a_spot_reclaim(world: Any) -> None:
         world.wait_for("training", lambda: job.says("epoch 1"), seconds=400)
         check_that_no_secret_shows(world)
         assert networks_of_training() == {world.host(name).network() for name in workers}  # and so not on the head
-        before = set(world.keys("runs/"))
-        assert not [key for key in before if "/checkpoint_" in key]
-        until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
-        lost = world.host(workers[0])
-        lost.give_notice(f'{{"action": "terminate", "time": "{until:%Y-%m-%dT%H:%M:%SZ}"}}')
-        world.wait_for(
-            "a checkpoint in mid-epoch", lambda: "checkpoint_epoch_0000_step_" in str(world.keys("runs/")), seconds=90
-        )
-        world.ec2.terminate_instances(InstanceIds=[workers[0]])
-        world.wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
-        world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
-        # Ray may replace the node that drains and once more the one that ends: the third goes when it idles.
-        assert len(world.instances("worker")) in (2, 3)
-        assert "node drained" in (lost.folder / "home" / "spot_watcher.log").read_text()
+        check_that_a_notice_costs_no_step(world, job, workers)
+        check_that_a_loss_without_notice_is_made_good(world, job)
+        assert set(world.zones(world.instances("worker"))) == {"us-west-2b"}
     finally:
-        name = job.log.read_text().partition("Job '")[2].partition("'")[0]
-        world.ray("job", "stop", name)
+        world.market.left.clear()
+        world.ray("job", "stop", job.job())
         job.stop()
+
+
+def check_that_the_gang_moves(world: Any, job: Any) -> None:
+    """The zone that comes first has one of two: both go to the next, and the one is given back."""
+    moved = (
+        "notice: spot g4dn.xlarge in us-west-2a gives 1 of 2 workers (InsufficientInstanceCapacity): "
+        "all go to spot g4dn.xlarge in us-west-2b"
+    )
+    world.wait_for("the gang to move", lambda: job.says(moved), seconds=300)
+    said = world.ray("exec", str(world.file), "ray status").stdout
+    assert "spot_xlarge_a: LaunchFailed" in said, said
+    assert "spot_xlarge_b" in said.partition("From request_resources")[2], said
+    world.wait_for(
+        "two workers in one zone, and none elsewhere",
+        lambda: (there := world.instances("worker")) and world.zones(there) == ["us-west-2b"] * 2,
+        seconds=300,
+    )
+
+
+def check_that_a_notice_costs_no_step(world: Any, job: Any, workers: list[str]) -> None:
+    """With a notice the run saves in mid-epoch, and goes on from there when another worker is there."""
+    assert not [key for key in world.keys("runs/") if "/checkpoint_" in key]
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+    lost = world.host(workers[0])
+    lost.give_notice(f'{{"action": "terminate", "time": "{until:%Y-%m-%dT%H:%M:%SZ}"}}')
+    world.wait_for(
+        "a checkpoint in mid-epoch", lambda: "checkpoint_epoch_0000_step_" in str(world.keys("runs/")), seconds=90
+    )
+    world.ec2.terminate_instances(InstanceIds=[workers[0]])
+    world.wait_for("another worker", lambda: set(world.instances("worker")) - set(workers), seconds=120)
+    world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_epoch_0000_step_"), seconds=400)
+    # Ray may replace the node that drains and once more the one that ends: the third goes when it idles.
+    assert len(world.instances("worker")) in (2, 3)
+    assert "node drained" in (lost.folder / "home" / "spot_watcher.log").read_text()
+
+
+def check_that_a_loss_without_notice_is_made_good(world: Any, job: Any) -> None:
+    world.wait_for("both to train", lambda: len(networks_of_training()) == 2, seconds=120)
+    busy = networks_of_training()
+    lost = next(name for name in world.instances("worker") if world.host(name).network() in busy)
+    world.ec2.terminate_instances(InstanceIds=[lost])
+    world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_", times=2), seconds=400)
 
 
 def networks_of_training() -> set[str]:
@@ -163,7 +195,7 @@ def test_a_folder_of_one_node_is_refused(world: Any) -> None:
 
 @pytest.mark.usefixtures("tunnel")
 def test_a_search_runs_its_trials_on_the_workers(world: Any) -> None:
-    done = world.ray("job", "submit", "--", "python", "ray_jobs/tune.py", "--name", "search", "--workers", "1", *SMALL)
+    done = world.ray("job", "submit", "--", "python", "ray_jobs/tune.py", "--name", "search", "--trials", "2", *SMALL)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert world.read_json("runs/search/results.json")["trials"]
 
@@ -203,28 +235,43 @@ def test_scans_are_converted_on_the_head(world: Any, phantom_source: Path) -> No
     assert world.instances("worker") == []
 
 
+@pytest.fixture(scope="module")
+def lost(world: Any) -> Iterator[Any]:
+    """The command that submits what a lost head takes with it."""
+    command = ("job", "submit", "--", "python", "ray_jobs/train.py", "--name", "lost", "--checkpoints.every-steps", "5")
+    job = world.begin("lost", *RAY, *command)
+    yield job
+    job.stop()
+
+
 @pytest.mark.usefixtures("tunnel")
-def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any) -> None:
-    job = world.begin("lost", *RAY, "job", "submit", "--", "python", "ray_jobs/train.py", "--name", "lost")
-    try:
-        world.wait_for("training", lambda: job.says("epoch 1"), seconds=400)
-        (head,), workers = world.instances("head"), world.instances("worker")
-        assert len(workers) == 2
-        hosts = [world.host(name) for name in (head, *workers)]
-        with (hosts[0].folder / "home" / "brats.env").open("a") as environment:
-            environment.write("export BRATS_HEAD_IDLE_MINUTES=1\n")
-        hosts[0].kill_ray()
-        world.wait_for("no workers", lambda: not world.instances("worker"), seconds=300)
-        world.wait_for("no head", lambda: not world.instances("head"), seconds=120)
-        assert all(host.is_shut_down() for host in hosts)
-    finally:
-        job.stop()
+def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any, lost: Any) -> None:
+    world.wait_for("a checkpoint", lambda: "record.json" in str(world.keys("runs/lost/checkpoint_")), seconds=400)
+    (head,), workers = world.instances("head"), world.instances("worker")
+    assert len(workers) == 2
+    hosts = [world.host(name) for name in (head, *workers)]
+    with (hosts[0].folder / "home" / "brats.env").open("a") as environment:
+        environment.write("export BRATS_HEAD_IDLE_MINUTES=1\n")
+    hosts[0].kill_ray()
+    world.wait_for("no workers", lambda: not world.instances("worker"), seconds=300)
+    world.wait_for("no head", lambda: not world.instances("head"), seconds=120)
+    assert all(host.is_shut_down() for host in hosts)
 
 
-def test_the_same_command_brings_another_head(world: Any) -> None:
+def test_another_head_goes_on_with_what_was_running(world: Any, lost: Any) -> None:
     done = world.ray("up", "--yes", str(world.file))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(world.instances("head")) == 1
+    name = lost.job()
+    assert f"submitted again: {name}: python ray_jobs/train.py --name lost" in done.stdout, done.stdout[-3000:]
+    with world.tunnel(world.file):
+        job = world.begin("again", *RAY, "job", "logs", "--follow", name)
+        try:
+            world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_"), seconds=400)
+            world.ray("job", "stop", name)
+            world.wait_for("nothing left to go on", lambda: not world.keys("runs/.unfinished/"), seconds=60)
+        finally:
+            job.stop()
 
 
 def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:

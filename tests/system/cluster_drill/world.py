@@ -17,6 +17,8 @@ from typing import Any
 import boto3
 import yaml
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses.instances import InstanceResponse
 from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
@@ -53,6 +55,31 @@ def status_of(url: str, **headers: str) -> int:
         return 0
 
 
+class SpotMarket:
+    """How many spot instances each zone still gives: as many as are asked for, where nothing else is said.
+
+    Of those that are asked for EC2 gives what it has, or an error where that is nothing; moto always gives the least.
+    """
+
+    def __init__(self) -> None:
+        self.left: dict[str, int] = {}
+        ask = InstanceResponse._get_param
+
+        def limited(response: InstanceResponse, name: str, if_none: Any = None) -> Any:
+            if name != "MinCount":
+                return ask(response, name, if_none)
+            most, zone = int(ask(response, "MaxCount")), ask(response, "Placement.AvailabilityZone")
+            if zone not in self.left or not ask(response, "InstanceMarketOptions.MarketType"):
+                return most
+            given = min(most, self.left[zone])
+            self.left[zone] -= given
+            if not given:
+                raise EC2ClientError("InsufficientInstanceCapacity", f"There is no Spot capacity in {zone}.")
+            return given
+
+        InstanceResponse._get_param = limited
+
+
 class World:
     """A user's machine at the gateway, with an account that `create` has been run on."""
 
@@ -76,6 +103,7 @@ class World:
         self.hypervisor: Hypervisor | None = None
         os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS_")})
         make_network()
+        self.market = SpotMarket()
         self.moto = ThreadedMotoServer(ip_address=GATEWAY, port=5500, verbose=False)
         self.moto.start()
         self.ec2 = boto3.client("ec2", region_name="us-west-2")
@@ -151,6 +179,11 @@ class World:
         found = self.ec2.describe_instances(Filters=[tag, state])["Reservations"]
         return sorted(item["InstanceId"] for group in found for item in group["Instances"])
 
+    def zones(self, instances: list[str]) -> list[str]:
+        """The zone of each."""
+        found = self.ec2.describe_instances(InstanceIds=instances)["Reservations"]
+        return [item["Placement"]["AvailabilityZone"] for group in found for item in group["Instances"]]
+
     def host(self, instance: str) -> Any:
         return self.wait_for("the host", lambda: self.hypervisor.hosts.get(instance), seconds=20)
 
@@ -177,12 +210,16 @@ class Command:
                 command, cwd=ROOT, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL
             )
 
-    def says(self, text: str) -> bool:
-        """Whether it has; raises when the command ended without."""
-        found = text in self.log.read_text(errors="replace")
+    def says(self, text: str, *, times: int = 1) -> bool:
+        """Whether it has, so often, however its lines are broken; raises when the command ended without."""
+        found = " ".join(self.log.read_text(errors="replace").split()).count(text) >= times
         if not found and self.process.poll() is not None:
             raise AssertionError(f"ended with {self.process.returncode}: {self.log.read_text()[-3000:]}")
         return found
+
+    def job(self) -> str:
+        """The id of the job that it submitted."""
+        return self.log.read_text().partition("Job '")[2].partition("'")[0]
 
     def stop(self) -> None:
         if self.process.poll() is None:
