@@ -11,7 +11,6 @@ import http.client
 import json
 import multiprocessing.util
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -154,16 +153,9 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
-    """Start a head with two CPUs and a token of its own, on loopback, that takes jobs; it ends with the test."""
+    """Start a head with two CPUs on loopback, whose processes have the variables given; it ends with the test."""
     with ExitStack() as stack:
-
-        def start(more: Mapping[str, str] | None = None) -> Head:
-            environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **(more or {})}
-            head = stack.enter_context(running_head(tmp_path, environment))
-            head.wait_for_jobs()
-            return head
-
-        yield start
+        yield lambda more: stack.enter_context(running_head(tmp_path, more))
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +172,7 @@ def running_head(folder: Path, more: Mapping[str, str]) -> Iterator[Head]:
     port, dashboard = find_free_port(), find_free_port()
     address = f"127.0.0.1:{port}"
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     environment = {
         **os.environ,
         "HOME": str(home),
