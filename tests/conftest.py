@@ -62,14 +62,17 @@ multiprocessing.util.spawnv_passfds = noted(multiprocessing.util.spawnv_passfds,
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (`--dist loadgroup`) a file's tests stay together, and so do all that share the head.
+    """Files that take long come first, so that several processes (`--dist loadfile`) end at about the same time.
 
-    Those come first: they take longest.
+    Those with a limit of their own, those that want a head, those that start processes; then all others.
     """
-    sharing = {item.path for item in items if "shared_head" in getattr(item, "fixturenames", ())}
+    places: dict[Path, tuple[float, bool, bool]] = {}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("shared head" if item.path in sharing else str(item.path)))
-    items.sort(key=lambda item: (item.path not in sharing, item.get_closest_marker("processes") is None))
+        limit = item.get_closest_marker("timeout")
+        needs_head = "shared_head" in getattr(item, "fixturenames", ())
+        own = (-limit.args[0] if limit else 0, not needs_head, item.get_closest_marker("processes") is None)
+        places[item.path] = min(own, places.get(item.path, own))
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -160,7 +163,7 @@ def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
 
 @pytest.fixture(scope="session")
 def shared_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head for all tests that want a cluster and no particular one: starting one takes longer than most of them."""
+    """A head for all tests of this process that want a cluster and no particular one: starting one takes long."""
     with running_head(tmp_path_factory.mktemp("head"), {}) as head:
         yield head
 

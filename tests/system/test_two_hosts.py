@@ -19,7 +19,7 @@ from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.on_ray.conversion import convert_cohort
 from storage import open_store
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
