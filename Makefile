@@ -12,8 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
 
-# In two processes. What shares a cluster or a file's fixtures stays in one of them (tests/conftest.py).
-PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# In two processes. A file's tests stay in one of them; tests/conftest.py gives the order.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests that start Ray or any other process, and without those that train, score or convert whole cases.
 check: lint
@@ -28,7 +28,7 @@ test-system: $(VENV)/.installed-dev
 	$(MAKE) .triton/.installed || echo "no Triton could be fetched: the test of its kernels is skipped"
 	command -v chromium > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes chromium; }
 	command -v ip > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes iproute2; }
-	$(BIN)/python -m pytest -m system
+	$(PYTEST) -m system
 
 # Every query of the Grafana dashboard against a real Prometheus while a run trains.
 drill-metrics: $(VENV)/.installed-dev .prometheus/usr/bin/prometheus

@@ -11,7 +11,6 @@ import http.client
 import json
 import multiprocessing.util
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -63,14 +62,17 @@ multiprocessing.util.spawnv_passfds = noted(multiprocessing.util.spawnv_passfds,
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (`--dist loadgroup`) a file's tests stay together, and so do all that share the head.
+    """Files that take long come first, so that several processes (`--dist loadfile`) end at about the same time.
 
-    Those come first: they take longest.
+    Those with a limit of their own, those that want a head, those that start processes; then all others.
     """
-    sharing = {item.path for item in items if "shared_head" in getattr(item, "fixturenames", ())}
+    places: dict[Path, tuple[float, bool, bool]] = {}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("shared head" if item.path in sharing else str(item.path)))
-    items.sort(key=lambda item: (item.path not in sharing, item.get_closest_marker("processes") is None))
+        limit = item.get_closest_marker("timeout")
+        needs_head = "shared_head" in getattr(item, "fixturenames", ())
+        own = (-limit.args[0] if limit else 0, not needs_head, item.get_closest_marker("processes") is None)
+        places[item.path] = min(own, places.get(item.path, own))
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -154,21 +156,14 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def start_head(tmp_path: Path) -> Iterator[Callable[..., Head]]:
-    """Start a head with two CPUs and a token of its own, on loopback, that takes jobs; it ends with the test."""
+    """Start a head with two CPUs on loopback, whose processes have the variables given; it ends with the test."""
     with ExitStack() as stack:
-
-        def start(more: Mapping[str, str] | None = None) -> Head:
-            environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **(more or {})}
-            head = stack.enter_context(running_head(tmp_path, environment))
-            head.wait_for_jobs()
-            return head
-
-        yield start
+        yield lambda more: stack.enter_context(running_head(tmp_path, more))
 
 
 @pytest.fixture(scope="session")
 def shared_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head for all tests that want a cluster and no particular one: starting one takes longer than most of them."""
+    """A head for all tests of this process that want a cluster and no particular one: starting one takes long."""
     with running_head(tmp_path_factory.mktemp("head"), {}) as head:
         yield head
 
@@ -180,7 +175,7 @@ def running_head(folder: Path, more: Mapping[str, str]) -> Iterator[Head]:
     port, dashboard = find_free_port(), find_free_port()
     address = f"127.0.0.1:{port}"
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     environment = {
         **os.environ,
         "HOME": str(home),

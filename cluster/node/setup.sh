@@ -67,8 +67,10 @@ build_environment() {
     python=$(find_python) || exit 1  # which it has said
     rm --force "$venv/.built"
     "$python" -m venv "$venv" || { install_venv && "$python" -m venv "$venv"; }
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+    # pip would compile every module of every package, for half of its CPU time; what a run imports is compiled here.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile \
         --constraint "$project/constraints.txt" --editable "$project[aws]"
+    "$venv/bin/python" -c "import ray_jobs.training.job, ray_jobs.training.train_loop, ray.train.torch"
     echo "$wanted" > "$venv/.built"
 }
 

@@ -103,12 +103,13 @@ def test_the_environment_is_built_anew_where_the_pins_changed(
     pip.write_text(f'#!/bin/bash\necho "$@" >> {calls}\nexit {0 if works else 1}\n')
     pip.chmod(0o755)
     done = script("setup.sh")
-    venv, install = calls.read_text().splitlines()
+    venv, install, *compiled = calls.read_text().splitlines()
     assert venv == f"-m venv {home / 'venv'}"
     project = home / "brats-stream"
     assert f"--constraint {project / 'constraints.txt'} --editable {project}[aws]" in install
     if works:
         assert done.returncode == 0, done.stderr
+        assert [line.split()[:2] for line in compiled] == [["-c", "import"]]
         assert (home / "venv" / ".built").read_text() == mark(project)
     else:
         assert done.returncode != 0

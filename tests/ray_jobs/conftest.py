@@ -90,25 +90,35 @@ class TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def trained(
-    phantom_store: CohortStore, small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
-) -> TrainedRun:
-    """The small configuration, trained to the end for all tests that only look at what comes of it."""
+def train_bare(phantom_store: CohortStore) -> Callable[[TrainConfig, Path], TrainedRun]:
+    """Train in this process to the end, without pictures, in a folder of the caller's."""
     import torch
 
     from ray_jobs.on_ray.session import LocalSession
     from ray_jobs.training.train_loop import train
 
-    folder = tmp_path_factory.mktemp("trained")
-    splits = assign_splits(phantom_store.infos())
-    plan = TrainPlan(config=small_config, store=phantom_store.uri, splits=splits, cache=folder / "cache")
-    session = LocalSession(folder / "run", torch.device("cpu"))
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        started = time.perf_counter()
-        result = train(plan, session)
-        seconds = time.perf_counter() - started
-    return TrainedRun(plan=plan, folder=folder / "run", result=result, history=session.history, seconds=seconds)
+    def train_there(config: TrainConfig, folder: Path) -> TrainedRun:
+        splits = assign_splits(phantom_store.infos())
+        plan = TrainPlan(config=config, store=phantom_store.uri, splits=splits, cache=folder / "cache")
+        session = LocalSession(folder / "run", torch.device("cpu"))
+        with pytest.MonkeyPatch.context() as patch:
+            draw_nothing(patch)
+            started = time.perf_counter()
+            result = train(plan, session)
+            seconds = time.perf_counter() - started
+        return TrainedRun(plan=plan, folder=folder / "run", result=result, history=session.history, seconds=seconds)
+
+    return train_there
+
+
+@pytest.fixture(scope="session")
+def trained(
+    train_bare: Callable[[TrainConfig, Path], TrainedRun],
+    small_config: TrainConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainedRun:
+    """The small configuration, trained to the end for all tests that only look at what comes of it."""
+    return train_bare(small_config, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

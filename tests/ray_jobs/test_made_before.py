@@ -67,9 +67,10 @@ def test_a_checkpoint_predicts(made: Path) -> None:
 
 
 @pytest.mark.system  # started again for minutes
-def test_a_half_finished_run_goes_on(made: Path, command) -> None:
+@pytest.mark.usefixtures("on_shared_head")
+def test_a_half_finished_run_goes_on(made: Path, run_here) -> None:
     arguments = ["--store", str(made / "store"), "--runs", str(made / "runs"), "--name", "half", "--epochs", "3"]
-    done = command("train.py", *arguments, "--checkpoints.every-steps", "1", *SMALL)
+    done = run_here("train.py", *arguments, "--checkpoints.every-steps", "1", *SMALL)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((made / "runs" / "half" / "summary.json").read_text())
     assert [row["epoch"] for row in summary["history"]] == [1, 2, 3]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -14,29 +15,30 @@ import torch
 from models import ThresholdCounts
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import CaseEvaluator, ThresholdCurves
-from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.searching import threshold_scan
 from ray_jobs.searching.cases_to_score import Split, cases_of
 from ray_jobs.searching.threshold_scan import most_on_cpus
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.training.plan import TrainPlan
-from ray_jobs.training.train_loop import train
 from storage import CohortStore, DecodedCaseCache, InputError, open_store
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS
 
 REGIONS = GLI_2021_TASK.region_names
 
-MakePlan = Callable[[TrainConfig], TrainPlan]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def run(tmp_path: Path, small_config: TrainConfig, make_plan: MakePlan) -> tuple[TrainPlan, str]:
+@pytest.fixture(scope="module")
+def run(
+    small_config: TrainConfig,
+    train_bare: Callable[[TrainConfig, Path], Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[TrainPlan, str]:
     """A trained network: the plan and the checkpoint's folder."""
     optimiser = dataclasses.replace(small_config.optimiser, learning_rate=1e-2)
-    plan = make_plan(dataclasses.replace(small_config, epochs=4, optimiser=optimiser))
-    result = train(plan, LocalSession(tmp_path / "run", CPU))
-    return plan, result["checkpoint"]
+    config = dataclasses.replace(small_config, epochs=4, optimiser=optimiser)
+    done = train_bare(config, tmp_path_factory.mktemp("run"))
+    return done.plan, done.result["checkpoint"]
 
 
 def count_calls(plan: TrainPlan, checkpoint: str, case_ids: Sequence[str], folder: Path) -> int:

@@ -110,6 +110,7 @@ def test_every_query_has_data_while_a_run_trains(
 ) -> None:
     convert_cohort(phantom_source, str(tmp_path / "phantom.zarr"))
     head = start_head({"RAY_metrics_report_interval_ms": "1000"})
+    head.wait_for_jobs()
     prometheus = start_prometheus(head.folder)
     variables = {"BRATS_STORE": str(tmp_path / "phantom.zarr"), "BRATS_RUNS": str(tmp_path / "runs")}
     job = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.address]

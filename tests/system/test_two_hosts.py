@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,19 @@ from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
 from ray_jobs.on_ray.conversion import convert_cohort
 from storage import open_store
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+# Says how many hosts there are, at each line that comes in.
+COUNT = """
+import ray, sys
+ray.init(logging_level="ERROR", log_to_driver=False)
+for _ in sys.stdin:
+    print(sum(node["Alive"] for node in ray.nodes()), flush=True)
+"""
 NETWORK = "10.231.77"
+PATIENCE_SECONDS = 240
 SMALL = (
     *("--epochs", "1", "--sampling.patch-shape", "16", "16", "16", "--sampling.patches-per-epoch", "8"),
     *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--validation.overlap", "0"),
@@ -71,6 +80,7 @@ class Cluster:
     def __init__(self, network: list[str], shared: Path, private: Path, scratch: Path) -> None:
         self._network, self._shared, self._private, self._scratch = network, shared, private, scratch
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._counting: subprocess.Popen[str] | None = None
         self._environment = {
             **os.environ,
             "HOME": str(shared),
@@ -104,6 +114,9 @@ class Cluster:
 
     def stop(self) -> None:
         """Shut down what runs, the head last."""
+        if self._counting is not None:
+            self._counting.kill()
+            self._counting.communicate()
         for number in sorted(self._nodes, reverse=True):
             os.killpg(self._nodes[number].pid, signal.SIGTERM)
         for node in self._nodes.values():
@@ -117,8 +130,8 @@ class Cluster:
         """Start a Python command on the first host."""
         whole = ["ip", "netns", "exec", self._network[0], sys.executable, *command]
         variables = self._environment | {"RAY_ADDRESS": f"{NETWORK}.1:6379"}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(whole, env=variables, cwd=self._shared, stdout=pipe, stderr=pipe, text=True)
+        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(whole, env=variables, cwd=self._shared, text=True, **pipes)
 
     def __call__(self, script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         process = self.begin(str(ROOT / "ray_jobs" / script), *arguments)
@@ -127,13 +140,27 @@ class Cluster:
 
     def wait_for_nodes(self, number: int) -> None:
         """Return when as many hosts are in the cluster."""
-        count = "import ray; ray.init(logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
-        for _ in range(12):
-            stdout, stderr = self.begin("-c", count).communicate(timeout=120)
-            if stdout.strip() == str(number):
-                return
-            time.sleep(2)
-        raise AssertionError(f"{number} hosts: found {stdout} {stderr[-500:]}")
+        until = time.monotonic() + PATIENCE_SECONDS
+        while (found := self._count()) != number:
+            assert time.monotonic() < until, f"{number} hosts: found {found}"
+            time.sleep(0.2)
+
+    def _count(self) -> int:
+        """Ask a process on the first host, one for all questions: to import Ray takes longer than to answer them."""
+        if self._counting is None:
+            log = self._shared / "node-1.log"
+            until = time.monotonic() + PATIENCE_SECONDS
+            while "Ray runtime started" not in log.read_text():  # what joins the head finds it listening
+                assert time.monotonic() < until and self._nodes[1].poll() is None, log.read_text()
+                time.sleep(0.05)
+            self._counting = self.begin("-c", COUNT)
+        asked, answers = self._counting.stdin, self._counting.stdout
+        assert asked is not None and answers is not None
+        asked.write("\n")
+        asked.flush()
+        answer = answers.readline()
+        assert answer, self._counting.communicate()[1]
+        return int(answer)
 
 
 @pytest.fixture(scope="module")

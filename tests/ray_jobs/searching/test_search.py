@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+import ray
 import torch
 from ray.tune.search.optuna import OptunaSearch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,8 +25,9 @@ from ray_jobs.checkpoints.lookup import find_checkpoints
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.searching.scheduler import read_reports
-from ray_jobs.searching.search import signals_raised, was_under_way
+from ray_jobs.searching.search import most_at_once, signals_raised, was_under_way
 from ray_jobs.settings.exit_status import StoppedBySignalError
+from ray_jobs.training.planning import Decided
 from storage import CohortStore
 
 ROOT = Path(__file__).parents[3]
@@ -63,16 +65,16 @@ def hparams_of_trials(search: Path) -> Iterator[tuple[dict[str, float], set[str]
 
 
 @pytest.mark.processes
-@pytest.mark.usefixtures("on_shared_head")  # for the second start, which tries nothing
+@pytest.mark.usefixtures("on_shared_head")
 def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
-    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], command, run_here
+    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str], run_here
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "search", "--workers", "1", *small_arguments, *GRID]
     arguments += ["--sampling.patches-per-epoch", "24"]
     # With the larger weight the loss is infinite, which the trainer bears for ten steps.
     arguments += ["--space", "optimiser.learning-rate=choice:0.001,0.01", "loss.voxel-weight=choice:1,1e39"]
     arguments += ["--price-per-node-hour", "0.5", "--max-failures", "0", "--objective", "dice"]
-    done = command("tune.py", *arguments, timeout=500)
+    done = run_here("tune.py", *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     search = tmp_path / "runs" / "search"
     found = read_results(search)
@@ -202,6 +204,18 @@ def test_a_killed_search_goes_on_where_it_was(
     }
     losses = losses_by_step(cut_off)
     assert sorted(losses) == list(range(1, 19)) and all(len(values) == 1 for values in losses.values())
+
+
+def test_as_many_trials_at_once_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = Decided(plan=None, store_digest="", regions=(), workers=2, least_workers=2, use_gpu=False)  # type: ignore[arg-type]
+
+    def at_once(**resources: float) -> int:
+        monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+        return most_at_once(decided)
+
+    assert (at_once(CPU=4), at_once(CPU=1), at_once(CPU=4, tune_driver=8)) == (2, 1, 2)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # whose drivers wait for their workers' place
+    assert (at_once(CPU=4, tune_driver=8), at_once(CPU=4)) == (8, 2)
 
 
 def test_a_search_of_which_tune_knows_no_trial_yet_starts_anew(tmp_path: Path) -> None:

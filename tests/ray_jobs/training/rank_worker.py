@@ -1,8 +1,8 @@
-"""One rank of runs without Ray: python rank_worker.py JOB RANK FOLDER. Two ranks.
+"""One rank of runs without Ray: python rank_worker.py RANK FOLDER. Two ranks.
 
-Trains each plan of FOLDER/plans.pkl to its end and saves what test_parallel.py looks at as FOLDER/<rank>.pt. JOB:
-"train"; or what befalls the second rank at its fourth step: "sleep" until the first has given it up, "die"; or
-"dawdle" in every step; or "starve", with memory for one patch at once.
+Trains each plan of FOLDER/plans.pkl to its end and saves what test_parallel.py looks at as FOLDER/<rank>.pt. Beside a
+plan is its job: "train"; or what befalls the second rank at its fourth step: "sleep" until the first has given it up,
+"die"; or "dawdle" in every step; or "starve", with memory for one patch at once.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -36,17 +36,16 @@ DAWDLE_SECONDS = 0.3
 START = timedelta(seconds=120)  # on a busy machine one rank may be ready long before the other
 
 
-def main(job: str, rank: int, folder: Path) -> None:
-    plans: dict[str, TrainPlan] = pickle.loads((folder / "plans.pkl").read_bytes())
+def main(rank: int, folder: Path) -> None:
+    plans: dict[str, tuple[str, TrainPlan]] = pickle.loads((folder / "plans.pkl").read_bytes())
     store = distributed.FileStore(str(folder / "rendezvous"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=START)
     results = {}
-    if job == "starve" and rank == 1:
-        leave_memory_for_one()
-    for name, plan in plans.items():
+    for name, (job, plan) in plans.items():
         befalls = partial(befall, job, rank, log=folder / "0.log", timeout=plan.config.parallel.timeout)
         session = LocalSession(folder / name, torch.device("cpu"), rank=rank, world_size=2)
-        results[name] = train_all(plan, session, befalls)
+        with memory_for_one() if job == "starve" and rank == 1 else nullcontext():
+            results[name] = train_all(plan, session, befalls)
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -107,7 +106,8 @@ def recorded(run: Run, order: list[str]) -> Iterator[None]:
         distributed.all_reduce = send
 
 
-def leave_memory_for_one() -> None:
+@contextmanager
+def memory_for_one() -> Iterator[None]:
     """Let every network run out of memory that computes more than one patch at once."""
     forward = UNet.forward
 
@@ -117,6 +117,10 @@ def leave_memory_for_one() -> None:
         return forward(network, image)
 
     UNet.forward = limited  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        UNet.forward = forward  # type: ignore[method-assign]
 
 
 def befall(job: str, rank: int, step: int, *, log: Path, timeout: int) -> None:
@@ -135,7 +139,7 @@ def befall(job: str, rank: int, step: int, *, log: Path, timeout: int) -> None:
 if __name__ == "__main__":
     status = 0
     try:
-        main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+        main(int(sys.argv[1]), Path(sys.argv[2]))
     except Exception:
         traceback.print_exc()
         status = 1

@@ -196,16 +196,17 @@ def test_folds_are_trained_side_by_side_where_there_is_room(monkeypatch: pytest.
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")  # for the second start; the first has a cluster of its own
 def test_stopped_in_the_middle_and_gone_on_with(
     phantom_store: CohortStore,
     tmp_path: Path,
-    command: Callable[..., "subprocess.CompletedProcess[str]"],
+    run_here: Callable[..., "subprocess.CompletedProcess[str]"],
     small_arguments: Sequence[str],
 ) -> None:
     arguments = ["--store", phantom_store.uri, "--name", "cv", "--splits.folds", "2", *small_arguments]
     arguments += ["--workers", "1", "--sampling.patches-per-epoch", "144"]  # so that a fold is not over at once
-    (tmp_path / "home").mkdir()
-    variables = {**os.environ, "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    del variables["RAY_ADDRESS"]
     folds = [tmp_path / "runs" / "cv" / f"fold-{fold}" for fold in range(2)]
     with (tmp_path / "said").open("w") as output:
         process = subprocess.Popen(
@@ -228,7 +229,7 @@ def test_stopped_in_the_middle_and_gone_on_with(
     assert "stopped cv/fold-0 after step" in said and "the same command goes on from there" in said
     assert not (folds[1] / "summary.json").exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
 
-    done = command("train.py", *arguments)
+    done = run_here("train.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "going on from checkpoint_epoch_000" in done.stdout
     assert "all 6 cases of 6 subjects, out of fold" in done.stdout

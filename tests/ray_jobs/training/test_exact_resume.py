@@ -26,18 +26,22 @@ PATIENCE_SECONDS = 240
 
 
 @pytest.fixture
-def start(
-    tmp_path: Path, phantom_store: CohortStore, small_arguments: Sequence[str]
-) -> Callable[[str], subprocess.Popen[str]]:
-    """Start `python ray_jobs/train.py` for the run of that name: two workers, a checkpoint every four steps."""
-    home = tmp_path / "home"
-    home.mkdir()
-    variables = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    arguments = [
+def arguments(phantom_store: CohortStore, small_arguments: Sequence[str]) -> Sequence[str]:
+    """Of both runs: two workers, a checkpoint every four steps."""
+    return (
         *("--store", phantom_store.uri, *small_arguments, "--workers", "2", "--max-failures", "2"),
         *("--epochs", str(EPOCHS), "--sampling.patches-per-epoch", str(4 * STEPS), "--validation.every", "2"),
         *("--checkpoints.every-steps", "4", "--optimiser.ema-decay", "0.9", *PATCH),
-    ]
+    )
+
+
+@pytest.fixture
+def start(tmp_path: Path, arguments: Sequence[str]) -> Callable[[str], subprocess.Popen[str]]:
+    """Start `python ray_jobs/train.py` for the run of that name, with a cluster of its own."""
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    variables = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    variables.pop("RAY_ADDRESS", None)
 
     def run(name: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), *arguments, "--name", name]
@@ -67,17 +71,19 @@ def end(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(1500)  # four whole runs; each wait in them has a limit of its own
+@pytest.mark.timeout(1500)  # four starts; each wait in them has a limit of its own
+@pytest.mark.usefixtures("on_shared_head")  # for the run that is left alone
 def test_kills_change_nothing(
     start: Callable[[str], subprocess.Popen[str]],
+    run_here: Callable[..., "subprocess.CompletedProcess[str]"],
+    arguments: Sequence[str],
     training_workers: Callable[[int], list[psutil.Process]],
     losses_by_step: LossesByStep,
     tmp_path: Path,
 ) -> None:
     alone, killed = tmp_path / "runs" / "alone", tmp_path / "runs" / "killed"
-    process = start("alone")
-    output = end(process)
-    assert process.returncode == 0, output
+    done = run_here("train.py", *arguments, "--name", "alone")
+    assert done.returncode == 0, done.stdout + done.stderr
 
     chance = random.Random()
     steps = [*sorted(chance.sample(range(4, STEPS // 2), 2)), chance.randrange(4, STEPS // 6)]

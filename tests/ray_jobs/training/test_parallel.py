@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ from ray_jobs.training.parallel import RankWatch, distribute, is_of_a_collective
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.run import prepare, same_precision
 from ray_jobs.training.train_loop import train_step
-from storage import InputError
+from storage import CohortStore, InputError, assign_splits
 
 WORKER = Path(__file__).with_name("rank_worker.py")
 TIMEOUT = 8
@@ -34,7 +35,7 @@ MakePlan = Callable[[TrainConfig], TrainPlan]
 Result = dict[str, Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(small_config: TrainConfig) -> TrainConfig:
     """Six steps in float32, at a learning rate that AdamW does not make noise of rounding with."""
     optimiser = dataclasses.replace(small_config.optimiser, name="sgd", learning_rate=0.05)
@@ -46,15 +47,14 @@ def with_switches(config: TrainConfig, **switches: Any) -> TrainConfig:
 
 
 @contextmanager
-def started(job: str, plans: dict[str, TrainPlan], folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", ...]]:
+def started(plans: dict[str, tuple[str, TrainPlan]], folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", ...]]:
     """The two ranks, which write to <rank>.log and end with the body."""
-    folder.mkdir()
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     with ExitStack() as ends:
         ranks = []
         for rank in (0, 1):
-            command = [sys.executable, str(WORKER), job, str(rank), str(folder)]
+            command = [sys.executable, str(WORKER), str(rank), str(folder)]
             log = ends.enter_context((folder / f"{rank}.log").open("w"))
             ranks.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             ends.callback(ranks[-1].wait)
@@ -62,9 +62,34 @@ def started(job: str, plans: dict[str, TrainPlan], folder: Path) -> Iterator[tup
         yield tuple(ranks)
 
 
-def train_together(job: str, plans: dict[str, TrainPlan], folder: Path) -> list[dict[str, Result]]:
-    """Each rank's results, by plan."""
-    with started(job, plans, folder) as ranks:
+def switched(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The configuration, and others that train the same network on the same patches."""
+    return {
+        "plain": config,
+        "small buckets": with_switches(config, bucket_mb=0.002),
+        "checkpointed": dataclasses.replace(config, execution=Execution(activation_checkpointing=True)),
+        "fp16": with_switches(config, gradient_compression="fp16"),
+        "bf16": with_switches(config, gradient_compression="bf16"),
+    }
+
+
+@pytest.fixture(scope="module")
+def together(
+    config: TrainConfig, phantom_store: CohortStore, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Result]]:
+    """Each rank's results, by plan: all by the same two processes, which import for longer than they train."""
+    folder = tmp_path_factory.mktemp("ranks")
+    one_epoch = dataclasses.replace(config, epochs=1)
+    jobs = {name: ("train", each) for name, each in switched(config).items()}
+    jobs |= {
+        "dawdling": ("dawdle", with_switches(config, timeout=60)),
+        "halved": ("starve", one_epoch),
+        "half": ("starve", dataclasses.replace(one_epoch, micro_batch_size=1)),
+    }
+    splits = assign_splits(phantom_store.infos())
+    of_store = partial(TrainPlan, store=phantom_store.uri, splits=splits, cache=folder / "cache")
+    plans = {name: (job, of_store(config=each)) for name, (job, each) in jobs.items()}
+    with started(plans, folder) as ranks:
         assert [rank.wait(240) for rank in ranks] == [0, 0], (folder / "0.log").read_text()
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -82,26 +107,19 @@ def train_alone(plan: TrainPlan, folder: Path) -> Result:
 
 
 @pytest.mark.processes
-def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one(
+    together: list[dict[str, Result]], config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
     """Equal losses and weights at the same global batch, whatever the switches; compressed gradients come close."""
-    configs = {
-        "plain": config,
-        "small buckets": with_switches(config, bucket_mb=0.002),
-        "checkpointed": dataclasses.replace(config, execution=Execution(activation_checkpointing=True)),
-        "fp16": with_switches(config, gradient_compression="fp16"),
-        "bf16": with_switches(config, gradient_compression="bf16"),
-    }
     alone = train_alone(make_plan(config), tmp_path / "alone")
-    plans = {name: make_plan(each) for name, each in configs.items()}
-    results = train_together("train", plans, tmp_path / "ranks")
 
     # Relative; float32 rounds to 6e-8, and the sums are added in another order.
     tolerances = {"plain": 1e-5, "small buckets": 1e-5, "checkpointed": 1e-5, "fp16": 1e-3, "bf16": 1e-2}
     for name, tolerance in tolerances.items():
-        together = [result[name] for result in results]
-        assert len(together[0]["steps"]) == 6
+        both = [result[name] for result in together]
+        assert len(both[0]["steps"]) == 6
         for number, (one, first, second) in enumerate(
-            zip(alone["steps"], *(each["steps"] for each in together), strict=True)
+            zip(alone["steps"], *(each["steps"] for each in both), strict=True)
         ):
             assert sorted(first["cases"] + second["cases"]) == sorted(one["cases"])
             assert first["loss"] == second["loss"] == pytest.approx(one["loss"], rel=tolerance)
@@ -110,13 +128,13 @@ def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_pa
             near = 10 * tolerance if number < 2 else max(10 * tolerance, 5e-4)
             assert first["norm"] == second["norm"] == pytest.approx(one["norm"], rel=near)
         for weight, value in alone["weights"].items():
-            assert torch.equal(together[0]["weights"][weight], together[1]["weights"][weight])
-            assert torch.allclose(together[0]["weights"][weight], value, rtol=10 * tolerance, atol=tolerance), weight
+            assert torch.equal(both[0]["weights"][weight], both[1]["weights"][weight])
+            assert torch.allclose(both[0]["weights"][weight], value, rtol=10 * tolerance, atol=tolerance), weight
     losses = [step["loss"] for step in alone["steps"]]
     assert abs(losses[-1] / losses[0] - 1) > 0.01  # they train: equal losses of a standstill would say nothing
 
-    check_overlap(results[0]["small buckets"])
-    sent = {name: sum(bytes_sent(results[0][name])) for name in configs}
+    check_overlap(together[0]["small buckets"])
+    sent = {name: sum(bytes_sent(together[0][name])) for name in switched(config)}
     weights = sum(4 * value.numel() for value in alone["weights"].values())
     assert sent["plain"] == sent["small buckets"] == sent["checkpointed"] == weights
     assert sent["fp16"] == sent["bf16"] == weights / 2
@@ -124,18 +142,16 @@ def test_two_ranks_train_as_one(config: TrainConfig, make_plan: MakePlan, tmp_pa
 
 @pytest.mark.processes
 def test_all_ranks_halve_the_micro_batch_where_one_runs_out_of_memory(
-    config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+    together: list[dict[str, Result]], config: TrainConfig, make_plan: MakePlan, tmp_path: Path
 ) -> None:
     """They train as with the half from the start, bit for bit, and none waits for another."""
-    config = dataclasses.replace(config, epochs=1)
-    plans = {"halved": make_plan(config), "half": make_plan(dataclasses.replace(config, micro_batch_size=1))}
-    results = train_together("starve", plans, tmp_path / "ranks")
-    for result in results:
+    for result in together:
         assert losses_of(result["halved"]) == losses_of(result["half"])
         for weight, value in result["half"]["weights"].items():
             assert torch.equal(result["halved"]["weights"][weight], value)
     # The Dice of a part is another, so this says that the whole share was not computed at once.
-    assert losses_of(train_alone(make_plan(config), tmp_path / "alone")) != losses_of(results[0]["half"])
+    config = dataclasses.replace(config, epochs=1)
+    assert losses_of(train_alone(make_plan(config), tmp_path / "alone")) != losses_of(together[0]["half"])
 
 
 def losses_of(result: Result) -> list[float]:
@@ -165,7 +181,8 @@ def test_a_lost_rank_is_named_within_the_timeout(
 ) -> None:
     plan = make_plan(with_switches(config, timeout=TIMEOUT))
     folder = tmp_path / "ranks"
-    with started(job, {"run": plan}, folder) as (watched, lost):
+    folder.mkdir()
+    with started({"run": (job, plan)}, folder) as (watched, lost):
         assert watched.wait(120) == 1
         assert lost.wait(120) != 0
     output = (folder / "0.log").read_text()
@@ -182,9 +199,8 @@ def test_a_lost_rank_is_named_within_the_timeout(
 
 
 @pytest.mark.processes
-def test_a_slow_rank_slows_the_run_and_no_more(config: TrainConfig, make_plan: MakePlan, tmp_path: Path) -> None:
-    plans = {"run": make_plan(with_switches(config, timeout=60))}
-    steps = [result["run"]["steps"] for result in train_together("dawdle", plans, tmp_path / "ranks")]
+def test_a_slow_rank_slows_the_run_and_no_more(together: list[dict[str, Result]]) -> None:
+    steps = [result["dawdling"]["steps"] for result in together]
     assert [step["loss"] for step in steps[0]] == [step["loss"] for step in steps[1]]
     # Both end a step together, so the quick rank's steps hold the slow one's rest.
     assert (

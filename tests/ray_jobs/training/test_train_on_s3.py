@@ -1,7 +1,7 @@
 """Training from a store on S3 into a run folder on S3, then predictions there, against a real endpoint on loopback."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,19 @@ def client() -> Any:
 
 
 @pytest.mark.system  # started again for minutes
-@pytest.mark.usefixtures("on_shared_head")  # for the second starts, whose workers have nothing to do
 def test_store_run_and_resume_on_s3(
     environment: dict[str, str],
     phantom_source: Path,
     tmp_path: Path,
-    command,
+    start_head: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
     run_here,
     small_arguments: Sequence[str],
 ) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", start_head(environment).ray)  # the shared head's workers know no endpoint
     convert_cohort(phantom_source, f"s3://{BUCKET}/phantom.zarr")
     arguments = ["--store", f"s3://{BUCKET}/phantom.zarr", "--runs", f"s3://{BUCKET}/runs", "--name", "far"]
-    done = command("train.py", *arguments, *small_arguments, environment=environment)
+    done = run_here("train.py", *arguments, *small_arguments)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     listed = client().list_objects_v2(Bucket=BUCKET, Prefix="runs/far/")["Contents"]
     names = {item["Key"].removeprefix("runs/far/") for item in listed}
@@ -68,7 +69,7 @@ def test_store_run_and_resume_on_s3(
 
     places = ["--input", f"s3://{BUCKET}/phantom.zarr", "--output", f"s3://{BUCKET}/predictions/far"]
     arguments = ["--checkpoint", f"s3://{BUCKET}/runs/far", *places, "--no-figures"]
-    done = command("predict.py", *arguments, environment=environment)
+    done = run_here("predict.py", *arguments)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     listed = client().list_objects_v2(Bucket=BUCKET, Prefix="predictions/far/")["Contents"]
     names = [item["Key"].removeprefix("predictions/far/") for item in listed]
