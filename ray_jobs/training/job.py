@@ -23,7 +23,8 @@ def train(config: TrainConfig) -> int:
     console = open_console()
     stop = Stop()
     cohort = write_cohort_meanwhile(config, console)  # Ray's processes wait for each other while they start
-    with ray_running():
+    # What runs of a cross-validation leave behind on the cluster is found through the dashboard (fit.py).
+    with ray_running(dashboard=config.dashboard or config.splits.folds is not None):
         if cohort.is_alive():
             cohort.join()
         summary = train_run(config, console, stop)
