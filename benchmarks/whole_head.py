@@ -4,12 +4,14 @@ Ours predicts the box around the head that the store keeps, in the windows that 
 MONAI gets the same network, arithmetic and normalised scans, whole as its BraTS tutorial has them, and beside that cut
 to the head by its CropForeground. The device is the CPU; on GPUs see the inference benchmark.
 
-`python -m benchmarks whole-head --checkpoint runs/NAME --store S`
+`python -m benchmarks whole-head --checkpoint runs/NAME`
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,10 +71,10 @@ def run(config: WholeHeadBenchmark) -> None:
 
 def read_heads(network: TrainedNetwork, config: WholeHeadBenchmark) -> Iterator[Head]:
     """Some of the test cases of the run that the network comes from."""
-    store = open_store(config.store)
+    store = open_store(config.store or store_of(config.checkpoint))
     case_ids = split_cohort(store, network.config.splits).test[: config.cases]
     if not case_ids:
-        raise InputError(f"wanted a checkpoint whose run kept test cases, {network.uri} kept none of {config.store}")
+        raise InputError(f"wanted a checkpoint whose run kept test cases, {network.uri} kept none of {store.uri}")
     cache = DecodedCaseCache(store, config.cache, max_bytes=1 << 40)
     frame = network.config.frame
     for volume in VolumeLoader(cache, case_ids, normalisation=network.config.normalisation, frame=frame):
@@ -84,6 +86,15 @@ def read_heads(network: TrainedNetwork, config: WholeHeadBenchmark) -> Iterator[
         scan_MDHW[(slice(None), *box)] = volume.image_MDHW
         regions_RDHW[(slice(None), *box)] = volume.regions_RDHW
         yield Head(scan_MDHW=scan_MDHW, box=box, regions_RDHW=regions_RDHW)
+
+
+def store_of(run: str) -> str:
+    """The store that a finished run's folder names."""
+    try:
+        uri: str = json.loads((Path(run) / "summary.json").read_text())["store"]
+    except OSError as error:
+        raise InputError(f"wanted a finished run's folder, got {run}: give --store, or that folder") from error
+    return uri
 
 
 def ours(network: TrainedNetwork) -> dict[str, Predict]:
