@@ -1,8 +1,8 @@
 """Whole heads through a trained network, as each library is shipped: what a case costs the CPU, and the Dice it gets.
 
 Ours predicts the box around the head that the store keeps, in the windows that the checkpoint's run validated with.
-MONAI gets the same network, arithmetic and normalised scans, whole as its BraTS tutorial has them, and beside that cut
-to the head by its CropForeground. The device is the CPU; on GPUs see the inference benchmark.
+MONAI gets the same network, arithmetic, windows at once and normalised scans, whole as its BraTS tutorial has them, and
+beside that cut to the head by its CropForeground. The device is the CPU; on GPUs see the inference benchmark.
 
 `python -m benchmarks whole-head --checkpoint runs/NAME`
 """
@@ -102,6 +102,8 @@ def ours(network: TrainedNetwork) -> dict[str, Predict]:
     validation = network.config.validation
     plain = replace(validation, mirror=False)
     named = {"ours, as the run validated": validation}
+    if not validation.whole and validation.overlap < OVERLAP:
+        named["ours, windows overlapping as MONAI's"] = replace(validation, overlap=OVERLAP)
     if validation.mirror:
         named["ours, without mirror images"] = plain
 
@@ -124,6 +126,7 @@ def monai(network: TrainedNetwork) -> dict[str, Predict]:
         print("left out MONAI: it is not installed (pip install .[dev])")
         return {}
     patch = tuple(network.config.sampling.patch_shape)
+    at_once = network.config.validation.window_batch  # as ours: single small windows cost a CPU four times as much
 
     def probabilities(image: Tensor) -> Tensor:
         with network.precision.autocast(image.device):
@@ -132,7 +135,7 @@ def monai(network: TrainedNetwork) -> dict[str, Predict]:
 
     def slide(image_MDHW: Tensor, window: Sequence[int]) -> Tensor:
         mode = "constant" if tuple(window) != patch else "gaussian"
-        result = sliding_window_inference(image_MDHW[None], window, 1, probabilities, overlap=OVERLAP, mode=mode)
+        result = sliding_window_inference(image_MDHW[None], window, at_once, probabilities, overlap=OVERLAP, mode=mode)
         assert isinstance(result, Tensor)
         return result[0]
 
