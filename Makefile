@@ -101,7 +101,7 @@ $(VENV)-score/.installed:
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
 
-# What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
+# What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
 bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 	$(VENV)-bench/bin/python -m benchmarks laptop $(if $(SOURCE),--source $(SOURCE))
