@@ -42,7 +42,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark that the command line names; return the exit status."""
     chosen = parse(arguments)
-    # As in the Makefile: with it ten processes of each command compile anew what they import, a third of Ray's start.
+    # As in the Makefile: with it ten processes of each command would compile anew what they import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     (name,) = (name for name, kind in BENCHMARKS.items() if type(chosen) is kind)
     passed = import_module(f"benchmarks.{name.replace('-', '_')}").run(chosen)

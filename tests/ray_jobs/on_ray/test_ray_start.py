@@ -31,7 +31,7 @@ def test_workers_find_their_own_cluster_beside_another() -> None:
 @pytest.mark.processes
 def test_nothing_is_started_that_has_nothing_to_do() -> None:
     with ray_running(dashboard=False):
-        assert ray.get(ray.remote(int).remote()) == 0
+        assert ray.get(ray.remote(lambda: 0).remote()) == 0
         assert not has_dashboard()
         lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
         assert any("gcs_server" in line for line in lines)
