@@ -8,8 +8,8 @@ from benchmarks.laptop import commands
 from benchmarks.page import recorded
 
 COMMANDS = commands("scans", "store", real=True)
-# These take hours, or finished runs, and are typed by hand: the page says how.
-BY_HAND = {"real-scans", "decisions"}
+# These take hours, finished runs or a GPU, and are typed by hand: the page says how.
+BY_HAND = {"real-scans", "decisions", "gpu-check"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
