@@ -68,10 +68,16 @@ lint: $(VENV)/.installed-dev
 # every module of every package, for half of an installation's CPU time and 330 MB; whoever imports one compiles it.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
+# What the packages bring and nothing opens, 330 MB: test suites and programs, Java, headers, bindings of other Pythons.
+SURPLUS = torch/test torch/bin/*[tT]est* torch/bin/*Store* torch/bin/protoc* ray/jars nvidia/dali/include
+DROP = cd $(VENV)/lib/python3*/site-packages && rm -rf $(SURPLUS) && find . -type d -name tests -prune -exec rm -r {} + \
+	&& find . -name '*.cpython-3*.so' ! -name "*.cpython-$$(basename $$(realpath ..) | tr -dc 0-9)-*" -delete
+
 # What training imports is compiled here, once, not by ten processes that start at the same time.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
+	$(DROP)
 	$(BIN)/python -c "import ray_jobs.training.job, ray_jobs.training.train_loop, ray.train.torch"
 	touch $@
 
@@ -95,7 +101,7 @@ $(VENV)-score/.installed:
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
 
-# What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour on two cores.
+# What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
 bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 	$(VENV)-bench/bin/python -m benchmarks laptop $(if $(SOURCE),--source $(SOURCE))

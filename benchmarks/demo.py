@@ -1,7 +1,8 @@
 """`make train` after the installation, in parts: what each takes by the clock, of the CPU, and of processes.
 
 Everything is cold: the synthetic cohort is written and converted, too. The clock of a shared machine says little; what
-all processes together spend of the CPU says more, and two cores cannot be faster than half.
+all processes together spend of the CPU says more, and two cores cannot be faster than half. What others on the machine
+spent meanwhile is a row, too.
 """
 
 import json
@@ -114,7 +115,7 @@ def measure(folder: Path, workers: int | None) -> list[dict[str, str | float | i
     words += ["--workers", str(workers)] if workers else []
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     environment.pop("RAY_ADDRESS", None)
-    began = time.time()
+    began, before = time.time(), spent_by_all()
     with printed.open("w") as output:
         command = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
     family = Family(root=psutil.Process(command.pid))
@@ -137,10 +138,11 @@ def measure(folder: Path, workers: int | None) -> list[dict[str, str | float | i
             time.sleep(SECONDS_LATER)
         if command.returncode != 0:
             raise InputError(f"{' '.join(words)} ended with {command.returncode}: {printed.read_text()[-500:]}")
-        now = time.time()
+        now, meanwhile = time.time(), spent_by_all() - before
         rows.append(_row("training, validation, test", now - wall, family.cpu - cpu, len(family.spent) - count))
         rows.append(_row("all", now - began, family.cpu, len(family.spent)))
         rows += [_row(f"of it {kind}", None, spent, number) for kind, (spent, number) in family.by_kind().items()]
+        rows.append(_row("beside it others on the machine", None, max(0.0, meanwhile - family.cpu), ""))
     finally:
         if command.poll() is None:
             command.send_signal(signal.SIGTERM)
@@ -148,7 +150,13 @@ def measure(folder: Path, workers: int | None) -> list[dict[str, str | float | i
     return rows
 
 
-def _row(what: str, wall: float | None, cpu: float, processes: int) -> dict[str, str | float | int]:
+def spent_by_all() -> float:
+    """CPU-seconds that all processes of this machine have spent since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+def _row(what: str, wall: float | None, cpu: float, processes: int | str) -> dict[str, str | float | int]:
     return {
         "part": what,
         "seconds": "" if wall is None else round(wall, 1),

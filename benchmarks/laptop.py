@@ -37,7 +37,8 @@ def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
         "convert": ["convert", "--source", scans, "--cases", CONVERTED_CASES],
         "store-reads": ["store-reads", "--store", store],
         "peers-loader": ["peers-loader", "--store", store],
-        "demo": ["demo"],
+        "demo-one-worker": ["demo", "--workers", "1"],
+        "demo": ["demo"],  # after it: heads are predicted by what it leaves
         "train-step": ["train-step", "--peers", "--compile"],
         "train-step-strided": ["train-step", "--peers", "--preset", "strided", "--patch", "96", "96", "96"],
         "cpu-table": ["cpu-table"],

@@ -129,8 +129,9 @@ class WholeHeadBenchmark(Recorded):
 
     checkpoint: str = ".bench/demo/runs/demo"
     """A checkpoint, or a run's folder; by default what the demo benchmark left."""
-    store: str = ".bench/demo/data/phantom-16-0.zarr"
-    """The cohort that it was trained on, path or URL: its test cases are predicted."""
+    store: str | None = None
+    """The cohort that it was trained on, path or URL: its test cases are predicted. Default: as the run's summary says.
+    """
     cases: int = 2
     """How many of them."""
     rounds: int = 2

@@ -1,15 +1,17 @@
 """Whole heads through a trained network, as each library is shipped: what a case costs the CPU, and the Dice it gets.
 
 Ours predicts the box around the head that the store keeps, in the windows that the checkpoint's run validated with.
-MONAI gets the same network, arithmetic and normalised scans, whole as its BraTS tutorial has them, and beside that cut
-to the head by its CropForeground. The device is the CPU; on GPUs see the inference benchmark.
+MONAI gets the same network, arithmetic, windows at once and normalised scans, whole as its BraTS tutorial has them, and
+beside that cut to the head by its CropForeground. The device is the CPU; on GPUs see the inference benchmark.
 
-`python -m benchmarks whole-head --checkpoint runs/NAME --store S`
+`python -m benchmarks whole-head --checkpoint runs/NAME`
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,10 +71,10 @@ def run(config: WholeHeadBenchmark) -> None:
 
 def read_heads(network: TrainedNetwork, config: WholeHeadBenchmark) -> Iterator[Head]:
     """Some of the test cases of the run that the network comes from."""
-    store = open_store(config.store)
+    store = open_store(config.store or store_of(config.checkpoint))
     case_ids = split_cohort(store, network.config.splits).test[: config.cases]
     if not case_ids:
-        raise InputError(f"wanted a checkpoint whose run kept test cases, {network.uri} kept none of {config.store}")
+        raise InputError(f"wanted a checkpoint whose run kept test cases, {network.uri} kept none of {store.uri}")
     cache = DecodedCaseCache(store, config.cache, max_bytes=1 << 40)
     frame = network.config.frame
     for volume in VolumeLoader(cache, case_ids, normalisation=network.config.normalisation, frame=frame):
@@ -86,11 +88,22 @@ def read_heads(network: TrainedNetwork, config: WholeHeadBenchmark) -> Iterator[
         yield Head(scan_MDHW=scan_MDHW, box=box, regions_RDHW=regions_RDHW)
 
 
+def store_of(run: str) -> str:
+    """The store that a finished run's folder names."""
+    try:
+        uri: str = json.loads((Path(run) / "summary.json").read_text())["store"]
+    except OSError as error:
+        raise InputError(f"wanted a finished run's folder, got {run}: give --store, or that folder") from error
+    return uri
+
+
 def ours(network: TrainedNetwork) -> dict[str, Predict]:
     """Ours as predict.py does it, and without mirror images where the run wanted those: MONAI makes none."""
     validation = network.config.validation
     plain = replace(validation, mirror=False)
     named = {"ours, as the run validated": validation}
+    if not validation.whole and validation.overlap < OVERLAP:
+        named["ours, windows overlapping as MONAI's"] = replace(validation, overlap=OVERLAP)
     if validation.mirror:
         named["ours, without mirror images"] = plain
 
@@ -113,6 +126,7 @@ def monai(network: TrainedNetwork) -> dict[str, Predict]:
         print("left out MONAI: it is not installed (pip install .[dev])")
         return {}
     patch = tuple(network.config.sampling.patch_shape)
+    at_once = network.config.validation.window_batch  # as ours: single small windows cost a CPU four times as much
 
     def probabilities(image: Tensor) -> Tensor:
         with network.precision.autocast(image.device):
@@ -121,7 +135,7 @@ def monai(network: TrainedNetwork) -> dict[str, Predict]:
 
     def slide(image_MDHW: Tensor, window: Sequence[int]) -> Tensor:
         mode = "constant" if tuple(window) != patch else "gaussian"
-        result = sliding_window_inference(image_MDHW[None], window, 1, probabilities, overlap=OVERLAP, mode=mode)
+        result = sliding_window_inference(image_MDHW[None], window, at_once, probabilities, overlap=OVERLAP, mode=mode)
         assert isinstance(result, Tensor)
         return result[0]
 

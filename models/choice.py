@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from models.config import Objective
 from models.decision import PLAIN_THRESHOLD, Decision
@@ -156,4 +155,6 @@ def _test(kind: str, candidates: Sequence[_Candidate], gain_VS: NDArray[np.float
 
 def _half_width(values: NDArray[np.float64], quantile: float) -> float:
     """Student's t at this quantile times the mean's standard error."""
+    from scipy.special import stdtrit  # as long to import as Ray, and wanted at a run's end
+
     return float(stdtrit(len(values) - 1, quantile)) * float(values.std(ddof=1)) / math.sqrt(len(values))

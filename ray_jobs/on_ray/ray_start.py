@@ -18,14 +18,16 @@ from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
 from ray_jobs.on_ray.monitor_log import find_logs
 from storage import InputError
 
-# Ray Train asks the actors' state of the dashboard, so the private cluster has one, on loopback only.
-DASHBOARD_HOST = "127.0.0.1"
+DASHBOARD_HOST = "127.0.0.1"  # of a private cluster
 SECONDS_TO_ANSWER = 10
 
 
 @contextlib.contextmanager
-def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out."""
+def ray_running(*, tune_drivers: int = 0, dashboard: bool = True) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one that ends with this process; leave it on the way out.
+
+    Without a `dashboard` the state API, which is its, does not answer either.
+    """
     # The workers' own lines reach the user through the progress bar; Ray's notes on its workers do not interest them.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if on_a_cluster():
@@ -40,7 +42,14 @@ def ray_running(*, tune_drivers: int = 0) -> Iterator[None]:
         told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
         os.environ.update(told)  # for the head that starts here, and for no later one
         try:
-            ray.init(address="local", resources=resources, dashboard_host=DASHBOARD_HOST, **quiet)
+            with starting_no_helpers():
+                ray.init(
+                    address="local",
+                    resources=resources,
+                    include_dashboard=None if dashboard else False,
+                    dashboard_host=DASHBOARD_HOST,
+                    **quiet,
+                )
         finally:
             for name in told:
                 del os.environ[name]
@@ -78,6 +87,27 @@ def _answers(place: str) -> bool:
         except grpc.FutureTimeoutError:
             return False
     return True
+
+
+@contextlib.contextmanager
+def starting_no_helpers() -> Iterator[None]:
+    """Ray starts no process that has nothing to do here: an autoscaler's, and one that sends the driver all logs."""
+    from ray._private.node import Node
+
+    needless = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor")}
+    for name in needless:
+        setattr(Node, name, lambda _: None)
+    try:
+        yield
+    finally:
+        for name, start in needless.items():
+            setattr(Node, name, start)
+
+
+def has_dashboard() -> bool:
+    """Whether the cluster that this process has joined shows itself."""
+    node = ray._private.worker._global_node  # none in a client of `ray://`
+    return node is None or bool(node.webui_url)
 
 
 def find_free_port() -> int:

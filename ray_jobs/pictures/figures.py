@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models import Decision
@@ -15,10 +14,13 @@ from ray_jobs.pictures.sections import sections_figure
 from ray_jobs.settings.objective import RULES
 from storage import Region
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _BRIGHTEST = 0.6
 
 
-def draw_cross_section(image: CaseImage, decision: Decision) -> Figure:
+def draw_cross_section(image: CaseImage, decision: Decision) -> "Figure":
     """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction."""
     cuts = zip(image.regions, decision.thresholds, strict=True)
     said = "    ".join(f"{region.name} ≥ {threshold:.3f}" for region, threshold in cuts)
@@ -34,11 +36,13 @@ def draw_cross_section(image: CaseImage, decision: Decision) -> Figure:
 
 def draw_threshold_curves(
     curves: ThresholdCurves, thresholds: Mapping[str, float], regions: Sequence[Region], choice: str
-) -> Figure:
+) -> "Figure":
     """Return a figure: mean IoU and Dice of the cases over the threshold, for each region, with the one chosen.
 
     `choice` says how they were chosen.
     """
+    from matplotlib.figure import Figure
+
     figure, axes = Figure(layout="constrained"), []
     figure.suptitle(f"{choice} ({RULES} rules)", fontsize=9)
     rows, columns = rows_and_columns(len(regions))
@@ -72,8 +76,10 @@ def on_white(colour: tuple[float, float, float]) -> tuple[float, float, float]:
     return red * darker, green * darker, blue * darker
 
 
-def as_pixels(figure: Figure) -> NDArray[np.uint8]:
+def as_pixels(figure: "Figure") -> NDArray[np.uint8]:
     """Return the drawn figure as (height, width, 3) for TensorBoard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

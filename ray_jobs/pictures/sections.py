@@ -6,15 +6,17 @@ Shapes: M modality, R region, D H W voxels (z y x) in LPS: x grows to the patien
 import io
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from storage import CaseInfo, Region
 from storage.labels.tasks import seen_of_regions
+
+if TYPE_CHECKING:  # else with the first picture: training has none to draw before its first validation
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 PLANES = ("axial", "coronal", "sagittal")
 _PANEL_INCHES = 2.1
@@ -53,7 +55,7 @@ def sections_figure(
     *,
     modalities: Sequence[str],
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-) -> Figure:
+) -> "Figure":
     """Return a figure: a row for each plane through the tumour, a column for each modality, label and prediction.
 
     Cut where the label's tumour is widest, or the prediction's where there is no label. Drawn as radiologists look: the
@@ -87,9 +89,11 @@ def sections_figure(
 
 
 def _panels(
-    columns: Sequence[str], shape_DHW: Sequence[int], spacing_mm: Sequence[float], legend: Sequence[Patch]
-) -> tuple[Figure, Any]:
+    columns: Sequence[str], shape_DHW: Sequence[int], spacing_mm: Sequence[float], legend: "Sequence[Patch]"
+) -> "tuple[Figure, Any]":
     """An empty figure with its axes, a row for each plane, all in one scale."""
+    from matplotlib.figure import Figure
+
     depth, height, width = (side * mm for side, mm in zip(shape_DHW, spacing_mm, strict=True))
     rows_mm, columns_mm = (height, depth, depth), (width, width, height)
     scale = _PANEL_INCHES / max(columns_mm)  # inches a millimetre, the same in every panel
@@ -135,22 +139,24 @@ def painted_masks(regions: Sequence[Region], masks_RDHW: NDArray[np.bool_]) -> d
     return {region.name: seen[region.name] for region in regions}
 
 
-def legend_of(regions: Sequence[Region], shown: Collection[str] = ()) -> list[Patch]:
+def legend_of(regions: Sequence[Region], shown: Collection[str] = ()) -> "list[Patch]":
     """Return what the colours mean.
 
     `shown` are regions whose colours are there: also those that only masks which do not fit together leave to be seen.
     """
+    from matplotlib.patches import Patch
+
     seen = {region.name: f"{region.title} alone" for region in regions if region.name in shown}
     seen |= seen_of_regions(regions)
     return [Patch(color=region.colour, label=seen[region.name]) for region in regions if region.name in seen]
 
 
-def inches_of_words(width_in: float, legend: Sequence[Patch]) -> float:
+def inches_of_words(width_in: float, legend: "Sequence[Patch]") -> float:
     """Return the height of titles and legend in a figure of that width."""
     return _TITLE_INCHES + _SPARE_INCHES + _foot_inches(width_in, legend)
 
 
-def room_for_words(width_in: float, height_in: float, legend: Sequence[Patch]) -> dict[str, float]:
+def room_for_words(width_in: float, height_in: float, legend: "Sequence[Patch]") -> dict[str, float]:
     """Return where panels lie in a figure of this size in inches, below its titles and above its legend.
 
     Placed by hand: a layout engine takes longer than all the rest of a picture.
@@ -159,7 +165,7 @@ def room_for_words(width_in: float, height_in: float, legend: Sequence[Patch]) -
     return {"left": 0.0, "right": 1.0, "top": 1 - _TITLE_INCHES / height_in, "bottom": bottom}
 
 
-def add_words(figure: Figure, title: str, legend: Sequence[Patch]) -> None:
+def add_words(figure: "Figure", title: str, legend: "Sequence[Patch]") -> None:
     """Write the title, and the legend at the figure's foot."""
     width_in, height_in = figure.get_size_inches()
     points = min(10.0, 72 * width_in / (_LETTERS_WIDTH * len(title)))
@@ -170,17 +176,17 @@ def add_words(figure: Figure, title: str, legend: Sequence[Patch]) -> None:
     )
 
 
-def _foot_inches(width_in: float, legend: Sequence[Patch]) -> float:
+def _foot_inches(width_in: float, legend: "Sequence[Patch]") -> float:
     return _LEGEND_INCHES + _LINE_INCHES * (_lines_of(width_in, legend) - 1)
 
 
-def _lines_of(width_in: float, legend: Sequence[Patch]) -> int:
+def _lines_of(width_in: float, legend: "Sequence[Patch]") -> int:
     """How many lines the legend takes."""
     widest = max(_HANDLE_INCHES + _LETTER_INCHES * len(str(patch.get_label())) for patch in legend)
     return math.ceil(len(legend) / max(1, int(width_in / widest)))
 
 
-def as_png(figure: Figure, *, dpi: int = 100) -> bytes:
+def as_png(figure: "Figure", *, dpi: int = 100) -> bytes:
     """Return the figure as a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)

@@ -52,6 +52,8 @@ class TrainConfig:
     """
     gpu: bool | None = None
     """Whether each worker has a GPU. Default: where there are GPUs."""
+    dashboard: bool = True
+    """Whether Ray's dashboard is started (docs/watching.md) where the command starts Ray itself for one run."""
     max_failures: int = 3
     """How often lost workers are started again before the run gives up."""
     max_cost: float | None = None
@@ -141,7 +143,7 @@ class TrainConfig:
 # What may differ between two starts of one run: where it is kept and on how much machine it runs.
 NOT_PART_OF_A_RUN = (
     *("preset", "source", "store", "runs", "name", "workers", "min_workers", "gpu", "max_failures", "cache_gb"),
-    *("max_cost", "max_cost_an_hour", "dry_run"),
+    *("max_cost", "max_cost_an_hour", "dry_run", "dashboard"),
     *("on_bad_case", "checkpoints", "parallel", "read_threads", "ready_batches", "by_memory", "micro_batch_size"),
 )
 

@@ -23,6 +23,7 @@ def demo() -> TrainConfig:
     Two patches a rank at least: on a CPU, PyTorch computes a convolution of a single small patch four times slower.
     """
     return TrainConfig(
+        dashboard=False,  # it takes ten of the start's processes
         epochs=8,
         sampling=SamplingConfig(
             dimensions=3,

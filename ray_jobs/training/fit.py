@@ -7,6 +7,7 @@ from typing import Any
 import ray.train
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.state_manager import StateManagerCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -17,6 +18,7 @@ from ray_jobs.on_ray.hidden_paths import look_below
 from ray_jobs.on_ray.monitor_log import MONITOR_LOG, find_logs
 from ray_jobs.on_ray.places import BOOTSTRAP, find_places
 from ray_jobs.on_ray.process_group import ProcessGroup
+from ray_jobs.on_ray.ray_start import has_dashboard
 from ray_jobs.training.plan import TrainPlan
 from storage import InputError
 from storage.store.index import ROOT_KEY
@@ -29,12 +31,16 @@ SECONDS_BETWEEN_RESIZES = 60.0  # growing costs a restart of all workers, about 
 class Trainer(DataParallelTrainer):
     """Ray Train's, without helpers that have nothing to do: each is a process that takes two CPU-seconds to start."""
 
-    def __init__(self, *, private: bool, shared: bool, board: Any = None, **settings: Any) -> None:
-        """`private`: the cluster is this command's, has one machine and ends with it; `shared`: others may follow."""
+    def __init__(self, *, private: bool, shared: bool, shown: bool, board: Any = None, **settings: Any) -> None:
+        """`private`: the cluster is this command's, has one machine and ends with it; `shared`: others may follow.
+
+        `shown`: it has a dashboard, whose Train tab somebody keeps up to date by asking it. `board`: for its notes.
+        """
         self._private, self._board = private, board
         # Of a placement group that is left behind only who comes later has to be spared.
         alone = (PlacementGroupCleanerCallback,) if private and not shared else ()
-        self._needless = (DatasetsCallback, *alone)
+        unseen = (StateManagerCallback,) if private and not shown else ()
+        self._needless = (DatasetsCallback, *alone, *unseen)
         super().__init__(**settings)
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -100,6 +106,7 @@ def fit(
         private=not on_a_cluster(),
         shared=plan.settled_in is not None,
         board=board,
+        shown=has_dashboard(),
         train_loop_per_worker=train_worker,
         train_loop_config={"plan": plan, "folder": folder.uri, "board": board, "seen": seen},
         backend_config=ProcessGroup(backend=BACKENDS if use_gpu else "gloo", seconds=plan.config.parallel.timeout),

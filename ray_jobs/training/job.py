@@ -24,7 +24,9 @@ def train(config: TrainConfig) -> int:
     console = open_console()
     stop = Stop()
     cohort = write_cohort_meanwhile(config, console)  # Ray's processes wait for each other while they start
-    with ray_running(), kept_for_another_head(config.runs) as stop.when_asked:
+    # What runs of a cross-validation leave behind on the cluster is found through the dashboard (fit.py).
+    shown = config.dashboard or config.splits.folds is not None
+    with ray_running(dashboard=shown), kept_for_another_head(config.runs) as stop.when_asked:
         if cohort.is_alive():
             cohort.join()
         summary = train_run(config, console, stop)

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from ray_jobs.pictures.figures import as_pixels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class EventFile:
@@ -46,7 +49,7 @@ class EventFile:
             scalar = summary.scalar(f"{group}/{name}" if group else name, value, summary_description=description)
             self._write(Event(step=step, summary=scalar))
 
-    def figure(self, name: str, draw: Callable[[], Figure], step: int) -> None:
+    def figure(self, name: str, draw: Callable[[], "Figure"], step: int) -> None:
         """Write what `draw` draws as an image."""
         if self._writer is not None:
             self._write(Event(step=step, summary=summary.image(name, as_pixels(draw()), dataformats="HWC")))

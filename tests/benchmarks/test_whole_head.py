@@ -1,13 +1,15 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.whole_head import Head, mean_dice, monai, ours
+from benchmarks.whole_head import Head, mean_dice, monai, ours, store_of
 from models import UNetConfig, build_unet
 from models.precision import FLOAT32
 from ray_jobs.evaluation.trained import TrainedNetwork
 from ray_jobs.settings.presets import preset
+from storage import InputError
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def head() -> Head:
 def test_each_predicts_the_whole_scan(network: TrainedNetwork, head: Head) -> None:
     pytest.importorskip("monai")
     contenders = {**ours(network), **monai(network)}
-    assert len(contenders) == 5  # ours with mirror images and without, MONAI's three
+    assert len(contenders) == 6  # ours with mirror images and without, and overlapping by more; MONAI's three
     with torch.inference_mode():
         found = {name: predict(head) for name, predict in contenders.items()}
     outside = torch.ones(16, 16, 16, dtype=torch.bool)
@@ -42,6 +44,14 @@ def test_each_predicts_the_whole_scan(network: TrainedNetwork, head: Head) -> No
         assert probabilities_RDHW.min() >= 0 and probabilities_RDHW.max() <= 1
     for name in ("ours, as the run validated", "ours, without mirror images", "MONAI, the same cut to the head first"):
         assert not found[name][:, outside].any(), name
+
+
+def test_the_store_is_that_of_the_run(tmp_path: Path) -> None:
+    """What the demo's is called hangs on what is in it."""
+    (tmp_path / "summary.json").write_text('{"store": "/data/cohort-1234.zarr"}')
+    assert store_of(str(tmp_path)) == "/data/cohort-1234.zarr"
+    with pytest.raises(InputError, match="give --store"):
+        store_of(str(tmp_path / "checkpoint_epoch_0007"))
 
 
 def test_dice_is_that_of_the_whole_scan(head: Head) -> None:

@@ -2,11 +2,13 @@
 
 import socket
 
+import psutil
 import pytest
 import ray
+from ray._private.node import Node
 
 from ray_jobs.on_ray import ray_start
-from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.on_ray.ray_start import has_dashboard, ray_running
 from storage import InputError
 
 
@@ -23,6 +25,18 @@ def test_workers_find_their_own_cluster_beside_another() -> None:
     with ray_running():
         own = ray.get_runtime_context().get_node_id()
         assert ray.get(ray.remote(ask).remote()) == [own]
+        assert has_dashboard()
+
+
+@pytest.mark.processes
+def test_nothing_is_started_that_has_nothing_to_do() -> None:
+    with ray_running(dashboard=False):
+        assert ray.get(ray.remote(lambda: 0).remote()) == 0
+        assert not has_dashboard()
+        lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        assert any("gcs_server" in line for line in lines)
+        assert not [line for line in lines if "monitor.py" in line or "ray-dashboard-" in line]
+    assert Node.start_monitor.__module__ == Node.__module__  # of who starts a cluster by himself
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:1"])

@@ -20,6 +20,8 @@ from ray_jobs.settings.groups import ParallelConfig
 from ray_jobs.training import fit as fit_module
 from ray_jobs.training.plan import TrainPlan
 
+AT_THE_END = {"matplotlib", "scipy.special"}
+
 
 def test_collectives_have_the_configured_timeout(
     small_config: TrainConfig,
@@ -40,12 +42,17 @@ def test_collectives_have_the_configured_timeout(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data's own
-@pytest.mark.parametrize(("private", "shared"), [(True, False), (True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("private", "shared", "shown"),
+    [(True, False, True), (True, True, True), (True, False, False), (False, False, True), (False, False, False)],
+)
 def test_no_helper_is_started_that_has_nothing_to_do(
-    monkeypatch: pytest.MonkeyPatch, *, private: bool, shared: bool
+    monkeypatch: pytest.MonkeyPatch, *, private: bool, shared: bool, shown: bool
 ) -> None:
     """Who may come after the run, on a cluster, in a search or a cross-validation, is spared its placement group."""
-    trainer = fit_module.Trainer(private=private, shared=shared, train_loop_per_worker=fit_module.train_worker)
+    trainer = fit_module.Trainer(
+        private=private, shared=shared, shown=shown, train_loop_per_worker=fit_module.train_worker
+    )
     names = {type(each).__name__ for each in trainer._create_default_callbacks()}
     assert "DatasetsCallback" not in names
     assert ("PlacementGroupCleanerCallback" in names) == (shared or not private)
@@ -55,19 +62,28 @@ def test_no_helper_is_started_that_has_nothing_to_do(
     )
     trainer._initialize_and_run_controller(scaling_policy="what asks for machines")
     assert (asked["scaling_policy"] == "what asks for machines") == (not private)
-    # The others do what is promised: they join the workers, and show the run on the dashboard.
-    assert {"BackendSetupCallback", "StateManagerCallback", "WorkerMetricsCallback"} <= names
+    # The others do what is promised: they join the workers, and show the run, on the dashboard where there is one.
+    assert {"BackendSetupCallback", "WorkerMetricsCallback"} <= names
+    assert ("StateManagerCallback" in names) == (shown or not private)
 
 
 @pytest.mark.processes
 def test_who_does_not_compute_imports_no_library_that_does() -> None:
-    """The driver, and through what it hands over the run's controller; the board's actor imports still less."""
-    probe = """
+    """The driver, and through what it hands over the run's controller; the board's actor imports still less.
+
+    Nor does a rank import before its first step what draws and tells chance.
+    """
+    probe = (
+        f"AT_THE_END = {AT_THE_END}"
+        + """
 import sys, ray_jobs.watching.board
 board = {*sys.modules}
 import ray_jobs.training.job
-print(*board & {"rich", "ray.train", "zarr"}, *sys.modules.keys() & {"torch", "nvidia.dali", "matplotlib"})
+driver = {*sys.modules}
+import ray_jobs.training.train_loop
+print(*board & {"rich", "ray.train", "zarr"}, *driver & {"torch", "nvidia.dali"}, *sys.modules.keys() & AT_THE_END)
 """
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
