@@ -28,7 +28,7 @@ COUNT = """
 import ray, sys
 ray.init(logging_level="ERROR", log_to_driver=False)
 for _ in sys.stdin:
-    print(sum(node["Alive"] for node in ray.nodes()), flush=True)
+    print("hosts", sum(node["Alive"] for node in ray.nodes()), flush=True)
 """
 NETWORK = "10.231.77"
 PATIENCE_SECONDS = 240
@@ -158,9 +158,10 @@ class Cluster:
         assert asked is not None and answers is not None
         asked.write("\n")
         asked.flush()
-        answer = answers.readline()
-        assert answer, self._counting.communicate()[1]
-        return int(answer)
+        for answer in answers:
+            if answer.startswith("hosts "):  # else Ray's word about a node that was lost
+                return int(answer.split()[1])
+        raise AssertionError(self._counting.communicate()[1])
 
 
 @pytest.fixture(scope="module")
