@@ -58,12 +58,13 @@ def status_of(url: str, **headers: str) -> int:
 class SpotMarket:
     """How many spot instances each zone still gives: as many as are asked for, where nothing else is said.
 
-    Of those that are asked for EC2 gives what it has, or an error where that is nothing; moto always gives the least.
+    Of those that are asked for EC2 gives what it has, or an error where that is nothing; moto always gives the least,
+    and a profile to the first of them alone.
     """
 
     def __init__(self) -> None:
         self.left: dict[str, int] = {}
-        ask = InstanceResponse._get_param
+        ask, run = InstanceResponse._get_param, InstanceResponse.run_instances
 
         def limited(response: InstanceResponse, name: str, if_none: Any = None) -> Any:
             if name != "MinCount":
@@ -77,7 +78,14 @@ class SpotMarket:
                 raise EC2ClientError("InsufficientInstanceCapacity", f"There is no Spot capacity in {zone}.")
             return given
 
-        InstanceResponse._get_param = limited
+        def run_all_alike(response: InstanceResponse) -> Any:
+            answer, cloud = run(response), response.ec2_backend
+            profile = [ask(response, f"IamInstanceProfile.{kind}") for kind in ("Name", "Arn")]
+            for instance in next(reversed(cloud.reservations.values())).instances[1:] if any(profile) else ():
+                cloud.associate_iam_instance_profile(instance.id, *profile)
+            return answer
+
+        InstanceResponse._get_param, InstanceResponse.run_instances = limited, run_all_alike
 
 
 class World:
