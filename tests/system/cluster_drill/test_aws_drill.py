@@ -247,8 +247,9 @@ def lost(world: Any) -> Iterator[Any]:
 @pytest.mark.usefixtures("tunnel")
 def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any, lost: Any) -> None:
     world.wait_for("a checkpoint", lambda: "record.json" in str(world.keys("runs/lost/checkpoint_")), seconds=400)
+    # Those of scenes before are idle.
+    world.wait_for("two workers", lambda: len(world.instances("worker")) == 2, seconds=400)
     (head,), workers = world.instances("head"), world.instances("worker")
-    assert len(workers) == 2
     hosts = [world.host(name) for name in (head, *workers)]
     with (hosts[0].folder / "home" / "brats.env").open("a") as environment:
         environment.write("export BRATS_HEAD_IDLE_MINUTES=1\n")
