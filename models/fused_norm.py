@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from models.instance_norm import FORMATS
+
 PROGRAMS = 1056  # of a kernel, about: eight for each multiprocessor of an H200
 TILE = 4096  # features that a program works on at a time
 WIDEST = 64  # features of a voxel among them
-
-FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class NormActivation(torch.autograd.Function):
@@ -141,15 +141,36 @@ def _join_moments(parts, moments, eps, S, N, C, share, BLOCK_N: tl.constexpr, BL
 
 
 @triton.jit
+def _constants(moments, weight, bias, sample, columns, C):  # type: ignore[no-untyped-def]
+    """Of these features: mean and 1 / deviation in the sample, weight and bias, float32."""
+    inside = columns < C
+    mean = tl.load(moments + sample * 2 * C + columns, mask=inside, other=0.0)
+    per_deviation = tl.load(moments + (sample * 2 + 1) * C + columns, mask=inside, other=0.0)
+    factor = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    return mean, per_deviation, factor, shift
+
+
+@triton.jit
+def _before_activation(  # type: ignore[no-untyped-def]
+    features, direction, there, mean, per_deviation, factor, shift, slope
+):
+    """The normal features at these places, without weight and bias, and the gradient before the activation."""
+    values = tl.load(features, mask=there, other=0.0).to(tl.float32)
+    gradient = tl.load(direction, mask=there, other=0.0).to(tl.float32)
+    normal = (values - mean[None, :]) * per_deviation[None, :]
+    return normal, tl.where(normal * factor[None, :] + shift[None, :] > 0, gradient, gradient * slope)
+
+
+@triton.jit
 def _normalise(  # type: ignore[no-untyped-def]
     features, output, moments, weight, bias, slope, N, C, share, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     sample, columns = tl.program_id(2), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = columns < C
-    mean = tl.load(moments + sample * 2 * C + columns, mask=inside, other=0.0)
-    scale = tl.load(moments + (sample * 2 + 1) * C + columns, mask=inside, other=0.0)
-    scale *= tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32) - mean * scale
+    mean, per_deviation, factor, shift = _constants(moments, weight, bias, sample, columns, C)
+    scale = per_deviation * factor
+    shift -= mean * scale
     start = tl.program_id(0) * share
     stop = tl.minimum(start + share, N)
     for row in range(start, stop, BLOCK_N):
@@ -169,10 +190,7 @@ def _sums_of_shares(  # type: ignore[no-untyped-def]
     """parts_BS2C: of each share, the gradients of bias and weight."""
     sample, columns = tl.program_id(2), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = columns < C
-    mean = tl.load(moments + sample * 2 * C + columns, mask=inside, other=0.0)
-    per_deviation = tl.load(moments + (sample * 2 + 1) * C + columns, mask=inside, other=0.0)
-    factor = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    mean, per_deviation, factor, shift = _constants(moments, weight, bias, sample, columns, C)
     sums = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     along = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
     start = tl.program_id(0) * share
@@ -181,10 +199,9 @@ def _sums_of_shares(  # type: ignore[no-untyped-def]
         rows = row + tl.arange(0, BLOCK_N)
         there = (rows < stop)[:, None] & inside[None, :]
         place = sample.to(tl.int64) * N * C + rows.to(tl.int64)[:, None] * C + columns[None, :]
-        values = tl.load(features + place, mask=there, other=0.0).to(tl.float32)
-        gradient = tl.load(direction + place, mask=there, other=0.0).to(tl.float32)
-        normal = (values - mean[None, :]) * per_deviation[None, :]
-        gradient = tl.where(normal * factor[None, :] + shift[None, :] > 0, gradient, gradient * slope)
+        normal, gradient = _before_activation(
+            features + place, direction + place, there, mean, per_deviation, factor, shift, slope
+        )
         sums += gradient
         along += gradient * normal
     out = parts + (sample * tl.num_programs(0) + tl.program_id(0)) * 2 * C + columns
@@ -200,10 +217,7 @@ def _gradient(  # type: ignore[no-untyped-def]
     """gradients: those of the features. sums_B2C: those of bias and weight."""
     sample, columns = tl.program_id(2), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = columns < C
-    mean = tl.load(moments + sample * 2 * C + columns, mask=inside, other=0.0)
-    per_deviation = tl.load(moments + (sample * 2 + 1) * C + columns, mask=inside, other=0.0)
-    factor = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    mean, per_deviation, factor, shift = _constants(moments, weight, bias, sample, columns, C)
     # What mean and deviation hang on.
     level = tl.load(sums + sample * 2 * C + columns, mask=inside, other=0.0) / N
     slant = tl.load(sums + (sample * 2 + 1) * C + columns, mask=inside, other=0.0) / N
@@ -213,9 +227,8 @@ def _gradient(  # type: ignore[no-untyped-def]
         rows = row + tl.arange(0, BLOCK_N)
         there = (rows < stop)[:, None] & inside[None, :]
         place = sample.to(tl.int64) * N * C + rows.to(tl.int64)[:, None] * C + columns[None, :]
-        values = tl.load(features + place, mask=there, other=0.0).to(tl.float32)
-        gradient = tl.load(direction + place, mask=there, other=0.0).to(tl.float32)
-        normal = (values - mean[None, :]) * per_deviation[None, :]
-        gradient = tl.where(normal * factor[None, :] + shift[None, :] > 0, gradient, gradient * slope)
+        normal, gradient = _before_activation(
+            features + place, direction + place, there, mean, per_deviation, factor, shift, slope
+        )
         gradient = (factor * per_deviation)[None, :] * (gradient - level[None, :] - normal * slant[None, :])
         tl.store(gradients + place, gradient.to(gradients.dtype.element_ty), mask=there)

@@ -14,7 +14,6 @@ from typing import Any
 from ray_jobs.on_ray.monitor_log import NewLines
 from storage import InputError
 
-BOOTSTRAP = "ray_bootstrap_config.yaml"  # the cluster file, in the home folder of the head, as JSON
 SECONDS_AT_A_PLACE = 180.0  # for machines to be given, not for their set-up; a refusal comes sooner
 REFUSED = r"Failed to launch \d+ nodes of type {name}: (.*)"  # Ray 2.60's monitor
 CODE = re.compile(r"Node Launch Exception \((\w+)\)")  # AWS's own word

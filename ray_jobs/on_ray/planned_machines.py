@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.on_ray.address import cluster_file, on_a_cluster
 from ray_jobs.on_ray.metadata_service import ADDRESS, MetadataError, MetadataService
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.prices import KINDS, Machine
@@ -14,7 +14,6 @@ from storage import InputError
 
 VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 OTHER_ADDRESS = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # AWS's own name for it
-OWN_FILE = "ray_bootstrap_config.yaml"  # in the home of a head that `ray up` has made
 PROJECT_FILE = Path(__file__).parents[2] / "cluster" / "aws.yaml"
 
 
@@ -59,7 +58,7 @@ def read_worker_machines(file: Path) -> list[Machine]:
 
 def plan_machines() -> list[Machine]:
     """The machines that a run started here may have; none where nobody knows them."""
-    own = Path.home() / OWN_FILE
+    own = cluster_file()
     if on_a_cluster():
         return read_worker_machines(own) if own.exists() else []
     machine = find_machine(metadata_url()) if is_on_ec2() else None

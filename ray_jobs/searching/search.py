@@ -8,7 +8,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,8 +20,8 @@ from rich.console import Console
 
 from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
-from ray_jobs.on_ray.address import on_a_cluster
-from ray_jobs.on_ray.places import BOOTSTRAP, most_workers_at_a_place
+from ray_jobs.on_ray.address import cluster_file, on_a_cluster
+from ray_jobs.on_ray.places import most_workers_at_a_place
 from ray_jobs.searching.fold_trials import make_fold_trial
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
@@ -187,7 +186,7 @@ def most_at_once(decided: Decided) -> int:
     resources = ray.cluster_resources()
     if on_a_cluster() and "tune_driver" in resources:
         drivers = int(resources["tune_driver"])
-        room = most_workers_at_a_place(Path.home() / BOOTSTRAP, use_gpu=decided.use_gpu)
+        room = most_workers_at_a_place(cluster_file(), use_gpu=decided.use_gpu)
         return drivers if room is None else max(1, min(drivers, room // decided.workers))
     return max(1, int(resources.get("GPU" if decided.use_gpu else "CPU", 0) // decided.workers))
 

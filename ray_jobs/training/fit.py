@@ -1,7 +1,6 @@
 """One training run as a Ray Train job: workers, where checkpoints go, what is retried."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -12,11 +11,11 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
-from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.on_ray.address import cluster_file, on_a_cluster
 from ray_jobs.on_ray.gang import gang_policy
 from ray_jobs.on_ray.hidden_paths import look_below
 from ray_jobs.on_ray.monitor_log import MONITOR_LOG, find_logs
-from ray_jobs.on_ray.places import BOOTSTRAP, find_places
+from ray_jobs.on_ray.places import find_places
 from ray_jobs.on_ray.process_group import ProcessGroup
 from ray_jobs.on_ray.ray_start import has_dashboard
 from ray_jobs.training.plan import TrainPlan
@@ -52,7 +51,7 @@ class Trainer(DataParallelTrainer):
         elif not self._private and (logs := find_logs()) is not None:
             scaling = self.scaling_config
             workers = scaling.min_workers
-            if places := find_places(Path.home() / BOOTSTRAP, workers=workers, use_gpu=scaling.use_gpu):
+            if places := find_places(cluster_file(), workers=workers, use_gpu=scaling.use_gpu):
                 settings["scaling_policy"] = gang_policy(scaling, places, logs / MONITOR_LOG, self._board)
         return super()._initialize_and_run_controller(**settings)
 

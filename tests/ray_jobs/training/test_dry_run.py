@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ray_jobs.on_ray import planned_machines
-from ray_jobs.on_ray.planned_machines import OTHER_ADDRESS, OWN_FILE, check_limit, read_worker_machines
+from ray_jobs.on_ray.address import cluster_file
+from ray_jobs.on_ray.planned_machines import OTHER_ADDRESS, check_limit, read_worker_machines
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.presets import preset
 from ray_jobs.settings.prices import KINDS, Machine
@@ -33,7 +34,7 @@ def write_cluster_file(folder: Path) -> None:
     for name, most, node in (("a", 4, spot), ("b", 4, spot), ("off", 0, {"InstanceType": "g4dn.12xlarge"})):
         kinds[name] = {"max_workers": most, "node_config": node}
     kinds["demand"] = {"max_workers": 4, "node_config": {"InstanceType": "g4dn.2xlarge"}}
-    (folder / OWN_FILE).write_text(json.dumps({"head_node_type": "head", "available_node_types": kinds}))
+    (folder / cluster_file().name).write_text(json.dumps({"head_node_type": "head", "available_node_types": kinds}))
 
 
 @pytest.fixture
