@@ -129,6 +129,7 @@ class Saver:
         return wish
 
     def _pause(self) -> float:
+        """Seconds from a checkpoint's beginning to the next's. Writing is part of it: more than that is never lost."""
         minutes = self._config.every_minutes
         seconds = float("inf") if minutes is None else 60 * minutes
-        return seconds if self._goes_at is None else min(seconds, SECONDS_ON_NOTICE)
+        return (seconds if self._goes_at is None else min(seconds, SECONDS_ON_NOTICE)) - self._seconds_to_write

@@ -119,6 +119,27 @@ def test_checkpoints_are_due_by_steps_and_by_the_clock(tmp_path: Path, clock: Ca
         assert not saver.after_step(8) & Wish.CHECKPOINT
 
 
+def test_what_a_lost_node_costs_at_most_is_the_interval_writing_included(
+    tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = CheckpointStore.save
+
+    def take_half_a_minute(self: CheckpointStore, which: CheckpointRecord, files: Mapping[str, bytes]) -> None:
+        clock(30)
+        save(self, which, files)
+
+    monkeypatch.setattr(CheckpointStore, "save", take_half_a_minute)
+    with Saver(Told(tmp_path), CheckpointConfig(every_minutes=2), print) as saver:
+        saver.save(record(0, 1), lambda: FILES)
+        begun = time.monotonic()
+        saver.wait()
+        while not saver.after_step(2) & Wish.CHECKPOINT:
+            clock(1)
+        saver.save(record(0, 2), lambda: FILES)
+        saver.wait()
+        assert time.monotonic() - begun <= 120
+
+
 def test_before_a_validation_a_minute_of_training_is_saved(tmp_path: Path, clock: Callable[[float], None]) -> None:
     with Saver(Told(tmp_path), CheckpointConfig(), print) as saver:
         clock(59)

@@ -51,5 +51,5 @@ def test_off_ec2_there_is_neither_zone_nor_price() -> None:
     found = find_place("http://127.0.0.1:9")
     assert (found.zone, found.machine) == (None, None)
     assert Machine(kind="x9.large", spot=True).dollars is None
-    assert SPOT.dollars == pytest.approx(0.268, abs=0.001)
+    assert SPOT.dollars == pytest.approx(0.273)
     assert Machine(kind="g4dn.xlarge", spot=False).dollars == pytest.approx(0.547)

@@ -33,9 +33,9 @@ def test_a_limit_is_of_all_runs_of_a_command_together(tmp_path: Path) -> None:
     assert Limit(dollars=None, dollars_an_hour=None).reached([one, two]) is None
     assert Limit(dollars=both, dollars_an_hour=None).reached([one]) is None
     told = Limit(dollars=0.5, dollars_an_hour=None).reached([one, two])
-    assert told == "$0.54 of --max-cost 0.5 are spent"
+    assert told == "$0.55 of --max-cost 0.5 are spent"
     told = Limit(dollars=None, dollars_an_hour=0.5).reached([one, two])
-    assert told == "the workers cost $0.54 an hour, --max-cost-an-hour is 0.5"
+    assert told == "the workers cost $0.55 an hour, --max-cost-an-hour is 0.5"
     two.end(3600.0)  # its machines are no longer paid for, what they cost stays
     assert Limit(dollars=None, dollars_an_hour=0.5).reached([one, two]) is None
     assert two.dollars == one.dollars

@@ -65,7 +65,7 @@ def test_the_ledger_goes_on_where_an_earlier_command_ended(tmp_path: Path) -> No
     first.take(START, [SPOT, SPOT], 1000.0)
     (_,) = first.take([("lost", 0, 34), *come_back(50, from_step=10)], [SPOT, SPOT], 4600.0)
     first.write()
-    hour = 2 * (0.526 * 0.47 + 0.021)
+    hour = 2 * (0.252 + 0.021)
     assert first.dollars == pytest.approx(hour)
     assert str(first) == f"${hour:.2f} so far, ${hour:.2f} an hour"
     second = Ledger(folder)
@@ -76,7 +76,7 @@ def test_the_ledger_goes_on_where_an_earlier_command_ended(tmp_path: Path) -> No
     assert (summary["restarts"]["count"], summary["restarts"]["steps_again"]) == (1, 2)
     assert summary["restarts"]["dollars_lost"] == pytest.approx(hour * 47 / 3600)
     assert describe_costs(summary)[0] == "restarts: 1, 0.8 minutes and $0.01 lost, 2 steps done twice"
-    assert describe_costs(summary)[1].startswith("cost: $0.80 for 2.00 hours of workers (")
+    assert describe_costs(summary)[1].startswith("cost: $0.82 for 2.00 hours of workers (")
 
 
 def test_folds_cost_together_what_each_did(tmp_path: Path) -> None:
