@@ -67,10 +67,10 @@ def mirror(block: Node, axes: Node, spatial: str) -> Node:
 
 
 def noise(image: Node, bank: Node, sigma: Node, anchor: Node, axes: Node, shape: tuple[int, ...], spatial: str) -> Node:
-    """Add sigma * normal deviates: the bank's window of `shape` (M, …) at `anchor`, mirrored by `axes`."""
+    """Add sigma (M,) * normal deviates: the bank's window of `shape` (M, …) at `anchor`, mirrored by `axes`."""
     extent = types.Constant(list(shape), dtype=types.INT32)
     window = fn.slice(bank, anchor, extent, axes=list(range(len(shape))))
-    return image + mirror(window, axes, spatial) * sigma
+    return image + mirror(window, axes, spatial) * _per_modality(sigma, spatial)
 
 
 def blur(image: Node, chosen: Node, sigma: Node, spatial: str, *, modalities: int) -> Node:

@@ -50,12 +50,12 @@ def normalise(image: Given, scale: Given, offset: Given, out: Image, *, skull_st
 
 
 def noise(image: Image, bank: Image, sigma: Given, anchor: Given, axes: Given, shape: Any, spatial: str) -> Image:
-    """Add sigma * normal deviates: the bank's window of `shape` (M, …) at `anchor`, mirrored by `axes`."""
+    """Add sigma (M,) * normal deviates: the bank's window of `shape` (M, …) at `anchor`, mirrored by `axes`."""
     window = bank[tuple(slice(start, start + side) for start, side in zip(anchor, shape, strict=True))]
     window = mirrored(window, axes)
-    for one, deviates in zip(image, window, strict=True):
+    for one, deviates, deviation in zip(image, window, sigma, strict=True):
         for rows in _slabs(one.shape):
-            one[rows] += deviates[rows] * sigma
+            one[rows] += deviates[rows] * deviation
     return image
 
 

@@ -24,7 +24,7 @@ _MIRROR = {"mirror": 1}
 _OF_OPERATION = {
     "rotation": {"rotate_on": 0, "warp_matrix": 2},
     "scale": {"zoom_on": 0, "zoom_start": 1, "zoom_end": 1},
-    "noise": {"noise_on": 0, "noise_sigma": 0, "noise_anchor": 1, "noise_mirror": 1},
+    "noise": {"noise_on": 0, "noise_sigma": 1, "noise_anchor": 1, "noise_mirror": 1},
     "blur": {"blur_on": 0, "blur_modality": 1, "blur_sigma": 2},
     "brightness": {"brightness_on": 0, "brightness": 1},
     "contrast": {"contrast_on": 0, "contrast": 1},

@@ -17,7 +17,7 @@ def draw_intensities(
 ) -> Parameters:
     """All intensity parameters of one sample. `patch_shape` (D, H, W) or (H, W); `slack`: see noise_bank.py."""
     parameters: Parameters = {}
-    parameters |= draw_noise(rng, config, axes=len(patch_shape), slack=slack)
+    parameters |= draw_noise(rng, config, modalities=modalities, axes=len(patch_shape), slack=slack)
     parameters |= draw_blur(rng, config, modalities=modalities, axes=len(patch_shape))
     parameters |= draw_factor(rng, config, "brightness", config.brightness_range, modalities)
     parameters |= draw_factor(rng, config, "contrast", config.contrast_range, modalities)
@@ -27,15 +27,17 @@ def draw_intensities(
     return parameters
 
 
-def draw_noise(rng: np.random.Generator, config: AugmentationConfig, *, axes: int, slack: int) -> Parameters:
-    """Standard deviation (signed: the bank may be used upside down), and where in the bank, mirrored how."""
+def draw_noise(
+    rng: np.random.Generator, config: AugmentationConfig, *, modalities: int, axes: int, slack: int
+) -> Parameters:
+    """Standard deviation (M,), one for all (signed: the bank may be used upside down); where in it, mirrored how."""
     chosen = rng.random() < config.noise_probability
     sigma = config.noise_sigma(rng.uniform(*config.noise_range)) * (1 if rng.random() < 0.5 else -1)
     anchor = rng.integers(0, slack + 1, size=axes)
     mirror = rng.random(axes) < 0.5
     return {
         "noise_on": np.array(chosen),
-        "noise_sigma": np.array(sigma, np.float32),
+        "noise_sigma": np.full(modalities, sigma, np.float32),
         "noise_anchor": np.array([0, *anchor], np.int32),
         "noise_mirror": mirror.astype(np.int32),
     }
@@ -81,3 +83,10 @@ def draw_factor(
     if not config.factors_per_modality:
         factors = np.full(modalities, factors[0])
     return {f"{name}_on": np.array(chosen), name: factors.astype(np.float32)}
+
+
+def draw_kept(rng: np.random.Generator, probability: float, modalities: int) -> NDArray[np.float32]:
+    """1 for each modality that a sample keeps, else 0, (M,): all, or with this probability any smaller set of them."""
+    chosen = modalities > 1 and rng.random() < probability
+    bits = int(rng.integers(1, (1 << modalities) - 1)) if chosen else (1 << modalities) - 1
+    return np.array([bits >> m & 1 for m in range(modalities)], np.float32)

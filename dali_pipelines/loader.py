@@ -40,6 +40,8 @@ from storage import DecodedCaseCache, Frame
 from storage.errors import InputError
 
 STATE_VERSION = 1
+# What states of before do not name: with these values samples are as they were.
+_LATER: dict[str, Any] = {"sampling.modality_dropout": 0.0}
 
 # Ready batches even out dear ones. What is read ahead of them only has to keep the reading threads busy.
 BATCHES_READ_AHEAD = 2
@@ -164,9 +166,10 @@ class PatchLoader:
             found = state.get("version")
             raise InputError(f"wanted a loader state of version {STATE_VERSION}, got {found}; start a new run")
         for name, value in self._identity.items():
-            if state["identity"].get(name) != value:
+            saved = state["identity"].get(name, _LATER.get(name))
+            if saved != value:
                 raise InputError(
-                    f"the saved loader state has {name} {state['identity'].get(name)}, this run {value}: its samples "
+                    f"the saved loader state has {name} {saved}, this run {value}: its samples "
                     "would differ; resume with the saved configuration or start a new run"
                 )
         self._stop_feed()

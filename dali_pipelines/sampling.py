@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
-from dali_pipelines.intensity_draws import Parameters, draw_intensities
+from dali_pipelines.intensity_draws import Parameters, draw_intensities, draw_kept
 from dali_pipelines.noise_bank import BANK_SLACK
 from storage.cases.frame import Frame
 from storage.cases.info import CaseInfo, Shape
@@ -41,6 +41,8 @@ class SamplingConfig:
     """Patches of an epoch over all workers; what makes no whole batch is left out."""
     foreground_fraction: float = 1 / 3
     """Share of the patches that are placed on tumour; exact over any run of samples, not only on average."""
+    modality_dropout: float = 0.0
+    """Share of the patches that lose some of their scans, any but all: for a network that predicts without them too."""
     # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
     # at the price of batches that hold fewer different cases.
     patches_per_case: int = 1
@@ -61,6 +63,8 @@ class SamplingConfig:
             )
         if not 0 <= self.foreground_fraction <= 1:
             raise InputError(f"foreground_fraction must lie within 0 and 1, got {self.foreground_fraction}")
+        if not 0 <= self.modality_dropout <= 1:
+            raise InputError(f"modality_dropout must lie within 0 and 1, got {self.modality_dropout}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
@@ -125,7 +129,10 @@ class PatchSampler:
         parameters |= draw_intensities(
             rng, self.augmentation, modalities=len(scale), patch_shape=sampling.patch_shape, slack=BANK_SLACK
         )
-        parameters |= {"normalise_scale": scale, "normalise_offset": offset}
+        # Last of all draws, so that all others are as without it. What is 0 stays 0 in every augmentation but noise.
+        kept = draw_kept(rng, sampling.modality_dropout, len(scale))
+        sigma = np.asarray(parameters["noise_sigma"], np.float32) * kept
+        parameters |= {"normalise_scale": scale * kept, "normalise_offset": offset * kept, "noise_sigma": sigma}
         return PatchPlan(
             epoch=epoch,
             index=index,

@@ -138,7 +138,12 @@ def make_sampler(
     normalisation: Literal["zscore", "minmax"],
     frame: Frame | None = None,
 ) -> PatchSampler:
-    """The sampler over these cases of the cache's store."""
+    """The sampler over these cases of the cache's store. Raises InputError for dropout among a single scan."""
+    if sampling.modality_dropout and len(infos[0].modalities) == 1:
+        raise InputError(
+            f"modality_dropout {sampling.modality_dropout:g} wants cases of two scans or more, the store has "
+            f"{infos[0].modalities[0]} alone; leave it out"
+        )
     return PatchSampler(
         infos,
         lru_cache(maxsize=_FOREGROUND_CASES)(cache.store.foreground),

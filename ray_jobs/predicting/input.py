@@ -76,10 +76,12 @@ def open_cohort(
     told: Told,
     workers: int,
     trust_grid: bool = False,
+    some_scans: bool = False,
 ) -> Cohort:
     """Look at the store, folder or archive at `place`, to be predicted by networks of `task`; Ray must run.
 
-    Of cases whose names and values leave two readings, that of the networks is taken. Raises InputError where nothing
+    Of cases whose names and values leave two readings, that of the networks is taken. With `some_scans` a case of a
+    folder may lack scans, as long as it has one. Raises InputError where nothing
     can be predicted, where the meaning of labels cannot be told or is another task's, and for a place that some node
     does not see.
     """
@@ -87,7 +89,8 @@ def open_cohort(
         return _open_store(place, task, modalities)
     folder, _ = find_input(place)
     refuse_hidden_source(folder)
-    search = find_cases(list_source(folder), modalities=modalities, names=names or None, trust_grid=trust_grid)
+    listing = list_source(folder)
+    search = find_cases(listing, modalities=modalities, names=names or None, trust_grid=trust_grid, some=some_scans)
     if not search.cases:
         named = [found for refusal in search.refused[:1] for found in tasks_named(refusal.case_id)]
         if named and all(found.regions != task.regions for found in named):

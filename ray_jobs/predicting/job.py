@@ -18,7 +18,7 @@ from ray_jobs.predicting.case_by_case import CasesToDo, Words
 from ray_jobs.predicting.conclusion import do_and_report
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.input import Cohort, Told, open_cohort
-from ray_jobs.predicting.predict_config import PredictConfig
+from ray_jobs.predicting.predict_config import PredictConfig, may_lack_scans
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task, told_values
 from scoring import RulesName
@@ -51,6 +51,7 @@ def predict(
         told=labels,
         workers=workers,
         trust_grid=config.trust_grid,
+        some_scans=may_lack_scans(checkpoints),
     )
     for convention in [written.convention] if written is not None else cohort.conventions:
         refuse_incomplete(convention, task)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models import Decision, OverlapRule, join_decisions
 from ray_jobs.checkpoints.checkpoint import Checkpoint
-from ray_jobs.checkpoints.lookup import read_modalities, refuse_other_scans
+from ray_jobs.checkpoints.lookup import read_config, read_modalities, refuse_other_scans
 from ray_jobs.checkpoints.trained_on import read_task, refuse_other_task
 from ray_jobs.evaluation.decision_file import read_decision
 from ray_jobs.settings.groups import refuse_below_one
@@ -128,6 +128,11 @@ def choose_modalities(config: PredictConfig, checkpoints: Sequence[Checkpoint]) 
     for checkpoint in checkpoints:
         refuse_other_scans(checkpoint, modalities, source, remedy)
     return modalities
+
+
+def may_lack_scans(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Return whether all these networks were trained to do without scans too."""
+    return all(read_config(checkpoint).sampling.modality_dropout > 0 for checkpoint in checkpoints)
 
 
 def choose_task(checkpoints: Sequence[Checkpoint]) -> Task:

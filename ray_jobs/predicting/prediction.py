@@ -26,7 +26,7 @@ from storage import CaseInfo, HeldCase, InputError, Task, region_masks
 from storage.cases.grid import box_slices, uncropped
 from storage.cases.segmentation import encode_probabilities, encode_segmentation
 from storage.labels.conventions import LabelConvention
-from storage.store.plausibility import Spacing, case_notices
+from storage.store.plausibility import Spacing, case_notices, registration_notices
 
 SEGMENTATION, PROBABILITIES = "{case_id}_seg.nii.gz", "{case_id}_prob.nii.gz"
 SECTIONS, RENDER = "figures/{case_id}_sections.png", "figures/{case_id}_3d.png"
@@ -98,7 +98,9 @@ class CasePredictor:
         stored_DHW = held.arrays.label_DHW
         label_DHW = None if stored_DHW is None else uncropped(stored_DHW, held.case)
         record = score_labels(predicted_DHW, label_DHW, held.case, held.task, plan.scored_by)
-        if notices := case_notices(held.case, held.task, plan.spacing):
+        notices = case_notices(held.case, held.task, plan.spacing)
+        notices += registration_notices(held.arrays.image_MDHW, held.case.modalities, held.task)
+        if notices:
             record["notices"] = notices
         if held.case.notes:
             record["notes"] = list(held.case.notes)

@@ -23,8 +23,8 @@ class Naming(Enum):
 class Case:
     """One exam of one subject, as files.
 
-    `files` maps each modality to its NIfTI file. Where one 4-D file holds them all (MSD), `volumes` maps each
-    modality to its index along the fourth axis; it is empty otherwise.
+    `files` maps each modality that it has to its NIfTI file. Where one 4-D file holds them all (MSD), `volumes` maps
+    each modality to its index along the fourth axis; it is empty otherwise.
     """
 
     case_id: str

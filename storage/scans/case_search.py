@@ -28,13 +28,15 @@ def find_cases(
     names: Mapping[str, str] | None = None,
     subjects: Mapping[str, str] | None = None,
     trust_grid: bool = False,
+    some: bool = False,
 ) -> CaseSearch:
     """Every case below the folder `source`, at any depth, or among the files listed.
 
     `modalities` are those a case must have; without them those of the task that its id names, else all four. `names`
     replaces the BraTS file names: it maps each modality, and "label", to the end of its file's name
     (`{"flair": "Flair_subtrMeanDivStd", "label": "OTMultiClass"}`).
-    `subjects` maps case ids to subjects where the id does not say it. `trust_grid` is the cases'. Raises InputError
+    `subjects` maps case ids to subjects where the id does not say it. `trust_grid` is the cases'. With `some` a case
+    needs one of the modalities only, but for those of a dataset.json; its `files` say which it has. Raises InputError
     when `source` is no folder or holds no NIfTI file, and for modalities that no file can be.
     """
     listing = source if isinstance(source, Listing) else list_folder(source)
@@ -61,7 +63,7 @@ def find_cases(
         first = f"; the first of {len(refused)} refusals: {refused[0]}" if refused else "; name the unpacked folder"
         raise InputError(f"wanted NIfTI files (.nii or .nii.gz) below {top.path}, found none{first}")
     layout = read_layout(plain, names)
-    complete, others = join_cases(layout, modalities)
+    complete, others = join_cases(layout, modalities, some=some)
     notices += [
         f"{place} was written by predict.py: its segmentations are nobody's labels" for place in layout.predicted
     ]

@@ -42,10 +42,13 @@ class _Group:
         return [modality for modality in modalities if modality not in self.files]
 
 
-def join_cases(layout: Layout, modalities: Sequence[str] | None) -> tuple[list[Case], list[Refusal]]:
+def join_cases(
+    layout: Layout, modalities: Sequence[str] | None, *, some: bool = False
+) -> tuple[list[Case], list[Refusal]]:
     """The complete cases among the files that have a role, and why each other file is in none.
 
-    `modalities` are those that a case must have; None for those of the task that its id names.
+    `modalities` are those that a case must have; None for those of the task that its id names. With `some` one of them
+    is enough, and a case's `files` are those that are there; not where files of another id have the others.
     """
     groups = _join(_group(layout.named))
     scanned = [group for group in groups if group.modalities]
@@ -54,7 +57,10 @@ def join_cases(layout: Layout, modalities: Sequence[str] | None) -> tuple[list[C
     cases: list[Case] = []
     refused: list[Refusal] = []
     for group in scanned:
-        found = _complete(group, modalities or scans_of(group.case_id), notes.get(id(group), ()), parts)
+        wanted = modalities or scans_of(group.case_id)
+        if some and _elsewhere(group, group.missing(wanted), parts) is None:
+            wanted = [modality for modality in wanted if modality in group.files] or wanted
+        found = _complete(group, wanted, notes.get(id(group), ()), parts)
         (cases if isinstance(found, Case) else refused).append(found)  # type: ignore[arg-type]
     lone = [file for group in groups if not group.modalities for file in group.files["label"]]
     with_scans = {group.folder for group in scanned}
@@ -181,10 +187,16 @@ def _complete(
 def _refuse_missing(group: _Group, missing: Sequence[str], parts: Mapping[frozenset[str], _Group]) -> Refusal:
     finding = f"missing modalities {', '.join(missing)} (found {', '.join(sorted(group.modalities))})"
     remedy = "add the files, or name the modalities this cohort has with --modalities"
+    if (other := _elsewhere(group, missing, parts)) is not None:
+        there = f"{', '.join(sorted(other.modalities))} of {other.case_id}, in {other.folder}"
+        finding += f"; files of other ids have them, such as {there}"
+        remedy = "name the files of one case alike up to the scan, such as A_t1 and A_t2"
+    return Refusal(case_id=group.case_id, file=str(group.folder), finding=finding, remedy=remedy)
+
+
+def _elsewhere(group: _Group, missing: Sequence[str], parts: Mapping[frozenset[str], _Group]) -> _Group | None:
+    """A group that has scans which are missing here, and none of those that are here: perhaps the same exam's."""
     for scans, example in parts.items():
         if not scans & group.modalities and scans & set(missing):
-            there = f"{', '.join(sorted(scans))} of {example.case_id}, in {example.folder}"
-            finding += f"; files of other ids have them, such as {there}"
-            remedy = "name the files of one case alike up to the scan, such as A_t1 and A_t2"
-            break
-    return Refusal(case_id=group.case_id, file=str(group.folder), finding=finding, remedy=remedy)
+            return example
+    return None

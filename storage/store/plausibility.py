@@ -1,12 +1,15 @@
 """What is odd about a cohort and no error: said in one line each, by conversion, training and prediction.
 
-Nothing is guessed or changed for it. Records say all that is needed; no voxel is read.
+Nothing is guessed or changed for it. Records say nearly all that is needed; voxels are looked at one case at a time.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.cases.info import CaseInfo
 from storage.labels.conventions import STORED_LABEL_NAMES
@@ -14,6 +17,10 @@ from storage.labels.tasks import Region, Task
 
 # Sides of voxels that differ by more: nnU-Net resamples, and what is learnt at one size does not hold at the other.
 FAR_SPACING = 1.5
+# Litres that are not 0. Brains have up to 2, heads 4 and more.
+MOST_BRAIN = 2.5
+# Dice of where two scans of a case are not 0. Of 16 real cases: 0.987 and more; moved by 4 mm 0.955, by 8 mm 0.912.
+LEAST_OVERLAP = 0.95
 
 Spacing = tuple[float, float, float]
 
@@ -43,10 +50,29 @@ def never_occurring(infos: Sequence[CaseInfo], task: Task) -> list[str]:
 
 def case_notices(info: CaseInfo, task: Task, trained_on: Spacing | None) -> list[str]:
     """What is odd about one case for a network of this task, trained on voxels of this size (None: nobody knows)."""
-    found = [_NO_BACKGROUND] if task.skull_stripped and not _has_background(info) else []
+    odd = _odd_background(info) if task.skull_stripped else None
+    found = [] if odd is None else [odd]
     if trained_on is not None and _times(info.spacing, trained_on) > FAR_SPACING:
         found.append(f"voxels are of {_mm(info.spacing)}, the network was trained on {_mm(trained_on)}: resample them")
     return found
+
+
+def registration_notices(image_MDHW: NDArray[Any], modalities: Sequence[str], task: Task) -> list[str]:
+    """The scans of a skull-stripped case whose brain is not where that of any other scan is; image (M, D, H, W)."""
+    if not task.skull_stripped:
+        return []
+    brains = {name: scan[::2, ::2, ::2] != 0 for name, scan in zip(modalities, image_MDHW, strict=True)}
+    voxels = {name: np.count_nonzero(brain) for name, brain in brains.items()}
+    best = {name: 0.0 for name, count in voxels.items() if count}
+    for one, other in itertools.combinations(best, 2):
+        dice = 2 * np.count_nonzero(brains[one] & brains[other]) / (voxels[one] + voxels[other])
+        best[one], best[other] = max(best[one], dice), max(best[other], dice)
+    return [
+        f"the brain of {name} is not where the other scans' is (Dice {dice:.2f} at best): it is not registered to "
+        "them, or cut off"
+        for name, dice in best.items()
+        if len(best) > 1 and dice < LEAST_OVERLAP
+    ]
 
 
 def typical_spacing(infos: Iterable[CaseInfo]) -> Spacing | None:
@@ -62,6 +88,10 @@ _NO_THRESHOLD = "the threshold found for it is one at which none is predicted, u
 _NO_BACKGROUND = (
     "no voxel is background: the scans are not skull-stripped, or what lies outside the brain is not 0; "
     "intensities are measured over the whole volume"
+)
+_TOO_LARGE = (
+    f"more than {MOST_BRAIN} litres are not 0, and no brain is so large: the scans are not skull-stripped, as the "
+    "task's are"
 )
 
 
@@ -109,8 +139,11 @@ def _labels_that_occur(voxels: Mapping[str, int], regions: Sequence[Region]) -> 
 
 
 def _about_background(infos: Sequence[CaseInfo], task: Task) -> list[str]:
-    without = [info.case_id for info in infos if not _has_background(info)] if task.skull_stripped else []
-    return [f"{_some(without)}: {_NO_BACKGROUND}"] if without else []
+    odd: dict[str, list[str]] = {}
+    for info in infos if task.skull_stripped else ():
+        if (said := _odd_background(info)) is not None:
+            odd.setdefault(said, []).append(info.case_id)
+    return [f"{_some(case_ids)}: {said}" for said, case_ids in odd.items()]
 
 
 def _about_spacing(infos: Sequence[CaseInfo]) -> list[str]:
@@ -122,8 +155,13 @@ def _about_spacing(infos: Sequence[CaseInfo]) -> list[str]:
     return [f"{listed}: voxels of {_mm(far[0].spacing)}, most of the cohort's are of {_mm(typical)}; resample them"]
 
 
-def _has_background(info: CaseInfo) -> bool:
-    return info.brain_voxels < math.prod(info.original_shape)
+def _odd_background(info: CaseInfo) -> str | None:
+    """What is odd about where the scans are 0, as nothing is in a skull-stripped brain of a usual size."""
+    if info.brain_voxels >= math.prod(info.original_shape):
+        return _NO_BACKGROUND
+    if info.brain_voxels * math.prod(info.spacing) > MOST_BRAIN * 1e6:
+        return _TOO_LARGE
+    return None
 
 
 def _times(one: Spacing, other: Spacing) -> float:

@@ -66,8 +66,10 @@ def test_noise_is_a_mirrored_window_of_the_bank(compute: Compute, spatial: str) 
         return augment.noise(image, bank, sigma, anchor, axes, tuple(make_image(spatial).shape), spatial)
 
     window = bank[tuple(slice(a, a + side) for a, side in zip(anchor, image.shape, strict=True))]
-    wanted = image + np.float32(-0.3) * np.flip(window, [1 + axis for axis in np.flatnonzero(axes)])
-    given = {"image": [image], "bank": [bank], "sigma": [np.float32(-0.3)], "anchor": [anchor], "axes": [axes]}
+    sigma = np.array([-0.3, 0, -0.3, 0.2], np.float32)
+    deviates = np.flip(window, [1 + axis for axis in np.flatnonzero(axes)])
+    wanted = image + np.stack([one * deviation for one, deviation in zip(deviates, sigma, strict=True)])
+    given = {"image": [image], "bank": [bank], "sigma": [sigma], "anchor": [anchor], "axes": [axes]}
     result = compute(graph, given, {"image": f"C{spatial}", "bank": f"C{spatial}"})[0][0]
     np.testing.assert_allclose(result, wanted, atol=1e-6)
 

@@ -1,5 +1,6 @@
 """PatchLoader: what a step holds, whatever the ranks, the threads and the interruptions."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -318,3 +319,27 @@ def test_what_ails_the_machine_is_not_skipped_as_a_bad_case(make_cache: Callable
         pytest.raises(CaseReadError, match="disk of the cache is full"),
     ):
         next(iter(loader))
+
+
+def test_a_scan_that_is_dropped_is_zero_after_all_augmentations(
+    make_cache: Callable[..., Any], everything: AugmentationConfig
+) -> None:
+    sampling = dataclasses.replace(FEW, modality_dropout=1.0, patches_per_epoch=24)
+    always = {name: 1.0 for name in vars(everything) if name.endswith("_probability") and "modality" not in name}
+    with open_loader(make_cache(), dataclasses.replace(everything, **always), sampling=sampling) as loader:
+        for batch in loader:
+            for image_MDHW, plan in zip(batch.image, batch.plans, strict=True):
+                kept = plan.parameters["normalise_scale"] != 0
+                assert kept.any() and not kept.all()
+                assert [bool(modality.any()) for modality in image_MDHW] == kept.tolist()
+
+
+def test_a_state_of_before_there_was_dropout_goes_on_without_it(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    with open_loader(cache, sampling=FEW) as loader:
+        state = loader.state_dict()
+        del state["identity"]["sampling.modality_dropout"]
+        loader.load_state_dict(state)
+    dropping = dataclasses.replace(FEW, modality_dropout=0.5)
+    with open_loader(cache, sampling=dropping) as loader, pytest.raises(InputError, match=r"modality_dropout 0\.0"):
+        loader.load_state_dict(state)

@@ -1,7 +1,8 @@
 """What is drawn: a pure function of the sample's number, with the frequencies and ranges of the published tables."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ from dali_pipelines import AUGMENTATION_PRESETS, AugmentationConfig, SamplingCon
 from dali_pipelines.geometry import draw_geometry
 from dali_pipelines.intensity_draws import draw_intensities
 from dali_pipelines.sampling import PatchPlan, PatchSampler
+from dali_pipelines.source import make_sampler
 from storage.errors import InputError
 
 DRAWS = 3000
@@ -29,7 +31,13 @@ def open_sampler(cache: Any, **options: Any) -> PatchSampler:
 
 
 def flatten(plan: PatchPlan) -> list[Any]:
-    parameters = [(name, np.asarray(value).tolist()) for name, value in sorted(plan.parameters.items())]
+    return flatten_without(plan, ())
+
+
+def flatten_without(plan: PatchPlan, names: Collection[str]) -> list[Any]:
+    parameters = [
+        (name, np.asarray(value).tolist()) for name, value in sorted(plan.parameters.items()) if name not in names
+    ]
     return [plan.case_id, plan.foreground, plan.read_origin, plan.read_shape, parameters]
 
 
@@ -215,3 +223,27 @@ def test_sampling_that_cannot_be_is_refused(options: dict[str, Any], message: st
 def test_augmentation_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         AugmentationConfig(**options)
+
+
+def test_scans_are_dropped_in_every_way_and_nothing_else_changes(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    plain, dropping = open_sampler(cache), open_sampler(cache, modality_dropout=0.5)
+    names = {"normalise_scale", "normalise_offset", "noise_sigma"}
+    kept = Counter()
+    for index in range(600):
+        one, other = plain.plan(0, index), dropping.plan(0, index)
+        assert flatten_without(one, names) == flatten_without(other, names)
+        scale = other.parameters["normalise_scale"]  # 1 of a scan that is kept
+        kept[tuple(scale.tolist())] += 1
+        np.testing.assert_array_equal(other.parameters["noise_sigma"], one.parameters["noise_sigma"] * scale)
+    assert len(kept) == 15 and (0, 0, 0, 0) not in kept
+    assert 250 < kept.pop((1, 1, 1, 1)) < 350
+    assert min(kept.values()) >= 8  # of about 21 each
+
+
+def test_a_single_scan_cannot_be_dropped(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    infos = [dataclasses.replace(cache.info(name), modalities=("flair",)) for name in cache.cases]
+    sampling = SamplingConfig(patch_shape=(8, 8, 8), modality_dropout=0.1)
+    with pytest.raises(InputError, match=r"modality_dropout 0\.1 wants cases of two scans or more, .* flair alone"):
+        make_sampler(cache, infos, sampling, AUGMENTATION_PRESETS["none"], "zscore")

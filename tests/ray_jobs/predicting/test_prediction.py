@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from models import RegionRules
+from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.predicting.folder import CaseResult
 from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
+from ray_jobs.predicting.predict_config import may_lack_scans
 from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictionPlan
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.label_choice import refuse_incomplete, told_values
 from storage import CohortStore, Frame, InputError, find_cases
-from storage.labels.conventions import GLI_2024, MODALITIES
+from storage.labels.conventions import BRATS_124, GLI_2024, MODALITIES
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, TASKS
 
 REGIONS = GLI_2021_TASK.region_names
@@ -164,6 +166,38 @@ def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phan
     )
     with pytest.raises(InputError, match="wanted case nobody"):
         MakePredictor(plan=plan, use_gpu=False)()("nobody")
+
+
+@pytest.mark.slow
+def test_a_case_that_lacks_scans_is_predicted_by_a_network_that_was_trained_to(
+    make_checkpoint: MakeCheckpoint,
+    predict: Predict,
+    small_config: TrainConfig,
+    phantom_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray_jobs.predicting.input.refuse_hidden_source", lambda _: None)  # asks Ray for its nodes
+    dropping = dataclasses.replace(small_config.sampling, modality_dropout=0.5)
+    able = make_checkpoint("able", seed=1, config=dataclasses.replace(small_config, sampling=dropping))
+    plain = make_checkpoint("plain", seed=1)
+    assert may_lack_scans([find_checkpoint(able)])
+    assert not may_lack_scans([find_checkpoint(able), find_checkpoint(plain)])
+    for file in phantom_source.rglob(f"{CASE}_*"):
+        if "_t2" not in file.name:
+            (tmp_path / CASE).mkdir(exist_ok=True)
+            (tmp_path / CASE / file.name).symlink_to(file)
+    told = Told(task=None, label_map=BRATS_124)
+    options: dict[str, Any] = {"modalities": MODALITIES, "names": {}, "told": told, "workers": 1}
+    with pytest.raises(InputError, match="missing modalities t2"):
+        open_cohort(str(tmp_path), GLI_2021_TASK, **options)
+    cohort = open_cohort(str(tmp_path), GLI_2021_TASK, some_scans=True, **options)
+    without = predict([able], source=cohort.source)
+    assert without.record["notes"] == ["scans that are missing, taken as 0: t2"]
+    # As the training shows it: the scan is 0 where the others are what they are in the whole case.
+    whole = predict([able])
+    assert without.files[f"{CASE}_prob.nii.gz"] != whole.files[f"{CASE}_prob.nii.gz"]
+    assert "notes" not in whole.record
 
 
 def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path: Path) -> None:

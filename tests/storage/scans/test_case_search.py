@@ -194,3 +194,17 @@ def test_the_oddities(oddities: Path, folder: str, found: int, words: str) -> No
     assert len(search.cases) == found
     assert len(search.refused) == 1 - found
     assert all(words in refusal.finding and refusal.remedy for refusal in search.refused)
+
+
+def test_a_case_that_lacks_scans_is_one_where_some_are_enough(tmp_path: Path) -> None:
+    touch(tmp_path / "A", "A_t1.nii.gz", "A_t2.nii.gz", "A_flair.nii.gz")
+    touch(tmp_path / "B", "B_t1.nii.gz", "B_seg.nii.gz")
+    assert find_cases(tmp_path).cases == ()
+    cases = {case.case_id: tuple(case.files) for case in find_cases(tmp_path, some=True).cases}
+    assert cases == {"A": ("flair", "t1", "t2"), "B": ("t1",)}
+
+
+def test_scans_that_may_lie_under_another_id_are_not_done_without(tmp_path: Path) -> None:
+    touch(tmp_path, "A_t1.nii.gz", "A_t2.nii.gz", "B_t1ce.nii.gz", "B_flair.nii.gz")
+    found = find_cases(tmp_path, some=True)
+    assert found.cases == () and all("files of other ids have them" in refusal.finding for refusal in found.refused)

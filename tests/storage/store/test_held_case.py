@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import CohortStore, InputError, convert_case, create_store, find_cases
+from storage import CohortStore, InputError, convert_case, create_store, find_cases, normalisation_coefficients
 from storage.cases.patch import cut_patch
 from storage.labels.conventions import BRATS_123, BRATS_124, MODALITIES
 from storage.labels.tasks import GLI_2021_TASK
@@ -61,3 +61,20 @@ def test_a_bad_file_is_refused_by_name(phantom_source: Path, tmp_path: Path) -> 
     broken = dataclasses.replace(case, files={**case.files, "t1": bad})
     with pytest.raises(InputError, match=f"{case.case_id} .*{bad.name}"):
         hold_source(broken, MODALITIES, BRATS_124, GLI_2021_TASK)
+
+
+def test_a_scan_that_is_missing_is_zero_and_said_to_be(phantom_source: Path) -> None:
+    whole = find_cases(phantom_source).cases[0]
+    lacking = dataclasses.replace(whole, files={role: file for role, file in whole.files.items() if role != "t1ce"})
+    held, full = (hold_source(case, MODALITIES, BRATS_124, GLI_2021_TASK) for case in (lacking, whole))
+    missing = MODALITIES.index("t1ce")
+    assert held.case.modalities == MODALITIES and held.case.shape == full.case.shape
+    assert held.case.notes == ("scans that are missing, taken as 0: t1ce",)
+    assert not held.arrays.image_MDHW[missing].any()
+    for number in set(range(4)) - {missing}:
+        np.testing.assert_array_equal(held.arrays.image_MDHW[number], full.arrays.image_MDHW[number])
+    for one, other in zip(
+        normalisation_coefficients(held.case, "zscore"), normalisation_coefficients(full.case, "zscore"), strict=True
+    ):
+        assert one[missing] == 0 != other[missing]
+        np.testing.assert_array_equal(np.delete(one, missing), np.delete(other, missing))

@@ -3,10 +3,18 @@
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from storage import TASKS, CaseInfo, CohortStore
-from storage.store.plausibility import case_notices, cohort_notices, part_notices, typical_spacing
+from storage.labels.conventions import MODALITIES
+from storage.store.plausibility import (
+    case_notices,
+    cohort_notices,
+    part_notices,
+    registration_notices,
+    typical_spacing,
+)
 
 
 def with_voxels(small_store: CohortStore, *cases: Mapping[str, int]) -> list[CaseInfo]:
@@ -76,3 +84,24 @@ def test_spacing_far_from_the_others_or_from_the_networks_is_noticed(small_store
     assert case_notices(usual[0], TASKS["gli-2021"], (1.2, 1.0, 1.0)) == []
     (notice,) = case_notices(thick, TASKS["gli-2021"], (1.0, 1.0, 1.0))
     assert "the network was trained on 1 x 1 x 1 mm" in notice
+
+
+def test_a_head_with_its_skull_is_noticed_by_its_size(small_store: CohortStore) -> None:
+    sound = with_voxels(small_store, {"WT": 90, "TC": 40, "ET": 10})[0]
+    head = dataclasses.replace(sound, original_shape=(200, 200, 200), spacing=(1.0, 1.0, 1.0), brain_voxels=2_600_000)
+    (notice,) = case_notices(head, TASKS["gli-2021"], None)
+    assert notice.startswith("more than 2.5 litres are not 0") and "not skull-stripped" in notice
+    assert cohort_notices([sound, head], TASKS["gli-2021"]) == [f"{head.case_id}: {notice}"]
+    assert case_notices(dataclasses.replace(head, brain_voxels=1_800_000), TASKS["gli-2021"], None) == []
+    assert case_notices(head, TASKS["men-rt"], None) == []
+
+
+def test_a_scan_that_lies_elsewhere_is_noticed() -> None:
+    head = np.zeros((80, 80, 80), np.int16)
+    head[20:60, 20:60, 20:60] = 7
+    image = np.stack([head, head, np.roll(head, 4, axis=1), np.zeros_like(head)])  # the last one is missing
+    (notice,) = registration_notices(image, MODALITIES, TASKS["gli-2021"])
+    assert notice.startswith(f"the brain of {MODALITIES[2]} is not where the other scans' is (Dice 0.90 at best)")
+    assert registration_notices(image[:2], MODALITIES[:2], TASKS["gli-2021"]) == []
+    assert registration_notices(image[:1], MODALITIES[:1], TASKS["gli-2021"]) == []
+    assert registration_notices(image, MODALITIES, TASKS["men-rt"]) == []
