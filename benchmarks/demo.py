@@ -37,6 +37,7 @@ KINDS = {
     "default_worker": "Ray Train's helpers and the board of news",
     "": "Ray's node and dashboard",
 }
+OF_TITLES = (KINDS["RayTrainWorker"], KINDS["TrainController"])
 
 
 @dataclass(kw_only=True)
@@ -62,8 +63,8 @@ class Family:
                 continue
             self.spent[key] = times.user + times.system
             kind = next(kind for word, kind in KINDS.items() if word in line)
-            self.kinds[key] = kind if kind != KINDS["ray::"] else self.kinds.get(key, kind)
-            if "RayTrainWorker" in line or "TrainController" in line:
+            # A worker of Ray's loses its title when its work is done, and every process its line when it ends.
+            if key not in self.kinds or (line and self.kinds[key] not in OF_TITLES):
                 self.kinds[key] = kind
 
     @property
