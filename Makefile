@@ -76,7 +76,7 @@ DROP = cd $(VENV)/lib/python3*/site-packages && rm -rf $(SURPLUS) && find . -typ
 # What training imports is compiled here, once, not by ten processes that start at the same time.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[train]'
 	$(DROP)
 	$(BIN)/python -c "import ray_jobs.training.job, ray_jobs.training.train_loop, ray.train.torch"
 	touch $@
@@ -110,11 +110,14 @@ bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 RESOLVE_GPU = .lock/bin/uv pip compile --quiet --no-header --no-annotate --constraint constraints.txt --extra aws \
 	--python-version 3.12 --python-platform x86_64-unknown-linux-gnu --output-file .lock/gpu.txt pyproject.toml
 
-# Resolve anew into a fresh environment, write down what came, and what a node with CUDA would get besides.
+# Resolve anew into a fresh environment, write down what came, and what a node with CUDA would get besides. torch stays
+# until its line in constraints.txt is changed by hand: a newer one without a build for CPUs brings gigabytes of CUDA.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet uv
-	.lock/bin/python -m venv .lock/all && .lock/all/bin/python -m pip install --quiet --editable ".[dev]"
+	grep '^torch==' constraints.txt > .lock/torch.txt
+	.lock/bin/python -m venv .lock/all
+	.lock/all/bin/python -m pip install --quiet --constraint .lock/torch.txt --editable ".[dev]"
 	.lock/bin/uv pip freeze --quiet --python .lock/all/bin/python --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	$(RESOLVE_GPU)
 	LC_ALL=C sort --unique --output constraints.txt constraints.txt .lock/gpu.txt
