@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Each of a hundred processes would compile the project and the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train check test test-system drill-metrics drill-cluster docs-check bench lint lock lock-check clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check bench lint lock lock-check clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -100,6 +100,10 @@ $(VENV)-score/.installed:
 # Every command in the documents against the real parsers; `make test` does it too.
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
+
+# docs/api.md from the docstrings.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/reference.py
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
