@@ -7,6 +7,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
                     loss.backward()
                     optimiser.step()
                     losses.append(loss.item())
-                print(f"epoch {epoch}: loss {sum(losses[-loader.step :]):.3f}")
+                print(f"epoch {epoch}: loss {fmean(losses[-loader.steps_per_epoch :]):.3f}")
             position = loader.state_dict()  # keep it beside the weights: load_state_dict goes on from there, exactly
     print(f"{len(losses)} steps, {loader.wait_seconds:.1f} s of waiting for data; epoch {position['epoch']} is next")
     return losses

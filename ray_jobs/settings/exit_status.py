@@ -36,8 +36,8 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
                 return INTERRUPTED
         if isinstance(error, ModuleNotFoundError) and error.name and find_spec(error.name.split(".")[0]) is None:
             error = InputError(
-                f"wanted the package {error.name.split('.')[0]}, which is not installed here; in the project's folder "
-                'type pip install --constraint constraints.txt --editable ".[train]"'
+                f"wanted the packages of [train], Ray among them, {error.name.split('.')[0]} is not installed here; in "
+                'the project\'s folder type pip install --constraint constraints.txt --editable ".[train]"'
             )
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)

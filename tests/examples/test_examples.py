@@ -135,10 +135,13 @@ def test_monai_gets_what_it_would_load_itself(source: Path, store: CohortStore) 
 
 
 @pytest.mark.slow
-def test_the_plain_loop_learns(store: CohortStore) -> None:
-    losses = example("plain_loop").main(["--store", store.uri, "--patches", "16"])
+def test_the_plain_loop_learns(store: CohortStore, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = example("plain_loop").main(["--store", store.uri])
     assert len(losses) == 16  # two epochs of batches of two
     assert sum(losses[8:]) < 0.8 * sum(losses[:8])
+    assert (
+        f"epoch 0: loss {sum(losses[:8]) / 8:.3f}\nepoch 1: loss {sum(losses[8:]) / 8:.3f}\n" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow
