@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Each of a hundred processes would compile the project and the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train check test test-system drill-metrics drill-cluster docs-check bench lint lock lock-check clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check bench lint lock lock-check clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -76,7 +76,7 @@ DROP = cd $(VENV)/lib/python3*/site-packages && rm -rf $(SURPLUS) && find . -typ
 # What training imports is compiled here, once, not by ten processes that start at the same time.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[train]'
 	$(DROP)
 	$(BIN)/python -c "import ray_jobs.training.job, ray_jobs.training.train_loop, ray.train.torch"
 	touch $@
@@ -101,6 +101,10 @@ $(VENV)-score/.installed:
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
 
+# docs/api.md from the docstrings.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/reference.py
+
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
 bench: $(VENV)-bench/.installed $(VENV)-score/.installed
@@ -110,11 +114,14 @@ bench: $(VENV)-bench/.installed $(VENV)-score/.installed
 RESOLVE_GPU = .lock/bin/uv pip compile --quiet --no-header --no-annotate --constraint constraints.txt --extra aws \
 	--python-version 3.12 --python-platform x86_64-unknown-linux-gnu --output-file .lock/gpu.txt pyproject.toml
 
-# Resolve anew into a fresh environment, write down what came, and what a node with CUDA would get besides.
+# Resolve anew into a fresh environment, write down what came, and what a node with CUDA would get besides. torch stays
+# until its line in constraints.txt is changed by hand: a newer one without a build for CPUs brings gigabytes of CUDA.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet uv
-	.lock/bin/python -m venv .lock/all && .lock/all/bin/python -m pip install --quiet --editable ".[dev]"
+	grep '^torch==' constraints.txt > .lock/torch.txt
+	.lock/bin/python -m venv .lock/all
+	.lock/all/bin/python -m pip install --quiet --constraint .lock/torch.txt --editable ".[dev]"
 	.lock/bin/uv pip freeze --quiet --python .lock/all/bin/python --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	$(RESOLVE_GPU)
 	LC_ALL=C sort --unique --output constraints.txt constraints.txt .lock/gpu.txt

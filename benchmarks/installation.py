@@ -25,8 +25,8 @@ LARGEST = 6
 def wanted() -> dict[str, list[str]]:
     """What each row installs. The peers get the same PyTorch, MONAI what its BraTS tutorial installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    ours: list[str] = project["dependencies"]
-    (torch,) = [line for line in ours if line.startswith("torch==")]
+    ours: list[str] = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    (torch,) = [line for line in ours if line.startswith("torch")]
     (nnunet,) = [line for line in project["optional-dependencies"]["bench"] if line.startswith("nnunetv2")]
     (monai,) = [line for line in project["optional-dependencies"]["dev"] if line.startswith("monai")]
     fixed = ("torch", "nvidia-dali", "ray", "nibabel", "numpy", "zarr", "tensorboardX")

@@ -18,6 +18,7 @@ class AugmentationConfig:
     """Probabilities and ranges; the defaults are nnU-Net v2's. Probability 0 leaves an operation out of the graph.
 
     `*_modality_probability` is drawn for each modality of a sample that was chosen.
+    Raises InputError for probabilities outside 0 to 1, and for ranges that are none.
     """
 
     mirror_probability: float = 0.5
@@ -125,3 +126,4 @@ NONE = AugmentationConfig(
 )
 
 AUGMENTATION_PRESETS: dict[str, AugmentationConfig] = {"nnunet": NNUNET, "nvidia": NVIDIA, "light": LIGHT, "none": NONE}
+"""nnunet: nnU-Net v2's. nvidia: NVIDIA's nnU-Net's. light: what a laptop's CPU computes in passing. none: none."""

@@ -55,6 +55,9 @@ class PatchLoader:
     `for batch in loader` gives the steps of the current epoch that remain, then moves on to the next epoch. What a
     step holds depends on the configuration, the seed and the cases alone.
 
+    `epoch` and `step` say what comes next, `wait_seconds` how long the trainer has stood in next(), and `replacements`
+    which samples another case had to fill.
+
     Args:
         cache: decoded cases; shared by all ranks of a node.
         case_ids: labelled cases; their order does not matter.

@@ -29,7 +29,7 @@ Coordinates = Mapping[str, NDArray[np.int32]]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """What a batch is made of. `patch_shape` in voxels: (D, H, W) or, for slices, (H, W)."""
+    """What a batch is made of. Raises InputError for numbers that make none."""
 
     dimensions: Literal[2, 3] = 3
     """3: blocks; 2: axial slices. The model's must be the same."""
@@ -43,11 +43,11 @@ class SamplingConfig:
     """Share of the patches that are placed on tumour; exact over any run of samples, not only on average."""
     modality_dropout: float = 0.0
     """Share of the patches that lose some of their scans, any but all: for a network that predicts without them too."""
-    # Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache,
-    # at the price of batches that hold fewer different cases.
     patches_per_case: int = 1
-    # Of everything that is drawn: cases, places and augmentation, and the network's first weights.
+    """Consecutive samples cut from one case. More than 1 saves decoding where cases do not fit the cache, at the price
+    of batches that hold fewer different cases."""
     seed: int = 0
+    """Of everything that is drawn: cases, places and augmentation, and the network's first weights."""
 
     def __post_init__(self) -> None:
         if self.dimensions not in (2, 3):
@@ -82,16 +82,20 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchPlan:
-    """One sample, decided. The read block starts at `read_origin` (may be negative) and has `read_shape`."""
+    """One sample, decided. The read block starts at `read_origin` (may be negative) and has `read_shape`, both z y x.
+
+    `index` is the sample's number in its epoch, over all ranks; `attempt` counts the cases that could not be read;
+    `foreground` is the region it was placed on, None for none. `parameters` are the graph's inputs by name.
+    """
 
     epoch: int
     index: int
     attempt: int
     case_id: str
-    foreground: str | None  # the region the patch was placed on
+    foreground: str | None
     read_origin: Shape
     read_shape: Shape
-    parameters: Parameters  # the graph's inputs by name, without image and label
+    parameters: Parameters  # without image and label
 
 
 class PatchSampler:

@@ -10,7 +10,10 @@ from storage.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One data-parallel position. `rank` is the global rank, never the rank within a node."""
+    """One data-parallel position. `rank` is the global rank, never the rank within a node.
+
+    Raises InputError for a rank that is not below `world_size`.
+    """
 
     rank: int = 0
     world_size: int = 1

@@ -29,6 +29,7 @@ MAX_ATTEMPTS = 8
 _FOREGROUND_CASES = 256
 
 OnBadCase = Literal["raise", "skip"]
+"""What to do where a case cannot be read: stop with its name, or go on with another case, or without it."""
 
 
 class CaseReadError(InputError):
@@ -37,7 +38,7 @@ class CaseReadError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Replacement:
-    """A sample that another case had to fill."""
+    """A sample that another case had to fill: `case_id` could not be read for it, for the reason `error`."""
 
     epoch: int
     index: int

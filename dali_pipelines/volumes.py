@@ -63,6 +63,13 @@ class VolumeLoader:
 
     A case that cannot be read raises CaseReadError, or with on_bad_case="skip" is left out and named in `bad_cases`;
     a full disk is not a bad case and raises.
+
+    Args:
+        cache: decoded cases, or one that is held in memory.
+        case_ids: labelled or not.
+        device: "cpu" or "cuda:N": where the graph runs and the tensors lie.
+        normalisation, frame: the intensities' scale and the part of the scan, as the model records them.
+        graph_threads: CPU threads that compute.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class VolumeLoader:
         return len(self._infos)
 
     def __iter__(self) -> Iterator[Volume]:
+        """One `Volume` a case; the next is read while it is in use."""
         volumes = _compute_volumes(self._cache, self._infos, self._coefficients, self._frame, self._graph)
         feed = RunAhead(volumes, ready=1, name="volume-feed", initializer=partial(make_current, self._place))
         end = weakref.finalize(self, feed.stop)

@@ -10,6 +10,7 @@ from typing import Literal
 from models.region_forest import RegionLabels, count_labels, number_labels
 
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+"""What arithmetic is asked for; auto is what the device is fastest in (see `choose_precision`)."""
 CpuKind = Literal["amx", "avx512_bf16", "float32"]
 """What a CPU multiplies 16-bit numbers in: tiles, vector registers, or nothing, so that they are converted first."""
 OverlapRule = Literal["inner", "outer"]
@@ -161,7 +162,6 @@ class Execution:
     """Recompute each level in the backward pass instead of keeping its activations."""
 
 
-# For four modalities and three regions.
 UNET_PRESETS: dict[str, UNetConfig] = {
     # nnU-Net's plain network for a 128³ patch (Isensee et al. 2021). Its fifth output has weight 0, so it's left out.
     "nnunet": UNetConfig(widths=(32, 64, 128, 256, 320, 320), deep_supervision=3),
@@ -184,11 +184,15 @@ UNET_PRESETS: dict[str, UNetConfig] = {
         dimensions=2, widths=(18, 36, 72, 144), block="pre_norm", norm_groups=9, down="max_pool", up="nearest"
     ),
 }
+"""Networks by name, for four modalities and three regions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """loss = dice_weight * (1 - Dice) + voxel_weight * voxel term, summed over the outputs by their weights."""
+    """loss = dice_weight * (1 - Dice) + voxel_weight * voxel term, summed over the outputs by their weights.
+
+    Raises ValueError on combinations that describe no loss.
+    """
 
     dice: Literal["batch", "sample", "none"] = "batch"
     """batch: one Dice a region over the voxels of all workers. sample: mean over samples. none: no Dice."""

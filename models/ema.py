@@ -14,6 +14,7 @@ class WeightAverage:
 
     The decay starts low, min(decay, (1 + n) / (10 + n)) after n updates, so that the random start is soon forgotten
     (as in TensorFlow's ExponentialMovingAverage). Buffers are not averaged: the network's own are used.
+    Raises ValueError for a decay that is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

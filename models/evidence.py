@@ -22,12 +22,13 @@ from models.decision import Decision
 from models.region_forest import RegionLabels, find_parents, find_tumour, outermost_first
 
 GRID = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""The thresholds that evidence is counted at, and so those that a decision may have."""
 _REGION, _STEP, _VOXELS, _HITS, _AROUND = range(5)  # columns of a table; from _AROUND on one for each threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseEvidence:
-    """One case's counts.
+    """One case's counts: `true_R` voxels of each region, and its components.
 
     Columns of `components_CX`: region, step of the grid, voxels, hits, then for each threshold the number of the
     component of the region around, cut there, in which this one lies (from 1; 0: in none). Rows are in the order of
@@ -50,7 +51,11 @@ def count_evidence(
     *,
     voxel_mm3: float,
 ) -> CaseEvidence:
-    """Count a case. A component that several of those around it share counts as lying in one of them."""
+    """Count a case: probabilities_RDHW, what is true, and the labels of each region; voxel_mm3 is one voxel's volume.
+
+    A component that several of those around it share counts as lying in one of them. Raises ValueError where the
+    regions are no forest (region_forest.py).
+    """
     parents = find_parents(labels)
     numbered: dict[int, list[NDArray[np.int32]]] = {}
     tables: dict[int, list[NDArray[np.int64]]] = {}
@@ -73,7 +78,10 @@ def count_evidence(
 
 
 class Evidence:
-    """The counts of cases, which score any decision whose thresholds are on the grid."""
+    """The counts of cases, which score any decision whose thresholds are on the grid.
+
+    `labels` are those of each region. Raises ValueError where there is no case.
+    """
 
     def __init__(self, cases: Sequence[CaseEvidence], labels: RegionLabels) -> None:
         if not cases:

@@ -72,7 +72,8 @@ class StepResult:
 class OptimiserStep:
     """Backward passes, then one clipped update; an update whose gradients aren't finite is skipped and counted.
 
-    DDP's averaged gradients are equal on all workers, so all of them take a step or none does.
+    clip_norm: what the norm of all gradients together is clipped to, None: nothing. stop_after: skipped steps in a row
+    that end it. DDP's averaged gradients are equal on all workers, so all of them take a step or none does.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class OptimiserStep:
         self._losses: list[Tensor] = []
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss` to those of the step's earlier losses, of which the last update knows nothing."""
+        """Add the gradients of a scalar loss to those of the step's earlier losses, new since the last update."""
         if not self._losses:
             self._optimiser.zero_grad(set_to_none=True)
         self._losses.append(loss.detach())

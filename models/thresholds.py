@@ -18,7 +18,7 @@ from models.config import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class RegionScores:
-    """Scores of each region, in the regions' order, at the thresholds given."""
+    """Scores of each region, in the regions' order, at the thresholds given: means over so many `cases`, 0 to 1."""
 
     threshold: tuple[float, ...]
     iou: tuple[float, ...]
@@ -48,6 +48,7 @@ class ThresholdCounts:
     Voxels outside the stored box needn't be counted: they are negative in truth and prediction at every threshold
     but 0, where everything is predicted; the scores at 0 are therefore those of the box.
     Counting stays on `device`, and the host does not wait for it before it asks for scores.
+    Raises ValueError for no region, and for fewer than 2 or more than 65,536 thresholds.
     """
 
     def __init__(self, num_regions: int, num_thresholds: int = 1001, device: torch.device | str = "cpu") -> None:
@@ -86,7 +87,10 @@ class ThresholdCounts:
         self._add(case_id, counts)
 
     def merge(self, other: "ThresholdCounts") -> None:
-        """Add another's counts; a case in both is taken as two parts of it (give each voxel to one worker only)."""
+        """Add another's counts; a case in both is taken as two parts of it (give each voxel to one worker only).
+
+        Raises ValueError for counts of other regions or thresholds.
+        """
         if (other.num_regions, other.num_thresholds) != (self.num_regions, self.num_thresholds):
             raise ValueError(
                 f"can't merge counts of {other.num_regions} regions and {other.num_thresholds} thresholds into "

@@ -10,7 +10,9 @@ from typing import Literal
 from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, PAEDIATRIC_REGIONS, POST_TREATMENT_REGIONS, TASKS, Task
 
 RulesName = Literal["2023", "2024", "2025", "2026", "plain"]
+"""Whose rules: the organisers' of a year, or plain ones, which count voxels alone."""
 RULES_NAMES: tuple[RulesName, ...] = ("2023", "2024", "2025", "2026", "plain")
+"""All of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

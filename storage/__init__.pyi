@@ -16,6 +16,7 @@ from .scans.case import Case as Case
 from .scans.case import CaseSearch as CaseSearch
 from .scans.case import Naming as Naming
 from .scans.case_search import find_cases as find_cases
+from .scans.phantom import write_phantom_cohort as write_phantom_cohort
 from .splits.assignments import fold_cohort as fold_cohort
 from .splits.assignments import split_cohort as split_cohort
 from .splits.splits import SplitConfig as SplitConfig

@@ -28,7 +28,7 @@ class CorruptStoreError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why one case was left out while the rest went on."""
+    """Why one case was left out while the rest went on: as text, one line with file, finding and remedy."""
 
     case_id: str
     file: str
@@ -41,7 +41,7 @@ class Refusal:
 
 
 class CaseRefusedError(Exception):
-    """One case cannot be converted; carries the refusal that the report lists."""
+    """One case cannot be converted; carries as `refusal` what the report lists."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)  # not its text: Ray tasks raise this one, and exceptions are pickled by their args

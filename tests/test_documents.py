@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def check(words: list[str]) -> None:
         check_ray(rest)
     elif first == "pytest":
         assert all((ROOT / path.split("::")[0]).exists() for path in rest if not path.startswith("-"))
+    elif first == "pip":
+        check_pip(rest)
     elif first == "tensorboard":
         assert rest[0] == "--logdir"
     else:
@@ -140,6 +143,16 @@ def check_ray(words: list[str]) -> None:
     command.make_parser(context).parse_args(own)
     if job:
         check(job)
+
+
+def check_pip(words: list[str]) -> None:
+    """What is installed is the project in its folder, with extras that it has, held to the lock."""
+    install, constraint, lock, *project = words
+    assert (install, constraint) == ("install", "--constraint") and (ROOT / lock).is_file()
+    extras = re.fullmatch(r"\.(?:\[(.*)\])?", " ".join(project).removeprefix("--editable "))
+    assert extras is not None
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set((extras[1] or "train").split(",")) <= known.keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

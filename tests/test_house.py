@@ -4,10 +4,14 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +44,7 @@ MAY_IMPORT = {
     "scoring": {"storage"},
     "ray_jobs": {"storage", "dali_pipelines", "models", "scoring"},
     "benchmarks": {"storage", "dali_pipelines", "models", "scoring", "ray_jobs"},
+    "examples": {"storage", "dali_pipelines", "models"},
 }
 MUST_NOT_KNOW = {
     "storage": {"torch", "nvidia", "ray"},
@@ -67,7 +72,20 @@ MUST_NOT_KNOW = {
     "ray_jobs/evaluation": {"ray"},
     "ray_jobs/pictures": {"ray", "torch", "ray_jobs.on_ray", "ray_jobs.checkpoints"},
     "ray_jobs/predicting": {"ray", "ray_jobs.training", "ray_jobs.searching"},
+    "examples": {"ray"},
 }
+
+# What those who use a package install, and what of its imports comes with something else that is asked for.
+EXTRAS = {
+    "storage": (),
+    "dali_pipelines": (),
+    "models": (),
+    "scoring": (),
+    "ray_jobs": ("train",),
+    "benchmarks": ("train", "dev", "bench"),
+    "examples": ("dev",),
+}
+COMES_WITH = {"yaml": "ray", "grpc": "ray", "triton": "torch", "PIL": "matplotlib"}
 
 
 def imported_modules(file: Path) -> set[str]:
@@ -142,6 +160,26 @@ def test_the_training_loop_and_the_benchmarks_need_no_ray() -> None:
     script = f"import sys; sys.modules['ray'] = None; import {names}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_what_a_package_imports_is_asked_for(package: str) -> None:
+    """So the parts can be installed without Ray, and the commands with their extra alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in EXTRAS[package] for line in _extra(project, extra))]
+    asked = {canonicalize_name(Requirement(line).name) for line in lines}
+    brought = packages_distributions()
+    for file in (ROOT / package).rglob("*.py"):
+        for name in imported(file) - sys.stdlib_module_names - MAY_IMPORT.keys():
+            owners = {canonicalize_name(owner) for owner in brought.get(COMES_WITH.get(name, name), [name])}
+            assert owners & asked, f"{file.relative_to(ROOT)} imports {name}: is it in pyproject.toml?"
+
+
+def _extra(project: dict[str, Any], name: str) -> list[str]:
+    """What an extra asks for, and the extras of ours in it."""
+    lines: list[str] = project["optional-dependencies"][name]
+    own = [extra for line in lines if Requirement(line).name == project["name"] for extra in Requirement(line).extras]
+    return [*lines, *(line for extra in own for line in _extra(project, extra))]
 
 
 def test_nothing_hides_a_library() -> None:

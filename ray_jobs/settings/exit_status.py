@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 
 from storage import InputError
 
@@ -18,7 +19,10 @@ class StoppedBySignalError(Exception):
 
 
 def run_command(main: Callable[[Sequence[str]], int]) -> int:
-    """Return the exit status of `main`: 2 after an InputError, which is printed as one line; 128 + signal after one."""
+    """Return the exit status of `main`: 2 after an InputError, which is printed as one line; 128 + signal after one.
+
+    The packages of the extra [train], Ray among them, may be missing: that is the user's to mend, too.
+    """
     try:
         return main(sys.argv[1:])
     except BaseException as error:
@@ -30,6 +34,11 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
             if isinstance(cause, KeyboardInterrupt):
                 print("interrupted", file=sys.stderr)
                 return INTERRUPTED
+        if isinstance(error, ModuleNotFoundError) and error.name and find_spec(error.name.split(".")[0]) is None:
+            error = InputError(
+                f"wanted the packages of [train], Ray among them, {error.name.split('.')[0]} is not installed here; in "
+                'the project\'s folder type pip install --constraint constraints.txt --editable ".[train]"'
+            )
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
             return USER_ERROR

@@ -9,7 +9,10 @@ from storage.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The box of each case that patches are cut from and that prediction covers."""
+    """The box of each case that patches are cut from and that prediction covers.
+
+    Raises InputError for slices to drop that the grid does not have.
+    """
 
     grid: Literal["head", "scan"] = "head"
     """head: the stored box around all that is not background. scan: the scanner's whole grid, background included."""

@@ -59,7 +59,7 @@ class CaseInfo:
     are the file's own, and `source_header` the base64 of the first scan's NIfTI header; it and `task` are empty in
     stores made before they were kept. `spacing` is z y x in millimetres. Statistics are per modality over the brain,
     the voxels where any modality is not 0, or all where the skull is not stripped; `percentiles` maps a percentage to
-    one value per modality. `digest` covers all the rest.
+    one value per modality. `digest` covers all the rest. docs/store-format.md has every field.
     """
 
     case_id: str

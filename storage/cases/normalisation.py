@@ -52,7 +52,7 @@ def measure_intensities(image_MDHW: NDArray[Any], brain_DHW: NDArray[np.bool_]) 
 def normalisation_coefficients(
     info: CaseInfo, scheme: Literal["zscore", "minmax"]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(scale, offset), float32 [M], with z = image * scale + offset inside the brain; outside it z is exactly 0.
+    """(scale_M, offset_M), float32, with z = image * scale + offset inside the brain; outside it z is exactly 0.
 
     "zscore" gives mean 0 and standard deviation 1 over the brain, "minmax" the range 0..1 over the whole scan, whose
     background is 0. A constant modality becomes 0.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
+"""The four scans of a BraTS case, in the order of a store's image (M, D, H, W) where nothing else is said."""
 
 # The stored convention: a label is one meaning, whatever task and year it comes from. Numbers are never given anew.
 # Adult tumours' non-enhancing core may hold cysts; in children NON_ENHANCING_TUMOUR and CYSTIC_COMPONENT are apart.

@@ -35,7 +35,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A mask that is predicted and scored: the voxels of some stored labels."""
+    """A mask that is predicted and scored: the voxels of some stored labels. `colour` is RGB, each from 0 to 1."""
 
     name: str
     title: str
@@ -189,6 +189,7 @@ TASKS: dict[str, Task] = {
         BRATS_2013_TASK,
     )
 }
+"""By name, what can be said of a cohort: which labels its values mean, and which regions they make."""
 
 # What people call the newest task of a name.
 SHORT_NAMES = {"gli": "gli-2023", "gli-post": "gli-2024", "met": "met-2024", "ped": "ped-2024"}

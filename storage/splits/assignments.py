@@ -16,7 +16,7 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None, *, remem
     """`assign_splits` of the store's cases; subjects keep the part they were once given under the same config.
 
     Where the store may not be written, or `remember` is off, the same cases give the same parts, but additions are not
-    remembered.
+    remembered. Raises InputError as `assign_splits` does, and for folds of which none is named.
     """
     config = config or SplitConfig()
     if config.validation_cases:
@@ -41,7 +41,10 @@ def split_cohort(store: CohortStore, config: SplitConfig | None = None, *, remem
 def fold_cohort(
     store: CohortStore, *, folds: int = 5, seed: int = 0, remember: bool = True
 ) -> tuple[tuple[str, ...], ...]:
-    """`assign_folds` of the store's cases; subjects keep the fold they were once given."""
+    """`assign_folds` of the store's cases; subjects keep the fold they were once given, as `split_cohort` says.
+
+    Raises InputError as `assign_folds` does.
+    """
     key = f"seed{seed}-folds{folds}"
     kept = _read(store)
     parts = assign_folds(store.infos(), folds=folds, seed=seed, known=kept.get(key))

@@ -23,6 +23,7 @@ class SplitConfig:
     A share of 0 makes no such part. `validation_cases` and `test_cases` fix the assignment: what is in neither list
     trains. They exclude shares.
     `folds` is k-fold cross-validation: part `fold` of that many validates, the others train, and none tests.
+    Raises ValueError for shares, folds or lists that leave a part without a meaning.
     """
 
     seed: int = 0
@@ -134,7 +135,11 @@ def part_by_subject(infos: Iterable[CaseInfo], splits: Splits) -> dict[str, str]
 def assign_folds(
     infos: Iterable[CaseInfo], *, folds: int = 5, seed: int = 0, known: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """Case ids of each of `folds` parts of the labelled cases; fold i validates on part i and trains on the others."""
+    """Case ids of each of `folds` parts of the labelled cases; fold i validates on part i and trains on the others.
+
+    `known` maps subjects to the part they already have, as text. Raises InputError for fewer than 2 folds or more than
+    there are subjects.
+    """
     if folds < 2:
         raise InputError(f"wanted at least 2 folds, got {folds}")
     labelled = sorted((info for info in infos if info.labelled), key=lambda info: info.case_id)

@@ -108,11 +108,11 @@ class CohortStore:
         return CaseArrays(image_MDHW, self._read_whole(case_id, "label") if info.labelled else None)
 
     def read_label(self, case_id: str) -> NDArray[np.uint8] | None:
-        """The case's label alone, as `read_case` reads it."""
+        """The case's label_DHW alone, as `read_case` reads it; None where it has none."""
         return self._read_whole(case_id, "label") if self.info(case_id).labelled else None
 
     def read_patch(self, case_id: str, origin: Shape, shape: Shape) -> CaseArrays:
-        """The patch of `shape` at `origin` (z y x of the stored grid); voxels outside the stored box are 0.
+        """The patch (MDHW, DHW) of `shape` at `origin` (z y x of the stored grid); voxels outside the stored box are 0.
 
         Reads only the chunks that the patch touches. Raises CorruptStoreError naming case, array and chunk.
         """

@@ -16,7 +16,7 @@ from storage.store.cohort_store import CohortStore
 
 @dataclass(frozen=True, kw_only=True)
 class HeldCase:
-    """A case's record, voxels and task, and what its own values mean.
+    """A case's record, voxels (image MDHW, label DHW or None) and task, and what its own values mean.
 
     `label_refused` says why its label was left out, where there was one to leave out.
     """
@@ -34,7 +34,7 @@ class HeldCase:
         return self.case
 
     def read_case(self, case_id: str) -> CaseArrays:
-        """The whole case."""
+        """The whole case: image MDHW, label DHW or None."""
         self.info(case_id)
         return self.arrays
 
