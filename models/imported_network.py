@@ -6,6 +6,7 @@ Letters in names: B batch, M modality, R region, H the outputs of a stacked answ
 import typing
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
@@ -25,11 +26,12 @@ class ImportedNetwork(nn.Module):
         self.network = make_network(config)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return logits_BR…, finest first: in training as many as the network gives.
-
-        Where features lie channels_last the weights bring that in, as in unet.py's pre_norm.
-        """
-        outputs = logits_of(self.network(image.contiguous() if self.execution.channels_last else image), self.config)
+        """Return logits_BR…, finest first: in training as many as the network gives."""
+        if self.execution.channels_last:
+            image = image.contiguous(memory_format=channels_last_format(self.config.dimensions))
+            # torch 2.13's group normalisation crashes in the backward pass of such an input that needs no gradient.
+            image = image.detach().requires_grad_(self.training and torch.is_grad_enabled())
+        outputs = logits_of(self.network(image), self.config)
         if self.training:
             return outputs
         if self.config.head == "labels":
