@@ -82,11 +82,17 @@ class UNetConfig(ImportedConfig):
     def __post_init__(self) -> None:
         if self.arguments and self.network is None:
             raise ValueError(f"UNetConfig.arguments: got {self.arguments}, and no network that takes them")
+        if self.dimensions not in (2, 3):
+            raise ValueError(f"UNetConfig.dimensions: wanted 2 or 3, got {self.dimensions}")
+        if self.region_labels is not None:
+            self._check_labels(self.region_labels)
+        if self.network is None:
+            self._check_u_net()
+
+    def _check_u_net(self) -> None:
         levels = len(self.widths)
         if levels < 2 or min(self.widths) < 1:
             raise ValueError(f"UNetConfig.widths: wanted two or more positive widths, got {self.widths}")
-        if self.dimensions not in (2, 3):
-            raise ValueError(f"UNetConfig.dimensions: wanted 2 or 3, got {self.dimensions}")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"UNetConfig.stem_stride: wanted 1 or 2, got {self.stem_stride}")
         if self.encoder_blocks is not None and len(self.encoder_blocks) != levels:
@@ -100,8 +106,6 @@ class UNetConfig(ImportedConfig):
             )
         if self.up == "transposed" and self.down == "max_pool":
             raise ValueError("UNetConfig: transposed convolutions need down='strided'; max_pool goes with up='nearest'")
-        if self.region_labels is not None:
-            self._check_labels(self.region_labels)
 
     def _check_labels(self, region_labels: RegionLabels) -> None:
         wanted = number_labels(region_labels)

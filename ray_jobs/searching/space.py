@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import TrainConfig, idle_fields
 from storage import InputError
 
 KINDS = ("loguniform", "uniform", "integer", "choice")
@@ -113,7 +113,8 @@ def set_fields(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 def check_field(name: str, base: TrainConfig) -> None:
     """Raise InputError where there is no such field to search, with the nearest."""
-    names = [each for each in field_names(base) if each.split(".")[0] not in NOT_SEARCHED]
+    idle = idle_fields(base)
+    names = [each for each in field_names(base) if each.split(".")[0] not in NOT_SEARCHED and each not in idle]
     if name in names:
         return
     # A last part alone is what people type.

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from models import FUNCTION_FIELDS, IMPORTED_FIELDS, LossConfig, UNetConfig
-from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand
+from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand, idle_fields
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.help_screen import help_topic, show_help
 from ray_jobs.settings.presets import preset
@@ -44,23 +43,16 @@ def parse_over_preset(
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
     base = give_by_hand(base, [name for name in base.by_memory if _is_given(name, arguments)])
-    refuse_idle_fields(arguments)
-    return parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
-
-
-def refuse_idle_fields(arguments: Sequence[str]) -> None:
-    """Raise InputError for a flag of our networks or losses beside one that names another."""
-    for flag, kind, used in (
-        ("--model.network", UNetConfig, IMPORTED_FIELDS),
-        ("--loss.function", LossConfig, FUNCTION_FIELDS),
-    ):
-        named, group = _value_of(flag, arguments), flag.split(".")[0].removeprefix("--")
-        idle = [field.name for field in dataclasses.fields(kind) if field.name not in used]
-        given = [f"--{group}.{name.replace('_', '-')}" for name in idle if _is_given(f"{group}.{name}", arguments)]
-        if given and named not in (None, "None"):
+    parsed = parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
+    training: TrainConfig = getattr(parsed, "training", parsed)
+    for name in sorted(idle_fields(training)):
+        if _is_given(name, arguments):
+            group = name.split(".")[0]
+            other = training.model.network if group == "model" else training.loss.function
             raise InputError(
-                f"{given[0]} says nothing of {flag} {named}, which --{group}.arguments describes: leave one out"
+                f"--{name.replace('_', '-')} says nothing of {other}, which has --{group}.arguments: leave it out"
             )
+    return parsed
 
 
 def parse(

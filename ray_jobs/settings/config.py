@@ -182,8 +182,20 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     return without_former_parts({"store_digest": store_digest, **json.loads(json.dumps(part))})
 
 
-# Of the groups `model` and `loss`; earlier versions did not know these.
+# The groups that can name something imported, by which field, and the fields that say anything of that.
+IMPORTED = (("model", "network", IMPORTED_FIELDS), ("loss", "function", FUNCTION_FIELDS))
+# Of these groups; earlier versions did not know these.
 LEFT_OPEN = (("region_labels", None), ("network", None), ("function", None), ("arguments", []))
+
+
+def idle_fields(config: TrainConfig) -> set[str]:
+    """Return the fields, by their dotted names, that say nothing of the imported network or loss of `config`."""
+    idle: set[str] = set()
+    for group, named, used in IMPORTED:
+        part = getattr(config, group)
+        if getattr(part, named) is not None:
+            idle |= {f"{group}.{field.name}" for field in dataclasses.fields(part) if field.name not in used}
+    return idle
 
 
 def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,10 +208,9 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         del part["objective"]
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
-    for group, named, fields in (("model", "network", IMPORTED_FIELDS), ("loss", "function", FUNCTION_FIELDS)):
+    for group, named, used in IMPORTED:
         if group in part:
-            # Of an imported network or loss the fields of ours say nothing.
-            own = [key for key in part[group] if part[group].get(named) is None or key in fields]
+            own = [key for key in part[group] if part[group].get(named) is None or key in used]
             part[group] = {key: part[group][key] for key in own if (key, part[group][key]) not in LEFT_OPEN}
     return part
 
