@@ -18,15 +18,17 @@ def find_named(path: str) -> Any:
     if not (colon and name and module):
         raise ValueError(f"wanted module:name, such as monai.networks.nets:SegResNet, got {path!r}")
     try:
-        found = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
     except Exception as error:  # whatever it does while it is imported
         raise ValueError(
             f"{module} cannot be imported ({in_a_line(error)}): install it, or put its "
             "folder on PYTHONPATH, on every machine that trains or predicts"
         ) from error
-    named = functools.reduce(lambda whole, part: getattr(whole, part, None), name.split("."), found)
+    named = found
+    for part in name.split("."):
+        named = getattr(named, part, None)
     if not callable(named):
-        near = difflib.get_close_matches(name, [each for each in dir(found) if callable(getattr(found, each))], 1)
+        near = difflib.get_close_matches(name, [each for each in dir(found) if callable(getattr(found, each, None))], 1)
         raise ValueError(f"{module} has no {name} that can be called" + (f"; did you mean {near[0]}?" if near else ""))
     return named
 
@@ -40,6 +42,7 @@ def arguments_for(
     free: parameters without a default that are not asked for: a function is called with those first.
     Raises ValueError, naming its own arguments, for what it does not take, and for what it takes and is not given.
     """
+    parameters: Mapping[str, inspect.Parameter]
     try:
         parameters = inspect.signature(called).parameters
     except ValueError:  # of some that are written in C

@@ -44,7 +44,7 @@ def parse_over_preset(
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
     base = give_by_hand(base, [name for name in base.by_memory if _is_given(name, arguments)])
     parsed = parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
-    training: TrainConfig = getattr(parsed, "training", parsed)
+    training: Any = getattr(parsed, "training", parsed)  # of a search
     for name in sorted(idle_fields(training)):
         if _is_given(name, arguments):
             group = name.split(".")[0]

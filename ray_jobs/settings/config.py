@@ -185,7 +185,12 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
 # The groups that can name something imported, by which field, and the fields that say anything of that.
 IMPORTED = (("model", "network", IMPORTED_FIELDS), ("loss", "function", FUNCTION_FIELDS))
 # Of these groups; earlier versions did not know these.
-LEFT_OPEN = (("region_labels", None), ("network", None), ("function", None), ("arguments", []))
+LEFT_OPEN: tuple[tuple[str, Any], ...] = (
+    ("region_labels", None),
+    ("network", None),
+    ("function", None),
+    ("arguments", []),
+)
 
 
 def idle_fields(config: TrainConfig) -> set[str]:

@@ -14,7 +14,7 @@ import torch
 
 from models import ImportedNetwork, LossConfig, UNetConfig
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.run import prepare
@@ -25,8 +25,7 @@ CPU = torch.device("cpu")
 OWN = "tests.own_networks"
 SEGRESNET = ("init_filters=8", "blocks_down=1,1", "blocks_up=1,")
 SHALLOW = ("kernel_size=3,3,3", "strides=1,2,2", "upsample_kernel_size=2,2", "filters=4,8,8")
-MONAI = {
-    "SegResNet": SEGRESNET,
+MONAI = {  # beside SegResNet, which the commands train
     "DynUNet": (*SHALLOW, "norm_name=instance", "deep_supervision=True"),
     "MedNeXt": (
         *("init_filters=4", "kernel_size=3", "blocks_down=1,1", "blocks_bottleneck=1", "blocks_up=1,1"),
@@ -46,11 +45,15 @@ def with_network(config: TrainConfig, network: str, *arguments: str, **changes: 
 
 
 class StoppedSession(LocalSession):
-    """A session that is asked to stop after `after` of its steps."""
+    """A session that is asked to stop after `after` of its steps, and keeps what it tells."""
 
-    def __init__(self, folder: Path, *, after: int) -> None:
+    def __init__(self, folder: Path, *, after: int = 99) -> None:
         super().__init__(folder, CPU)
         self._left = after
+        self.told: list[str] = []
+
+    def tell(self, progress: Progress) -> None:
+        self.told += [progress.message] if progress.message else []
 
     def stop_asked(self) -> bool:
         self._left -= 1
@@ -58,6 +61,7 @@ class StoppedSession(LocalSession):
 
 
 @pytest.mark.slow
+@pytest.mark.processes  # MONAI asks for the machine's name when it is imported
 @pytest.mark.parametrize("name", MONAI)
 def test_monais_networks_train_two_epochs(
     name: str, train_bare: Callable[[TrainConfig, Path], Any], small_config: TrainConfig, tmp_path: Path
@@ -86,11 +90,16 @@ def test_a_stopped_run_equals_one_left_alone_with_dropout_and_batch_normalisatio
     small_config: TrainConfig, make_plan: Callable[[TrainConfig], TrainPlan], tmp_path: Path
 ) -> None:
     """Bit for bit: neither what is drawn nor the running means hang on how often it started."""
-    loss = LossConfig(function="monai.losses:DiceFocalLoss", arguments=("sigmoid=True",))
+    loss = LossConfig(function=f"{OWN}:Squares", arguments=("weight=3",))
     plan = make_plan(with_network(small_config, f"{OWN}:Plain", "dropout=0.3", loss=loss))
     train(plan, LocalSession(tmp_path / "alone", CPU))
     assert train(plan, StoppedSession(tmp_path / "stopped", after=2)) == {"stopped": "after step 2 of epoch 1"}
-    train(plan, LocalSession(tmp_path / "stopped", CPU))
+    (config,) = (tmp_path / "stopped").glob("*step_000002/config.json")
+    values = json.loads(config.read_text())
+    values["made_with"]["network"] = "nets 1.0"
+    config.write_text(json.dumps(values))
+    train(plan, session := StoppedSession(tmp_path / "stopped"))
+    assert any(f"{OWN}:Plain was trained with nets 1.0, and here it is a module that" in line for line in session.told)
     first, second = (tmp_path / name / "checkpoint_epoch_0002" / "model.safetensors" for name in ("alone", "stopped"))
     assert first.read_bytes() == second.read_bytes()
     assert "norm.running_mean" in safetensors.torch.load_file(first)
