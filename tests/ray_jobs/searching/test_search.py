@@ -248,6 +248,7 @@ def test_bad_searches_are_one_line(phantom_store: CohortStore, run_here) -> None
         (["--algorithm", "grid"], "--algorithm grid wants"),
         (["--search", "threshold"], "--checkpoint go together"),
         (["--preset", "brats3d", "--space", "model.norm_groups=choice:4,8"], "give --sampling.patch-shape"),
+        (["--model.network", "a:b", "--space", "model.norm_groups=choice:4,8"], "is no field of a run that can be"),
     ):
         done = run_here("tune.py", *store, *arguments)
         assert done.returncode == 2 and says in done.stderr, done.stderr
