@@ -105,7 +105,7 @@ def _makes_networks(builder: Any) -> bool:
         return issubclass(builder, nn.Module)
     try:
         returned = typing.get_type_hints(builder).get("return")
-    except (TypeError, NameError):
+    except Exception:  # whatever its annotations name that is not there
         return False
     return isinstance(returned, type) and issubclass(returned, nn.Module)
 

@@ -117,7 +117,7 @@ def compute_gradients(run: Run, device: torch.device, size: int) -> None:
     with run.gradients_kept_local(), run.precision.autocast(device):
         outputs = run.parallel(image)
     config = run.plan.config
-    alone = Loss(config.loss, add_up=lambda sums: sums, region_labels=config.model.region_labels)
+    alone = Loss(config.loss, add_up=lambda sums: sums, region_labels=config.model.region_labels).to(device)
     loss = alone(outputs, regions.zero_())
     weights = [weight for weight in run.model.parameters() if weight.requires_grad]
     torch.autograd.grad(loss, weights, allow_unused=True)

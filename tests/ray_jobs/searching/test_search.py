@@ -261,7 +261,7 @@ def test_bad_searches_are_one_line(phantom_store: CohortStore, run_here) -> None
         (["--preset", "brats3d", "--space", "model.norm_groups=choice:4,8"], "give --sampling.patch-shape"),
         ([*own, "--space", "model.norm_groups=choice:4,8"], "is no field of a run that can be searched"),
         ([*own, "--space", "model.arguments=choice:a,b"], "is no field of a run that can be searched"),
-        ([*own, "--space", "model.arguments.depth=choice:4,8"], "has no argument depth; it takes in_channels, out_ch"),
+        ([*own, "--space", "model.arguments.depth=choice:4,8"], "has no argument depth, did you mean width?"),
         (
             [*own, "--space", "model.arguments.width=choice:4,-8"],
             "Plain(width=-8, in_channels=4, out_channels=3) fails",
