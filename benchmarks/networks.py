@@ -6,21 +6,27 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import UNET_PRESETS, UNetConfig
+from models import UNET_PRESETS, ImportedConfig, UNetConfig, check_network
 from storage import InputError
 
 
-def find_network(preset: str) -> UNetConfig:
-    """The preset's configuration. Raises InputError with the names there are."""
+def find_network(preset: str, imported: ImportedConfig | None = None) -> UNetConfig:
+    """The preset's configuration, of the `imported` network where that names one.
+
+    Raises InputError with the names there are.
+    """
     if preset not in UNET_PRESETS:
         raise InputError(f"--preset must be one of {', '.join(UNET_PRESETS)}, got {preset!r}")
-    return UNET_PRESETS[preset]
+    imported = imported or ImportedConfig()
+    return replace(UNET_PRESETS[preset], network=imported.network, arguments=imported.arguments)
 
 
 def check_sides(network: UNetConfig, sides: Sequence[int], flag: str) -> None:
     """Raise InputError where the network does not take patches of these sides, which `flag` gave."""
     try:
         network.check_sides(tuple(sides))
+        if network.network is not None:
+            check_network(network, tuple(sides))
     except ValueError as unsuitable:
         raise InputError(f"{flag}: {unsuitable}") from None
 

@@ -2,11 +2,11 @@
 answered at once: the benchmarks themselves import what they measure."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from models import CpuKind, Objective, PrecisionName
+from models import CpuKind, ImportedConfig, Objective, PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class TrainStepBenchmark(Recorded):
 
     preset: str = "tiny"
     """A U-Net by its name in models.UNET_PRESETS."""
+    model: ImportedConfig = field(default_factory=ImportedConfig)
     patch: tuple[int, ...] | None = None
     """Patch sides; by default 128 on a GPU and 48 on a CPU, 2-D four times that."""
     batch: int = 2
@@ -104,7 +105,8 @@ class TrainStepBenchmark(Recorded):
     compile: bool = False
     """A row for the default network compiled: its first step takes a minute, and wants a C++ compiler or Triton."""
     peers: bool = False
-    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the same widths, where installed."""
+    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the preset's widths, where installed, and for the preset
+    beside an imported network."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,12 +31,13 @@ from models import (
     OptimiserStep,
     Precision,
     UNetConfig,
-    build_unet,
+    build_network,
     choose_precision,
     fuses_optimiser,
     set_up_device,
     settle_execution,
 )
+from storage import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,12 @@ class Measured:
 
 def run(config: TrainStepBenchmark) -> None:
     """Measure the default network, and its peers where asked for."""
-    network, device = find_network(config.preset), find_device(config.device)
+    network, device = find_network(config.preset, config.model), find_device(config.device)
     side = (128 if device.type == "cuda" else 48) * (1 if network.dimensions == 3 else 4)
     sides = config.patch or (side,) * network.dimensions
     check_sides(network, sides, "--patch")
+    if network.network is not None and config.activation_checkpointing:
+        raise InputError("--activation-checkpointing is our U-Nets': an imported network has arguments of its own")
     set_up_device(device)
     precision = choose_precision(device, config.precision, network)
     image = torch.randn(config.batch, network.modalities, *sides, device=device)
@@ -73,7 +76,7 @@ def run(config: TrainStepBenchmark) -> None:
     warm = []
     builders = list_networks(config, network, device, precision)
     # The libraries' own buffers come with the first steps of a process and belong to no row.
-    warm_up("", partial(build_unet, network), precision, image, regions)
+    warm_up("", partial(build_network, network), precision, image, regions)
     for name, build in builders.items():
         try:
             warm.append(warm_up(name, build, precision, image, regions))
@@ -82,8 +85,8 @@ def run(config: TrainStepBenchmark) -> None:
     found = take_turns(warm, config.steps)
     matmul = matmul_flops(device, precision)
     rows = [table_row(each, found[0], config.batch, precision, device, matmul) for each in found]
-    title = f"train step, {config.preset}, {config.batch} x {'x'.join(map(str, sides))}, {device_name(device)}"
-    report(title, rows, config.json)
+    what = f"{config.model.network or config.preset}, {config.batch} x {'x'.join(map(str, sides))}"
+    report(f"train step, {what}, {device_name(device)}", rows, config.json)
 
 
 def list_networks(
@@ -93,16 +96,19 @@ def list_networks(
     told = Execution(channels_last=config.channels_last, activation_checkpointing=config.activation_checkpointing)
 
     def ours(unet: UNetConfig, execution: Execution) -> Callable[[], nn.Module]:
-        return partial(build_unet, unet, settle_execution(execution, device, precision, unet))
+        return partial(build_network, unet, settle_execution(execution, device, precision, unet))
 
     builders = {"default": ours(network, told)}
     if config.compile:
         builders["default, compiled"] = ours(network, replace(told, compile=True))
     if config.peers:
-        plain = like_dynunet(network)
+        unet = replace(network, network=None, arguments=())
+        if network.network is not None:
+            builders[f"ours, {config.preset}"] = ours(unet, Execution())
+        plain = like_dynunet(unet)
         builders |= {"ours as DynUNet": ours(plain, Execution()), "MONAI DynUNet": partial(build_dynunet, plain)}
         if network.stem_stride == 1:  # pytorch-3dunet knows no other
-            grouped = like_pytorch3dunet(network)
+            grouped = like_pytorch3dunet(unet)
             builders |= {
                 "ours as pytorch-3dunet": ours(grouped, Execution()),
                 "pytorch-3dunet": partial(build_pytorch3dunet, grouped),

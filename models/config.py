@@ -20,9 +20,30 @@ Objective = Literal["iou", "dice"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class ImportedConfig:
+    """A network of other people's, by the name it is imported by. None: a U-Net."""
+
+    network: str | None = None
+    """Another network than a U-Net, as module:name of the class that is it or of a function that returns it, such as
+    monai.networks.nets:SegResNet; docs/models.md says what it must answer. Its weights are its own, by their names."""
+    arguments: tuple[str, ...] = ()
+    """What it is built with, as NAME=VALUE with values as Python writes them: init_filters=16 blocks_down=1,2,2,4.
+    in_channels, out_channels and spatial_dims come by themselves; under other names say {scans}, {regions} and
+    {dimensions}: num_classes={regions}."""
+
+    @property
+    def distribution(self) -> str | None:
+        """What the network is installed with, such as "monai 1.6.1"; None for a U-Net or a module of one's own."""
+        from models.import_path import find_distribution  # its libraries are of use to imported networks alone
+
+        return None if self.network is None else find_distribution(self.network)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(ImportedConfig):
     """What the network is. Saved with every checkpoint; how it is run (memory layout, compilation) is `Execution`.
 
+    Of an imported network dimensions, head and its arguments say all, the others nothing.
     Raises ValueError on combinations that describe no network.
     """
 
@@ -60,11 +81,19 @@ class UNetConfig:
     each region lies within the one before, and there are as many labels as regions. A run takes its task's."""
 
     def __post_init__(self) -> None:
+        if self.arguments and self.network is None:
+            raise ValueError(f"UNetConfig.arguments: got {self.arguments}, and no network that takes them")
+        if self.dimensions not in (2, 3):
+            raise ValueError(f"UNetConfig.dimensions: wanted 2 or 3, got {self.dimensions}")
+        if self.region_labels is not None:
+            self._check_labels(self.region_labels)
+        if self.network is None:
+            self._check_u_net()
+
+    def _check_u_net(self) -> None:
         levels = len(self.widths)
         if levels < 2 or min(self.widths) < 1:
             raise ValueError(f"UNetConfig.widths: wanted two or more positive widths, got {self.widths}")
-        if self.dimensions not in (2, 3):
-            raise ValueError(f"UNetConfig.dimensions: wanted 2 or 3, got {self.dimensions}")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"UNetConfig.stem_stride: wanted 1 or 2, got {self.stem_stride}")
         if self.encoder_blocks is not None and len(self.encoder_blocks) != levels:
@@ -78,8 +107,6 @@ class UNetConfig:
             )
         if self.up == "transposed" and self.down == "max_pool":
             raise ValueError("UNetConfig: transposed convolutions need down='strided'; max_pool goes with up='nearest'")
-        if self.region_labels is not None:
-            self._check_labels(self.region_labels)
 
     def _check_labels(self, region_labels: RegionLabels) -> None:
         wanted = number_labels(region_labels)
@@ -97,13 +124,20 @@ class UNetConfig:
 
     @property
     def side_multiple(self) -> int:
-        """By what every side of a patch must divide; 1 where the decoder fits any side."""
+        """By what every side of a patch must divide; 1 where the decoder fits any side.
+
+        Nobody knows that of an imported network: what halves sides five times at most takes multiples of 32.
+        """
+        if self.network is not None:
+            return IMPORTED_MULTIPLE
         fits_any = self.up == "nearest" and self.down == "max_pool"
         return self.stem_stride if fits_any else self.smallest_side
 
     @property
     def smallest_side(self) -> int:
         """The shortest side that leaves one voxel on the coarsest level."""
+        if self.network is not None:
+            return IMPORTED_MULTIPLE
         return self.stem_stride * 2 ** (len(self.widths) - 1)
 
     def round_up_sides(self, sides: Sequence[int]) -> tuple[int, ...]:
@@ -112,9 +146,14 @@ class UNetConfig:
         return tuple(max(-(-side // multiple) * multiple, self.smallest_side) for side in sides)
 
     def check_sides(self, sides: Sequence[int]) -> None:
-        """Raise ValueError, naming the nearest sizes that do, unless a patch of `sides` suits the depth."""
+        """Raise ValueError, naming the nearest sizes that do, unless a patch of `sides` suits the depth.
+
+        An imported network is asked itself (`check_network`).
+        """
         if len(sides) != self.dimensions:
             raise ValueError(f"a {self.dimensions}-D U-Net wants {self.dimensions} sides, got {tuple(sides)}")
+        if self.network is not None:
+            return
         smallest, multiple = self.smallest_side, self.side_multiple
         fitting: list[str] = []
         for side in sides:
@@ -144,6 +183,10 @@ class UNetConfig:
         except ValueError:
             return False
         return True
+
+
+IMPORTED_FIELDS = ("network", "arguments", "dimensions", "modalities", "regions", "head", "region_labels")
+IMPORTED_MULTIPLE = 32  # of the sides that whole volumes are padded to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +254,16 @@ class LossConfig:
     """Squares in the Dice denominator (V-Net)."""
     output_weights: tuple[float, ...] | None = None
     """Of the outputs, finest first; None: 1, 1/2, 1/4 … divided by their sum, as nnU-Net."""
+    function: str | None = None
+    """Another loss than Dice and voxel term, as module:name, such as monai.losses:DiceFocalLoss: a class whose objects,
+    or a function which, takes float32 logits and regions of 0 and 1 (B, R, …) and returns a number. Of several workers
+    it is the mean of what each computes."""
+    arguments: tuple[str, ...] = ()
+    """NAME=VALUE for that class or function, with values as Python writes them: sigmoid=True lambda_focal=0.5."""
 
     def __post_init__(self) -> None:
+        if self.arguments and self.function is None:
+            raise ValueError(f"LossConfig.arguments: got {self.arguments}, and no function that takes them")
         if self.dice == "none" and self.voxel == "none":
             raise ValueError("LossConfig: dice='none' and voxel='none' leave nothing to train on")
         if self.smooth < 0 or self.focal_gamma < 0:
@@ -221,8 +272,10 @@ class LossConfig:
     @property
     def head(self) -> Literal["regions", "labels"]:
         """The UNetConfig.head that this loss trains."""
-        return "labels" if self.voxel == "ce" else "regions"
+        return "labels" if self.voxel == "ce" and self.function is None else "regions"
 
+
+FUNCTION_FIELDS = ("function", "arguments", "output_weights")  # all that says anything of an imported loss
 
 PYTORCH3DUNET_LOSS = LossConfig(dice="batch", voxel="bce", smooth=0.0, squared=True)
 """pytorch-3dunet's BCEDiceLoss, which cs231n-3d-segmentation trained with."""

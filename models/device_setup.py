@@ -46,12 +46,15 @@ def settle_execution(
 
     On CPUs the layout is the one that was faster for the network in this arithmetic (cpu_table.py). On GPUs 16-bit
     convolutions want channels_last; but torch's normalisation does not, and copying back and forth costs more than it
-    gains (docs/gpu.md), so it is the layout where that is done by kernels that take it.
+    gains (docs/gpu.md), so it is the layout where that is done by kernels that take it. Of an imported network nothing
+    was measured: it computes in torch's own layout.
     """
     if execution.compile and not can_compile(device):
         execution = replace(execution, compile=False)
     if execution.channels_last is not None:
         return execution
+    if network.network is not None:
+        return replace(execution, channels_last=False)
     if device.type != "cpu":
         return replace(execution, channels_last=network.norm_groups is None and fuses_norms(device))
     cost = cost_of(network, cpu_kind())

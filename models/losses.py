@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import LossConfig
+from models.imported_loss import make_loss
 from models.nested import labels_from_regions, region_logits_from_label_logits, with_background
 from models.rank_sums import sum_over_ranks
 from models.region_forest import RegionLabels, count_labels
@@ -34,6 +35,7 @@ class Loss(nn.Module):
         self.config = config
         self._add_up = add_up
         self._region_labels = region_labels
+        self._imported = None if config.function is None else make_loss(config)
 
     def forward(self, outputs: Sequence[Tensor], regions: Tensor) -> Tensor:
         """Scalar float32 from logits_BR… (finest first) and regions_BR… of 0 and 1 at the finest output's sides.
@@ -65,10 +67,14 @@ class Loss(nn.Module):
     def _sums(self, logits_BR: Tensor, regions_BR: Tensor) -> tuple[Tensor, Tensor]:
         """What this worker adds to the Dice term (per region) and to the voxel term (sum, count).
 
+        An imported loss takes the place of the voxel term, one for each worker.
         With voxel="ce" the logits that come in are the labels'.
         """
         config = self.config
         logits_BR = logits_BR.float()
+        if self._imported is not None:
+            value = self._imported(logits_BR, regions_BR.float()).reshape(())
+            return value.new_zeros(0), torch.stack((value, torch.ones_like(value)))
         if config.voxel == "ce":
             voxel_sum = functional.cross_entropy(
                 with_background(logits_BR), labels_from_regions(regions_BR, self._region_labels), reduction="sum"
@@ -96,6 +102,8 @@ class Loss(nn.Module):
     def _combine(self, dice_2R: Tensor, voxel_2: Tensor) -> Tensor:
         """The loss of one output from its sums over all workers."""
         config = self.config
+        if self._imported is not None:
+            return voxel_2[0] / voxel_2[1]
         loss = voxel_2.new_zeros(())
         if config.voxel != "none":
             loss = loss + config.voxel_weight * voxel_2[0] / voxel_2[1]

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from models.blocks import Norm
 from models.config import UNET_PRESETS, Execution, LossConfig, UNetConfig
 from models.device_setup import settle_execution
+from models.imported_network import ImportedNetwork, Network
 from models.losses import Loss
 from models.memory_table import PEAKS, StepPeak
 from models.precision import Precision
@@ -33,8 +34,24 @@ CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_b
 SIDE = {2: 256, 3: 128}  # of the patches that peaks are predicted for; they grow with the voxels from there
 
 
-def find_peak(network: UNetConfig, loss: LossConfig, precision: Precision, *, recompute: bool) -> StepPeak:
-    """Return the table's peak where it has one for this network and loss, else what is predicted now."""
+class NotPredictedError(RuntimeError):
+    """An imported network or loss does what cannot be followed without values."""
+
+
+def find_peak(
+    network: UNetConfig,
+    loss: LossConfig,
+    precision: Precision,
+    *,
+    recompute: bool,
+    sides: tuple[int, ...] | None = None,
+) -> StepPeak:
+    """Return the table's peak where it has one for this network and loss, else what is predicted now.
+
+    sides: of the run's patches, which are all that an imported network is known to take. Raises NotPredictedError.
+    """
+    if network.network is not None:
+        return predict_peak(network, loss, precision, recompute=recompute, sides=sides)
     names = [name for name, known in UNET_PRESETS.items() if known == network]
     if names and loss == LossConfig():
         return PEAKS[names[0], 32 if precision.dtype is None else 16, recompute]
@@ -42,15 +59,22 @@ def find_peak(network: UNetConfig, loss: LossConfig, precision: Precision, *, re
 
 
 @functools.cache  # by all ways to compute a step with the same network
-def predict_peak(network: UNetConfig, loss: LossConfig, precision: Precision, *, recompute: bool) -> StepPeak:
+def predict_peak(
+    network: UNetConfig,
+    loss: LossConfig,
+    precision: Precision,
+    *,
+    recompute: bool,
+    sides: tuple[int, ...] | None = None,
+) -> StepPeak:
     """Predict what a step takes on a GPU by its voxels: two batches are counted, and a line laid through them."""
-    sides = network.round_up_sides((SIDE[network.dimensions],) * network.dimensions)
+    sides = sides or network.round_up_sides((SIDE[network.dimensions],) * network.dimensions)
     execution = Execution(activation_checkpointing=recompute)
     two, three = (
         count_step_bytes(network, loss, precision, sides=sides, batch=batch, execution=execution) for batch in (2, 3)
     )
     with torch.device("meta"):
-        weights = sum(weight.nbytes for weight in UNet(network, execution).parameters())
+        weights = sum(weight.nbytes for weight in _make(network, execution).parameters())
     return StepPeak(
         weights=weights,
         fixed=3 * two - 2 * three,
@@ -71,14 +95,33 @@ def count_step_bytes(
     """Bytes at the peak of a forward and a backward pass: weights, gradients, activations, loss and the batch itself.
 
     Gradients are there from the start, as in all parts of a step but the first. What the optimiser keeps is left out.
-    Where `execution` leaves the layout open, features lie as they do by default.
+    Where `execution` leaves the layout open, features lie as they do by default. Raises NotPredictedError.
     """
     told = execution or Execution()
-    if on_gpu and told.channels_last is None:
+    if on_gpu and told.channels_last is None and network.network is None:
         told = replace(told, channels_last=True)
     settled = settle_execution(told, torch.device("cuda" if on_gpu else "cpu"), precision, network)
+    try:
+        return _count(network, loss, precision, sides, batch=batch, execution=settled, on_gpu=on_gpu)
+    except Exception as error:
+        if network.network is None and loss.function is None:
+            raise
+        names = " and ".join(name for name in (network.network, loss.function) if name)
+        raise NotPredictedError(f"of {names} it cannot be predicted ({type(error).__name__})") from error
+
+
+def _count(
+    network: UNetConfig,
+    loss: LossConfig,
+    precision: Precision,
+    sides: Sequence[int],
+    *,
+    batch: int,
+    execution: Execution,
+    on_gpu: bool,
+) -> int:
     with torch.device("meta"):
-        model = UNet(network, settled).train()
+        model = _make(network, execution).train()
     with FakeTensorMode(), LiveBytes(workspace=on_gpu) as live:
         make_fake(model)
         if on_gpu:
@@ -93,6 +136,11 @@ def count_step_bytes(
         del outputs
         total.backward()
     return live.peak
+
+
+def _make(network: UNetConfig, execution: Execution) -> Network:
+    """The network as it is, never compiled."""
+    return UNet(network, execution) if network.network is None else ImportedNetwork(network, execution)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -129,7 +177,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
 
-def make_fake(model: UNet) -> None:
+def make_fake(model: Network) -> None:
     """Give a network from the meta device fake weights on the CPU, in its memory layout, and their gradients."""
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
@@ -139,6 +187,8 @@ def make_fake(model: UNet) -> None:
             parameter = nn.Parameter(fake)
             parameter.grad = torch.empty_like(fake)
             setattr(module, name, parameter)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
 def use_gpu_norms(model: nn.Module) -> None:

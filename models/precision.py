@@ -36,7 +36,8 @@ def choose_precision(
     device: torch.device, requested: PrecisionName = "auto", network: UNetConfig | None = None
 ) -> Precision:
     """auto: bfloat16 on GPUs from sm_80 (Ampere), float16 on older ones with tensor cores (sm_70 and later, as T4), on
-    CPUs bfloat16 where the network's step was measured to be faster in it (cpu_table.py), else float32.
+    CPUs bfloat16 where the network's step was measured to be faster in it (cpu_table.py), else float32, as for
+    all imported ones.
 
     Raises ValueError for a name that isn't one of PrecisionName.
     """
@@ -48,7 +49,8 @@ def choose_precision(
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return BFLOAT16 if capability >= (8, 0) else FLOAT16 if capability >= (7, 0) else FLOAT32
-    if device.type == "cpu" and cost_of(network, cpu_kind()).wants_bfloat16:
+    imported = network is not None and network.network is not None
+    if device.type == "cpu" and not imported and cost_of(network, cpu_kind()).wants_bfloat16:
         return BFLOAT16
     return FLOAT32
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ray_jobs.searching.cases_to_score import cases_of
 from ray_jobs.searching.search_config import SearchConfig
+from ray_jobs.searching.space import is_argument, set_fields
 from ray_jobs.settings.command import parse_over_preset
 from ray_jobs.settings.config import TrainConfig, environment_default
 from ray_jobs.settings.console import open_console
@@ -32,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
 
         return search_thresholds(search, case_ids, open_console())
     check_input(search.training)
+    for name, domain in search.domains().items():
+        if is_argument(name, search.training):
+            for value in domain.examples:
+                check_input(set_fields(search.training, {name: value}))
     from ray_jobs.searching.job import search_fields
 
     return search_fields(search, open_console())

@@ -83,7 +83,13 @@ def encode_checkpoint(
     import safetensors.torch
     import torch
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights: dict[str, torch.Tensor] = {}
+    lying = set[int]()
+    for name, tensor in model.state_dict().items():
+        weight = tensor.detach().cpu().contiguous()
+        # A layer that a network has under two names, as MONAI's DynUNet, is written twice: its library asks for both.
+        weights[name] = weight.clone() if weight.data_ptr() in lying else weight
+        lying.add(weight.data_ptr())
     state_file = io.BytesIO()
     torch.save(dict(state), state_file)
     files = {

@@ -75,6 +75,17 @@ def read_config(checkpoint: Checkpoint) -> TrainConfig:
     return decode_config(values)
 
 
+def other_version(checkpoint: Checkpoint) -> str | None:
+    """Say where an imported network is installed in another version than the checkpoint was made with."""
+    made_with = json.loads(checkpoint.read(CONFIG)).get("made_with", {}).get("network")
+    network = read_config(checkpoint).model
+    if network.network is None or made_with == network.distribution:
+        return None
+    here = network.distribution or "a module that belongs to nothing that is installed"
+    before = made_with or "a module of no known version"
+    return f"{checkpoint.uri}: {network.network} was trained with {before}, and here it is {here}"
+
+
 def read_modalities(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """Return the scans that the network was trained on, in its order; None where an older version wrote none down."""
     modalities: list[str] | None = json.loads(checkpoint.read(CONFIG)).get("modalities")

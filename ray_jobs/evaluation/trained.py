@@ -4,12 +4,13 @@ import dataclasses
 
 import torch
 
-from models import Decision, Precision, UNet, build_unet, choose_precision, set_up_device, settle_execution
-from ray_jobs.checkpoints.lookup import find_checkpoint, read_config
+from models import Decision, Network, Precision, build_network, choose_precision, set_up_device, settle_execution
+from ray_jobs.checkpoints.lookup import find_checkpoint, other_version, read_config
 from ray_jobs.evaluation.decision_file import read_decision
 from ray_jobs.evaluation.validation import CaseEvaluator
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import ValidationConfig
+from storage import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class TrainedNetwork:
 
     uri: str
     config: TrainConfig
-    model: UNet
+    model: Network
     precision: Precision
     decision: Decision | None
     """As the checkpoint has it; None where that was taken in mid-epoch."""
@@ -33,15 +34,22 @@ class TrainedNetwork:
 def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
     """Load the checkpoint folder at `uri`, a path or an s3:// URL; of a run's folder, its best checkpoint.
 
-    Raises InputError where there is none, or none that this version understands.
+    Raises InputError where there is none, or none that this version understands, and where an imported network cannot
+    be built here.
     """
     checkpoint = find_checkpoint(uri)
     config = read_config(checkpoint)
     set_up_device(device)
     precision = choose_precision(device, config.precision, config.model)
     execution = settle_execution(config.execution, device, precision, config.model)
-    model = build_unet(config.model, execution).to(device)
-    checkpoint.load_weights(model)
+    try:
+        model = build_network(config.model, execution).to(device)
+        checkpoint.load_weights(model)
+    except (ValueError, RuntimeError) as error:
+        if config.model.network is None:
+            raise
+        notice = other_version(checkpoint) or checkpoint.uri
+        raise InputError(f"{notice}: its weights have no network to go into: {error}") from error
     return TrainedNetwork(
         uri=checkpoint.uri,
         config=config,

@@ -18,11 +18,11 @@ from models import (
     CaseEvidence,
     Decision,
     Evidence,
+    Network,
     Objective,
     Precision,
     RegionScores,
     ThresholdCounts,
-    UNet,
     count_evidence,
     mean_interval,
     sliding_window_probabilities,
@@ -139,7 +139,9 @@ class Evaluation:
 class CaseEvaluator:
     """Predicts whole cases with a network trained on patches or slices."""
 
-    def __init__(self, model: UNet, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision) -> None:
+    def __init__(
+        self, model: Network, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision
+    ) -> None:
         self._model, self._config, self._precision = model, config, precision
         self._window = tuple(patch_shape)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from models import Decision, RegionRules
 from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
+from ray_jobs.checkpoints.lookup import other_version
 from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
 from ray_jobs.on_ray.spread import spread
@@ -77,7 +78,7 @@ def predict(
         identity=describe_prediction(plan, checkpoints, cohort, modalities),
         regions=cohort.task.regions,
         rules=scored_by,
-        notices=cohort.notices,
+        notices=(*cohort.notices, *filter(None, map(other_version, checkpoints))),
     )
     said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
     spread_out = partial(spread, MakePredictor(plan=plan, use_gpu=use_gpu), workers=workers, use_gpu=use_gpu)

@@ -1,7 +1,8 @@
 """What a search may vary: fields of the training configuration by their dotted names, each over a domain.
 
 A domain is written `loguniform:LOW:HIGH`, `uniform:LOW:HIGH`, `integer:LOW:HIGH` (both ends included) or
-`choice:A,B,C`; together `optimiser.weight_decay=loguniform:1e-6:1e-2`.
+`choice:A,B,C`; together `optimiser.weight_decay=loguniform:1e-6:1e-2`. What an imported network or loss is called with
+is a field each: `model.arguments.init_filters=choice:8,16`.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import TrainConfig, idle_fields
 from storage import InputError
 
 KINDS = ("loguniform", "uniform", "integer", "choice")
@@ -113,13 +114,21 @@ def set_fields(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 def check_field(name: str, base: TrainConfig) -> None:
     """Raise InputError where there is no such field to search, with the nearest."""
-    names = [each for each in field_names(base) if each.split(".")[0] not in NOT_SEARCHED]
-    if name in names:
+    idle = idle_fields(base) | {"model.arguments", "loss.arguments"}
+    names = [each for each in field_names(base) if each.split(".")[0] not in NOT_SEARCHED and each not in idle]
+    if name in names or is_argument(name, base):
         return
     # A last part alone is what people type.
     near = [each for each in names if each.rsplit(".", 1)[-1] == name] or difflib.get_close_matches(name, names, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"--space: {name!r} is no field of a run that can be searched{meant}")
+
+
+def is_argument(name: str, base: TrainConfig) -> bool:
+    """Whether `name` is an argument of the network or loss that `base` imports; which it has, itself says."""
+    group, _, argument = name.partition(".arguments.")
+    imported = {"model": base.model.network, "loss": base.loss.function}.get(group)
+    return imported is not None and argument.isidentifier()
 
 
 def field_names(config: Any, prefix: str = "") -> Iterator[str]:
@@ -134,6 +143,9 @@ def field_names(config: Any, prefix: str = "") -> Iterator[str]:
 
 def _set(config: Any, path: list[str], value: Any, name: str) -> Any:
     first, *rest = path
+    if first == "arguments":
+        others = [each for each in config.arguments if each.partition("=")[0] != rest[0]]
+        return dataclasses.replace(config, arguments=(*others, f"{rest[0]}={value}"))
     if rest:
         return dataclasses.replace(config, **{first: _set(getattr(config, first), rest, value, name)})
     return dataclasses.replace(config, **{first: _fitting(value, get_type_hints(type(config))[first], name)})

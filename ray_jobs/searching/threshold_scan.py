@@ -14,7 +14,7 @@ from rich.console import Console
 from dali_pipelines import VolumeLoader
 from models import Decision, Objective, ThresholdCounts
 from models.thresholds import RegionScores
-from ray_jobs.checkpoints.lookup import find_checkpoint
+from ray_jobs.checkpoints.lookup import find_checkpoint, other_version
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import curves_of
 from ray_jobs.on_ray.ray_start import choose_workers, ray_running, refuse_hidden_folder
@@ -148,6 +148,8 @@ def scan_thresholds(
     some, use_gpu = choose_workers(workers, gpu=None)
     if workers is None and not use_gpu:
         some = max(some, most_on_cpus())
+    if (notice := other_version(found)) is not None:
+        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
     make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
     merged = ThresholdCounts(num_regions=len(store.task.regions))
     passes: dict[str, int] = {}

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand
+from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand, idle_fields
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.help_screen import help_topic, show_help
 from ray_jobs.settings.presets import preset
+from storage import InputError
 
 Config = TypeVar("Config")
 
@@ -42,7 +43,16 @@ def parse_over_preset(
     chosen = _value_of("--preset", arguments) or environment_default("PRESET") or "demo"
     base = apply_environment(preset(chosen), ignore_store=_value_of("--source", arguments) is not None)
     base = give_by_hand(base, [name for name in base.by_memory if _is_given(name, arguments)])
-    return parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
+    parsed = parse(arguments, kind, default=around(base), seldom=SELDOM.union(seldom))
+    training: Any = getattr(parsed, "training", parsed)  # of a search
+    for name in sorted(idle_fields(training)):
+        if _is_given(name, arguments):
+            group = name.split(".")[0]
+            other = training.model.network if group == "model" else training.loss.function
+            raise InputError(
+                f"--{name.replace('_', '-')} says nothing of {other}, which has --{group}.arguments: leave it out"
+            )
+    return parsed
 
 
 def parse(

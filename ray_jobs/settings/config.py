@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
 from dali_pipelines import AugmentationConfig, SamplingConfig
-from models import Execution, LossConfig, Objective, UNetConfig
+from models import FUNCTION_FIELDS, IMPORTED_FIELDS, Execution, LossConfig, Objective, UNetConfig
 from ray_jobs.settings.folders import home_folder
 from ray_jobs.settings.groups import (
     CheckpointConfig,
@@ -124,6 +124,11 @@ class TrainConfig:
             raise InputError(
                 f"--loss.voxel {self.loss.voxel} wants --model.head {self.loss.head}, got {self.model.head}"
             )
+        if self.model.network is not None and self.execution.activation_checkpointing:
+            raise InputError(
+                "--execution.activation-checkpointing recomputes the levels of a U-Net, and --model.network "
+                f"{self.model.network} is none: leave it out, and see whether its own arguments can do that"
+            )
         if not self.splits.validates:
             for flag, given in (
                 ("--patience", self.patience is not None),
@@ -177,6 +182,27 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
     return without_former_parts({"store_digest": store_digest, **json.loads(json.dumps(part))})
 
 
+# The groups that can name something imported, by which field, and the fields that say anything of that.
+IMPORTED = (("model", "network", IMPORTED_FIELDS), ("loss", "function", FUNCTION_FIELDS))
+# Of these groups; earlier versions did not know these.
+LEFT_OPEN: tuple[tuple[str, Any], ...] = (
+    ("region_labels", None),
+    ("network", None),
+    ("function", None),
+    ("arguments", []),
+)
+
+
+def idle_fields(config: TrainConfig) -> set[str]:
+    """Return the fields, by their dotted names, that say nothing of the imported network or loss of `config`."""
+    idle: set[str] = set()
+    for group, named, used in IMPORTED:
+        part = getattr(config, group)
+        if getattr(part, named) is not None:
+            idle |= {f"{group}.{field.name}" for field in dataclasses.fields(part) if field.name not in used}
+    return idle
+
+
 def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return an identity, which an earlier version may have written, without what is no part of a run any more.
 
@@ -187,8 +213,10 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         del part["objective"]
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
-    if "model" in part:
-        part["model"] = {key: v for key, v in part["model"].items() if key != "region_labels" or v is not None}
+    for group, named, used in IMPORTED:
+        if group in part:
+            own = [key for key in part[group] if part[group].get(named) is None or key in used]
+            part[group] = {key: part[group][key] for key in own if (key, part[group][key]) not in LEFT_OPEN}
     return part
 
 

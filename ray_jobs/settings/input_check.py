@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from models import number_labels
+from models import UNetConfig, check_loss, check_network, number_labels
 from ray_jobs.settings.config import TrainConfig
 from storage import CohortStore, InputError, find_cases, list_source, open_store
 from storage.archives.kinds import SourceKind, find_kind
@@ -13,6 +13,7 @@ def check_input(config: TrainConfig) -> None:
     if config.store is not None:
         fit_to_store(config, open_store(config.store))
         return
+    refuse_unfit(config)  # for the scans and regions of most cohorts; fit_to_store asks again for those of the store
     # A compressed archive is not read to its end for this: after the conversion too few subjects are said, too.
     if config.source is not None and find_kind(config.source) is not SourceKind.STREAM:
         search = find_cases(list_source(config.source))
@@ -30,7 +31,8 @@ def check_input(config: TrainConfig) -> None:
 def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
     """Return `config` with a network for the scans and regions of the store.
 
-    Raises InputError where thresholds are given, and not one for each region.
+    Raises InputError where thresholds are given, and not one for each region, and where an imported network or loss
+    does not fit.
     """
     regions = store.task.region_names
     if config.thresholds is not None and len(config.thresholds) != len(regions):
@@ -45,4 +47,31 @@ def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
         regions=len(regions),
         region_labels=number_labels(labels) if config.model.head == "labels" else None,
     )
-    return dataclasses.replace(config, model=network)
+    fitted = dataclasses.replace(config, model=network)
+    refuse_unfit(fitted)
+    return fitted
+
+
+def refuse_unfit(config: TrainConfig) -> None:
+    """Raise InputError where an imported network or loss does not take what the run gives it, or answers otherwise."""
+    network, sides = config.model, config.sampling.patch_shape
+    flag = "--model.network"
+    try:
+        if network.network is not None:
+            check_network(network, sides)
+            if config.validation.whole:
+                refuse_in_parts(network, sides)
+        flag = "--loss.function"
+        if config.loss.function is not None:
+            check_loss(config.loss, regions=network.regions, dimensions=network.dimensions)
+    except ValueError as error:
+        raise InputError(f"{flag}: {error}") from error
+
+
+def refuse_in_parts(network: UNetConfig, sides: tuple[int, ...]) -> None:
+    """Raise ValueError where the network does not take whole cases as they are padded."""
+    larger = tuple(side + network.side_multiple for side in network.round_up_sides(sides))
+    try:
+        check_network(network, larger)
+    except ValueError as error:
+        raise ValueError(f"--validation.whole True predicts whole cases at once, and {error}") from error

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from models import Execution, Precision, choose_precision, count_step_bytes, find_peak
+from models import Execution, NotPredictedError, Precision, choose_precision, count_step_bytes, find_peak
 from models.precision import BFLOAT16, FLOAT16
 from ray_jobs.checkpoints.run_folder import SUMMARY
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.cores import share_of_cores
 from ray_jobs.on_ray.planned_machines import PROJECT_FILE, dollars_an_hour, plan_machines, read_worker_machines
-from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.config import TrainConfig, without_former_parts
 from ray_jobs.settings.folders import store_folder
 from ray_jobs.settings.input_check import fit_to_store
 from ray_jobs.settings.prices import KINDS, SNAPSHOT, Machine
@@ -142,16 +142,20 @@ def describe_plan(config: TrainConfig, place: Place, settled: Settled) -> str:
     if place.card is not None:
         return settled.reason
     share = config.sampling.global_batch_size // place.workers
-    taken = count_step_bytes(
-        config.model,
-        config.loss,
-        place.precision,
-        sides=config.sampling.patch_shape,
-        batch=min(config.micro_batch_size or share, share),
-        execution=Execution(activation_checkpointing=settled.activation_checkpointing),
-        on_gpu=False,
-    )
-    weights = find_peak(config.model, config.loss, place.precision, recompute=False).weights
+    sides = config.sampling.patch_shape
+    try:
+        taken = count_step_bytes(
+            config.model,
+            config.loss,
+            place.precision,
+            sides=sides,
+            batch=min(config.micro_batch_size or share, share),
+            execution=Execution(activation_checkpointing=settled.activation_checkpointing),
+            on_gpu=False,
+        )
+        weights = find_peak(config.model, config.loss, place.precision, recompute=False, sides=sides).weights
+    except NotPredictedError as error:
+        return f"{settled.reason}; what a step takes is not known: {error}"
     gib = (taken + weight_copies(config) * weights) / GIB
     return f"{settled.reason}; a step is predicted to take {gib:.2f} GiB a worker, beside PyTorch and the feed"
 
@@ -184,7 +188,7 @@ def describe_hours(config: TrainConfig, place: Place, settled: Settled, *, patch
 def find_record(config: TrainConfig, place: Place, settled: Settled) -> Mapping[str, Any] | None:
     """The fastest finished run below --runs with this network, patch, batch and precision on as many such devices."""
     wanted = {
-        "model": json.loads(json.dumps(dataclasses.asdict(config.model))),
+        "model": own_fields(json.loads(json.dumps(dataclasses.asdict(config.model)))),
         "patch": list(settled.patch_shape),
         "batch": config.sampling.global_batch_size,
         "workers": place.workers,
@@ -194,7 +198,7 @@ def find_record(config: TrainConfig, place: Place, settled: Settled) -> Mapping[
     for summary in read_summaries(config.runs):
         did, speed = summary["config"], summary["throughput"]
         there = {
-            "model": did["model"],
+            "model": own_fields(did["model"]),
             "patch": did["sampling"]["patch_shape"],
             "batch": did["sampling"]["global_batch_size"],
             "workers": speed["world_size"],
@@ -203,6 +207,12 @@ def find_record(config: TrainConfig, place: Place, settled: Settled) -> Mapping[
         if there == wanted and place.device in speed["device"]:
             found.append(summary)
     return max(found, key=lambda summary: float(summary["throughput"]["patches_per_second"]), default=None)
+
+
+def own_fields(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a network what says anything of it, whichever version wrote it."""
+    own: dict[str, Any] = without_former_parts({"model": model})["model"]
+    return own
 
 
 def read_summaries(runs: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from models import Precision, UNetConfig, choose_precision, find_peak
+from models import NotPredictedError, Precision, UNetConfig, choose_precision, find_peak
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.settings.config import PATCH, TrainConfig, give_by_hand
 from ray_jobs.training.plan import TrainPlan
@@ -100,7 +100,7 @@ class Way:
 
     def gpu_bytes(self, config: TrainConfig, precision: Precision, *, workers: int) -> int:
         """Return what it is predicted to take of a GPU's memory, with all that lies there beside it."""
-        peak = find_peak(config.model, config.loss, precision, recompute=self.recompute)
+        peak = find_peak(config.model, config.loss, precision, recompute=self.recompute, sides=self.patch_shape)
         copies = weight_copies(config) + (workers > 1)  # the last in DDP's buckets
         voxels = torch.Size(self.patch_shape).numel()
         step = copies * peak.weights + peak.step(voxels * self.at_once)
@@ -171,15 +171,18 @@ def decide(
 ) -> Settled:
     """Settle what `config` leaves to memory by the first of its ways that fits. `shape`: the cases' median."""
     share = config.sampling.global_batch_size // workers
+    given = Way(
+        patch_shape=config.sampling.patch_shape,
+        at_once=min(config.micro_batch_size or share, share),
+        recompute=config.execution.activation_checkpointing,
+    )
     if card is None:
-        way = Way(
-            patch_shape=config.sampling.patch_shape,
-            at_once=min(config.micro_batch_size or share, share),
-            recompute=config.execution.activation_checkpointing,
-        )
-        return make_settled(config, way, None, workers, f"no GPU, so memory settles nothing: {way}, as given")
+        return make_settled(config, given, None, workers, f"no GPU, so memory settles nothing: {given}, as given")
     ways = list(list_ways(config, shape, share=share))
-    needed = [way.gpu_bytes(config, precision, workers=workers) for way in ways]
+    try:
+        needed = [way.gpu_bytes(config, precision, workers=workers) for way in ways]
+    except NotPredictedError as error:
+        return make_settled(config, given, card, workers, f"memory settles nothing, as {error}: {given}, as given")
     chosen = next((index for index, size in enumerate(needed) if size <= card.memory), len(ways) - 1)
     reason = (
         f"settled by memory: {ways[chosen]}; predicted to take {needed[chosen] / GIB:.1f} of the "
@@ -211,8 +214,10 @@ def ask(config: TrainConfig) -> str:
     """Return what `config` leaves to memory and what it settles in its place, as a text to compare."""
     given = (config.micro_batch_size, config.execution.activation_checkpointing)
     around = (config.sampling.global_batch_size, config.optimiser.name, config.optimiser.ema_decay, config.precision)
-    model = repr(config.model).replace(", region_labels=None", "")  # versions that did not know them wrote the rest
-    return f"{sorted(config.by_memory)} {given} {around} {model} {config.loss}"
+    text = f"{sorted(config.by_memory)} {given} {around} {config.model} {config.loss}"
+    for unknown in ("network=None, arguments=(), ", ", region_labels=None", ", function=None, arguments=()"):
+        text = text.replace(unknown, "")  # versions that did not know them wrote the rest
+    return text
 
 
 def list_ways(config: TrainConfig, shape: tuple[int, ...], *, share: int) -> Iterator[Way]:
@@ -220,8 +225,9 @@ def list_ways(config: TrainConfig, shape: tuple[int, ...], *, share: int) -> Ite
 
     The largest patch, and for it as many at once as may be; then with activations recomputed; then a smaller patch.
     Fewer at once cost next to nothing, recomputing a third more arithmetic, and a smaller patch what the network sees.
+    Of an imported network neither which patches it takes is known nor how it recomputes.
     """
-    by_memory = config.by_memory
+    by_memory = [name for name in config.by_memory if config.model.network is None or name == "micro_batch_size"]
     patches = [config.sampling.patch_shape]
     if PATCH in by_memory:
         patches = list(list_patches(config.model, config.sampling.patch_shape, shape))

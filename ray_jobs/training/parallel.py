@@ -16,6 +16,7 @@ import torch
 from torch import distributed, nn
 from torch._C._distributed_c10d import GradBucket, PrefixStore, Store  # torch.distributed's own, where mypy finds them
 
+from models import ImportedNetwork
 from ray_jobs.settings.groups import ParallelConfig
 
 COMPRESSED = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -30,12 +31,17 @@ def distribute(model: nn.Module, config: ParallelConfig, *, world_size: int) -> 
     """Return `model` wrapped so that a backward pass leaves the ranks' mean gradients in it; itself for one rank.
 
     Needs the default process group when world_size is above 1. The wrapper shares the model's parameters.
+    An imported network may have weights that no gradient reaches: DDP looks for them, and says where there are none.
     """
     if world_size == 1:
         return model
     # A 1 x 1 x 1 convolution's weights lie the same in memory whatever the layout is called, and DDP minds the name.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    parallel = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=config.bucket_mb)
+    imported = isinstance(model, ImportedNetwork)
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    parallel = nn.parallel.DistributedDataParallel(
+        model, bucket_cap_mb=config.bucket_mb, find_unused_parameters=imported
+    )
     if config.gradient_compression != "none":
         parallel.register_comm_hook(None, make_compression_hook(COMPRESSED[config.gradient_compression]))
     return parallel

@@ -3,7 +3,7 @@
 Ranks wait for each other in the middle of a step, so that one which ran out of memory there would let the others hang.
 Here none waits until all have tried. Every part of every step has the same shapes, so what is rehearsed should fit
 afterwards; where it does not, the next start of the run begins with half (train_loop.py).
-Nothing that a run depends on changes: no weight, no gradient, no random number, no batch of the loader's.
+Nothing that a run depends on changes: no weight or buffer, no gradient, no random number, no batch of the loader's.
 """
 
 import dataclasses
@@ -112,13 +112,17 @@ def compute_gradients(run: Run, device: torch.device, size: int) -> None:
     image, regions = empty_batch(run, device, size)
     image.zero_()
     run.model.train()
+    buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]  # such as batch normalisation's means
     # Through the wrapper, by which torch.compile cuts the graph for DDP.
     with run.gradients_kept_local(), run.precision.autocast(device):
         outputs = run.parallel(image)
     config = run.plan.config
-    alone = Loss(config.loss, add_up=lambda sums: sums, region_labels=config.model.region_labels)
+    alone = Loss(config.loss, add_up=lambda sums: sums, region_labels=config.model.region_labels).to(device)
     loss = alone(outputs, regions.zero_())
-    torch.autograd.grad(loss, list(run.model.parameters()))
+    weights = [weight for weight in run.model.parameters() if weight.requires_grad]
+    torch.autograd.grad(loss, weights, allow_unused=True)
+    for buffer, before in buffers:
+        buffer.copy_(before)
 
 
 def empty_batch(run: Run, device: torch.device, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,10 +15,11 @@ from models import (
     Decision,
     Execution,
     Loss,
+    Network,
     OptimiserStep,
     Precision,
     WeightAverage,
-    build_unet,
+    build_network,
     choose_precision,
     keep_compiled_code,
     load_optimiser_state,
@@ -27,6 +29,7 @@ from models import (
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
+from ray_jobs.checkpoints.lookup import other_version
 from ray_jobs.checkpoints.saver import Saver
 from ray_jobs.checkpoints.trained_on import describe_task
 from ray_jobs.evaluation.decision_file import encode_decision
@@ -39,7 +42,7 @@ from ray_jobs.training.parallel import distribute
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.watching.monitoring import Monitor
 from ray_jobs.watching.step_clock import StepClock
-from storage import DecodedCaseCache, open_store
+from storage import DecodedCaseCache, InputError, open_store
 
 Seen = TypeVar("Seen")
 
@@ -54,7 +57,7 @@ class Run:
     plan: TrainPlan
     cache: DecodedCaseCache
     loader: PatchLoader
-    model: nn.Module  # plain, for weights and inference
+    model: Network  # plain, for weights and inference
     parallel: nn.Module  # the same parameters, averaging gradients over the ranks
     gradients_kept_local: Callable[[], AbstractContextManager[None]]  # for all but the last part of a batch
     average: WeightAverage | None
@@ -94,7 +97,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         decode_threads=idle_threads(config, session),
         ready_batches=config.ready_batches,
     )
-    model = build_unet(config.model, execution).to(session.device)
+    model = build(config, execution).to(session.device)
     parallel = distribute(model, config.parallel, world_size=session.world_size)
     gradients_kept_local: Callable[[], AbstractContextManager[None]] = nullcontext
     if isinstance(parallel, nn.parallel.DistributedDataParallel):
@@ -115,7 +118,7 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         parallel=parallel,
         gradients_kept_local=gradients_kept_local,
         average=WeightAverage(model, decay) if (decay := config.optimiser.ema_decay) is not None else None,
-        loss=Loss(config.loss, add_up, region_labels=config.model.region_labels),
+        loss=Loss(config.loss, add_up, region_labels=config.model.region_labels).to(session.device),
         precision=precision,
         optimiser=optimiser,
         schedule=schedule,
@@ -125,6 +128,23 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         evaluator=CaseEvaluator(model, config.sampling.patch_shape, config.validation, precision),
         clock=clock,
     )
+
+
+def build(config: TrainConfig, execution: Execution) -> Network:
+    """Build the run's network; raises InputError where this machine cannot import what the driver's could."""
+    try:
+        return build_network(config.model, execution)
+    except ValueError as error:
+        raise InputError(f"--model.network: {error}") from error
+
+
+def seed_step(run: Run, session: Session) -> None:
+    """Have what an imported network draws, as for dropout, depend on seed, epoch, step and rank alone: no resume
+    changes it. Our U-Nets draw nothing.
+    """
+    if run.plan.config.model.network is not None:
+        place = [run.plan.config.sampling.seed, run.loader.epoch, run.loader.step, session.rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
 
 def execution_of(plan: TrainPlan, session: Session, precision: Precision) -> Execution:
@@ -203,6 +223,7 @@ def save(
             weights = {name: value.clone() for name, value in run.model.state_dict().items()}
             state |= {"weights": weights, "average": run.average.state_dict()}
         made_with = describe_start(run.plan.config) | {"precision": run.precision.name, "workers": session.world_size}
+        made_with["network"] = run.plan.config.model.distribution
         trained_on = run.cache.store
         # Beside the identity, not in it: the digest stands for the modalities there, and runs begun before they were
         # written down go on.
@@ -243,6 +264,8 @@ def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore
     run.history.extend(state["history"])
     torch.set_rng_state(state["torch_rng"])
     monitor.tell(f"going on from {record.name}, world size {session.world_size}")
+    if (notice := other_version(checkpoint)) is not None:
+        monitor.tell(notice)
 
 
 def same_on_every_rank(look: Callable[[], Seen | None], session: Session) -> Seen | None:

@@ -28,7 +28,7 @@ from ray_jobs.training.rehearsal import (
     is_out_of_memory,
     rehearse,
 )
-from ray_jobs.training.run import Run, prepare, restore, same_on_every_rank, save, weights_to_keep
+from ray_jobs.training.run import Run, prepare, restore, same_on_every_rank, save, seed_step, weights_to_keep
 from ray_jobs.watching.advice import Setting, advise
 from ray_jobs.watching.monitoring import Monitor
 from storage import InputError
@@ -131,6 +131,7 @@ def train_epoch(run: Run, session: Session, monitor: Monitor, saver: Saver, watc
     for batch in run.clock.batches(run.loader):
         monitor.before_step()
         watch.at(f"epoch {run.loader.epoch + 1}, step {run.loader.step}")
+        seed_step(run, session)
         step = train_step(run, batch)
         monitor.after_step(step, run.schedule.learning_rate)
         monitor.name_bad_cases({each.case_id: each.error for each in batch.replacements}, "others take its place")

@@ -9,7 +9,9 @@ from torch import nn
 from benchmarks import inference
 from benchmarks.settings import InferenceBenchmark, TrainStepBenchmark
 from benchmarks.train_step import run
+from models import ImportedConfig
 from storage import InputError
+from tests import own_networks
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +43,22 @@ def test_every_switch_changes_what_is_measured(tmp_path: Path, capsys: pytest.Ca
     assert "compiled" not in capsys.readouterr().out
     _rows(tmp_path, compile=True)
     assert "compiled" in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_an_imported_network_is_timed_by_the_flags_of_training(tmp_path: Path) -> None:
+    options = {"preset": "tiny", "patch": (16, 16, 16)}
+    named = ImportedConfig(network="tests.own_networks:Plain", arguments=("width=8",))
+    rows = _rows(tmp_path, model=named, **options)
+    assert rows["default"]["parameters"] == sum(
+        weight.numel() for weight in own_networks.Plain(4, 3, width=8).parameters()
+    )
+    with pytest.raises(InputError, match="--activation-checkpointing is our U-Nets'"):
+        _rows(tmp_path, model=named, activation_checkpointing=True, **options)
+    with pytest.raises(
+        InputError, match=r"--patch: tests.own_networks:Even does not take patches \(2, 4, 17, 16, 16\): "
+    ):
+        _rows(tmp_path, model=ImportedConfig(network="tests.own_networks:Even"), patch=(17, 16, 16), preset="tiny")
 
 
 @pytest.mark.processes

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import PYTORCH3DUNET_LOSS, Loss, LossConfig, number_labels
+from models import PYTORCH3DUNET_LOSS, Loss, LossConfig, check_loss, number_labels
+from tests import own_networks
 
 CONFIGS = [
     LossConfig(dice=dice, voxel=voxel)  # type: ignore[arg-type]
@@ -148,3 +149,36 @@ def test_wrong_shapes_and_empty_losses_are_refused() -> None:
         Loss(LossConfig(output_weights=(1.0,)))(
             (torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)), torch.zeros(1, 3, 4, 4)
         )
+
+
+@pytest.mark.parametrize("name", ["squares", "Squares"])
+def test_an_imported_loss_takes_float32_logits_and_regions_of_each_output(name: str) -> None:
+    fine, coarse, regions = torch.randn(2, 3, 8, 8, 8), torch.randn(2, 3, 4, 4, 4).half(), _nested_regions(2, (8, 8, 8))
+    config = LossConfig(function=f"tests.own_networks:{name}", arguments=("weight=3",))
+    check_loss(config, regions=3, dimensions=3)
+    shrunk = torch.nn.functional.interpolate(regions.float(), scale_factor=0.5, mode="nearest-exact")
+    of_fine = own_networks.squares(fine, regions.float(), 3)
+    wanted = (2 * of_fine + own_networks.squares(coarse.float(), shrunk, 3)) / 3
+    torch.testing.assert_close(Loss(config)((fine, coarse), regions), wanted)
+    torch.testing.assert_close(Loss(replace(config, output_weights=(1, 0)))((fine, coarse), regions), of_fine)
+    # Of several workers it is their mean.
+    loss = Loss(config, add_up=lambda sums: sums + torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(loss((fine,), regions), (of_fine + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("Trained", (), "own_networks:Trained has weights of its own"),
+        ("each", (), r"each gives \(2, 3, 16, 16\) for logits and regions \(2, 3, 16, 16\): wanted one number"),
+        ("flat", (), r"flat gives \(\) without a gradient for logits and regions"),
+        ("squares", ("wight=2",), "squares has no argument wight, did you mean weight\\?; it takes weight$"),
+        ("squares", ("weight=a",), r"squares does not take logits and regions \(2, 3, 16, 16\): TypeError: "),
+        ("Squares", ("weight=a",), r"Squares\(weight='a'\) fails: TypeError: "),
+        ("nothing", (), "own_networks has no nothing that can be called"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused(name: str, arguments: tuple[str, ...], says: str) -> None:
+    config = LossConfig(function=f"tests.own_networks:{name}", arguments=arguments)
+    with pytest.raises(ValueError, match=says):
+        check_loss(config, regions=3, dimensions=2)

@@ -1,13 +1,15 @@
 """Which checkpoint a folder stands for: a run's best one, or one for each fold of a cross-validation."""
 
 import dataclasses
+import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.checkpoints.folds import fold_folder, fold_of, folds_of
-from ray_jobs.checkpoints.lookup import find_checkpoint, find_checkpoints, read_config
+from ray_jobs.checkpoints.lookup import find_checkpoint, find_checkpoints, other_version, read_config
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.settings.config import TrainConfig, run_identity
 from storage import InputError, SplitConfig
@@ -51,3 +53,20 @@ def test_runs_are_told_from_folds_and_from_cross_validations(whole: RunFolder, s
     assert [folds_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, None, None, None, 2]
     assert folds_of({**(whole.read(CONFIG) or {}), "search": {}}) is None  # whose trials have folds, and it has not
     assert [fold_of(each) for each in (alone, fold, before, None, whole.read(CONFIG))] == [None, 2, None, None, None]
+
+
+def test_another_version_of_an_imported_network_is_named(
+    make_checkpoint: Callable[..., str], small_config: TrainConfig
+) -> None:
+    model = dataclasses.replace(small_config.model, network="torch.nn:Conv3d")
+    found = find_checkpoint(make_checkpoint("run", seed=0, config=dataclasses.replace(small_config, model=model)))
+    values, here = json.loads(found.read(CONFIG)), f"torch {version('torch')}"
+
+    def told(made_with: str | None) -> str | None:
+        found.put(CONFIG, json.dumps(values | {"made_with": {"network": made_with}}).encode())
+        return other_version(found)
+
+    assert told(here) is None
+    assert told("torch 1.0") == f"{found.uri}: torch.nn:Conv3d was trained with torch 1.0, and here it is {here}"
+    assert (told(None) or "").endswith(f"was trained with a module of no known version, and here it is {here}")
+    assert other_version(find_checkpoint(make_checkpoint("ours", seed=0))) is None

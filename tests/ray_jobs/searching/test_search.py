@@ -26,6 +26,8 @@ from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.searching.scheduler import read_reports
 from ray_jobs.searching.search import most_at_once, signals_raised, was_under_way
+from ray_jobs.searching.space import parse_space, set_fields
+from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.exit_status import StoppedBySignalError
 from ray_jobs.training.planning import Decided
 from storage import CohortStore
@@ -240,14 +242,31 @@ def rates_of_optuna(*, seed: int, trials: int) -> list[float]:
     return [searcher.suggest(str(trial))["rate"] for trial in range(trials)]
 
 
+def test_arguments_of_an_imported_network_are_fields() -> None:
+    base = parse_training(["--model.network", "a:b", "--model.arguments", "width=4", "depth=2"])
+    (domain,) = parse_space(("model.arguments.width=integer:8:16",), base).values()
+    assert domain.examples == (8, 16)
+    searched = set_fields(base, {"model.arguments.width": 8, "optimiser.learning_rate": 0.01})
+    assert searched.model.arguments == ("depth=2", "width=8") and searched.optimiser.learning_rate == 0.01
+    assert set_fields(base, {"model.arguments.norm": "batch"}).model.arguments[-1] == "norm=batch"
+
+
 def test_bad_searches_are_one_line(phantom_store: CohortStore, run_here) -> None:
-    store = ["--store", phantom_store.uri]
+    store, own = ["--store", phantom_store.uri], ["--model.network", "tests.own_networks:Plain"]
     for arguments, says in (
         (["--space", "weight_decay=loguniform:1:2"], "did you mean optimiser.weight_decay"),
         (["--space", "epochs=choice:0"], "--epochs must be at least 1"),
         (["--algorithm", "grid"], "--algorithm grid wants"),
         (["--search", "threshold"], "--checkpoint go together"),
         (["--preset", "brats3d", "--space", "model.norm_groups=choice:4,8"], "give --sampling.patch-shape"),
+        ([*own, "--space", "model.norm_groups=choice:4,8"], "is no field of a run that can be searched"),
+        ([*own, "--space", "model.arguments=choice:a,b"], "is no field of a run that can be searched"),
+        ([*own, "--space", "model.arguments.depth=choice:4,8"], "has no argument depth, did you mean width?"),
+        (
+            [*own, "--space", "model.arguments.width=choice:4,-8"],
+            "Plain(width=-8, in_channels=4, out_channels=3) fails",
+        ),
+        (["--space", "model.arguments.width=choice:4,8"], "is no field of a run that can be searched"),
     ):
         done = run_here("tune.py", *store, *arguments)
         assert done.returncode == 2 and says in done.stderr, done.stderr

@@ -66,6 +66,9 @@ def test_nested_fields_are_reachable() -> None:
         (["--sampling.patch-shape", "50", "50", "50"], "48 or 56"),
         (["--optimiser.learning-rate", "-1"], "learning-rate"),
         (["--loss.voxel", "ce"], "--model.head labels"),
+        (["--model.network", "a:b", "--model.widths", "4", "8"], "--model.widths says nothing of a:b, which has "),
+        (["--loss.function", "a:b", "--loss.dice", "none"], "--loss.dice says nothing of a:b, which has --loss.arg"),
+        (["--model.network", "a:b", "--execution.activation-checkpointing"], "recomputes the levels of a U-Net, and "),
     ],
 )
 def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> None:
@@ -138,6 +141,28 @@ def test_a_labels_head_begun_before_regions_could_exclude_each_other_is_the_same
     forest = run_identity(dataclasses.replace(nested, model=model), "digest")
     assert forest["model"]["region_labels"] == [[1, 2], [1], [2], [3]]
     assert decode_config(forest).model == model
+
+
+def test_an_imported_network_and_loss_are_the_run_by_name_and_arguments() -> None:
+    flags = ["--model.network", "a:b", "--model.arguments", "c=1", "--loss.function", "d:e"]
+    config = parse_training(flags)
+    identity = run_identity(config, "digest")
+    assert identity["model"] == {
+        "network": "a:b",
+        "arguments": ["c=1"],
+        "dimensions": 3,
+        "modalities": 4,
+        "regions": 3,
+        "head": "regions",
+    }
+    assert identity["loss"] == {"function": "d:e", "output_weights": None}
+    decoded = decode_config(identity)
+    assert run_identity(decoded, "digest") == identity
+    assert (decoded.model.network, decoded.model.arguments, decoded.loss.function) == ("a:b", ("c=1",), "d:e")
+    # Whatever the preset's U-Net would have been.
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, widths=(4, 8), deep_supervision=0))
+    assert run_identity(other, "digest") == identity
+    assert "network" not in run_identity(parse_training([]), "digest")["model"]
 
 
 def test_workers_are_offered_only_where_there_is_room_for_them() -> None:

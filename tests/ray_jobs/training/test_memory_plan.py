@@ -17,7 +17,18 @@ from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.config import BY_MEMORY, TrainConfig, give_by_hand
 from ray_jobs.settings.presets import preset
 from ray_jobs.training import memory_plan
-from ray_jobs.training.memory_plan import GIB, MEMORY, Card, Way, ask, decide, list_patches, note_micro_batch, settle
+from ray_jobs.training.memory_plan import (
+    GIB,
+    MEMORY,
+    Card,
+    Settled,
+    Way,
+    ask,
+    decide,
+    list_patches,
+    note_micro_batch,
+    settle,
+)
 from ray_jobs.training.plan import TrainPlan
 
 MEDIAN = (140, 170, 140)
@@ -211,3 +222,20 @@ def test_trials_share_what_the_first_settled(
         patches.add(settle(plan, TellingSession(tmp_path / "search" / name)).config.sampling.patch_shape)
     assert len(patches) == 1 and patches != {(16, 16, 16)}
     assert [file.relative_to(tmp_path) for file in tmp_path.rglob(MEMORY)] == [Path("search", MEMORY)]
+
+
+@pytest.mark.slow
+def test_of_an_imported_network_memory_settles_how_many_patches_at_once_or_nothing() -> None:
+    def settled(name: str, memory: float) -> Settled:
+        sides = ["--sampling.patch-shape", "64", "64", "64"]
+        config = parse_training(["--preset", "brats3d", "--model.network", f"tests.own_networks:{name}", *sides])
+        config = dataclasses.replace(config, by_memory=BY_MEMORY)
+        return decide(config, card(memory), BFLOAT16, workers=1, shape=MEDIAN)
+
+    all_at_once, one = settled("Plain", 80), settled("Plain", 2.3)
+    assert (all_at_once.micro_batch_size, one.micro_batch_size) == (4, 1)
+    assert all_at_once.patch_shape == one.patch_shape == (64, 64, 64)
+    assert not one.activation_checkpointing
+    unknown = settled("LooksAtValues", 80)
+    assert unknown.micro_batch_size == 4 and unknown.patch_shape == (64, 64, 64)  # as given
+    assert "memory settles nothing, as of tests.own_networks:LooksAtValues it cannot be predicted" in unknown.reason

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import Execution, choose_precision
+from models import Execution, LossConfig, choose_precision
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.groups import ParallelConfig
@@ -27,6 +27,7 @@ from ray_jobs.training.run import prepare, same_precision
 from ray_jobs.training.train_loop import train_step
 from storage import CohortStore, InputError, assign_splits
 
+ROOT = Path(__file__).parents[3]
 WORKER = Path(__file__).with_name("rank_worker.py")
 TIMEOUT = 8
 DAWDLE_SECONDS = 0.3  # rank_worker.py's
@@ -50,7 +51,7 @@ def with_switches(config: TrainConfig, **switches: Any) -> TrainConfig:
 def started(plans: dict[str, tuple[str, TrainPlan]], folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", ...]]:
     """The two ranks, which write to <rank>.log and end with the body."""
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
     with ExitStack() as ends:
         ranks = []
         for rank in (0, 1):
@@ -73,6 +74,12 @@ def switched(config: TrainConfig) -> dict[str, TrainConfig]:
     }
 
 
+def imported(config: TrainConfig) -> TrainConfig:
+    """A network with a weight that no gradient reaches, which DDP would wait for, and a loss that adds nothing up."""
+    network = dataclasses.replace(config.model, network="tests.own_networks:Idle")
+    return dataclasses.replace(config, epochs=1, model=network, loss=LossConfig(function="tests.own_networks:squares"))
+
+
 @pytest.fixture(scope="module")
 def together(
     config: TrainConfig, phantom_store: CohortStore, tmp_path_factory: pytest.TempPathFactory
@@ -82,6 +89,7 @@ def together(
     one_epoch = dataclasses.replace(config, epochs=1)
     jobs = {name: ("train", each) for name, each in switched(config).items()}
     jobs |= {
+        "imported": ("train", imported(config)),
         "dawdling": ("dawdle", with_switches(config, timeout=60)),
         "halved": ("starve", one_epoch),
         "half": ("starve", dataclasses.replace(one_epoch, micro_batch_size=1)),
@@ -138,6 +146,19 @@ def test_two_ranks_train_as_one(
     weights = sum(4 * value.numel() for value in alone["weights"].values())
     assert sent["plain"] == sent["small buckets"] == sent["checkpointed"] == weights
     assert sent["fp16"] == sent["bf16"] == weights / 2
+
+
+@pytest.mark.processes
+def test_imported_networks_and_losses_train_as_one(
+    together: list[dict[str, Result]], config: TrainConfig, make_plan: MakePlan, tmp_path: Path
+) -> None:
+    alone, both = train_alone(make_plan(imported(config)), tmp_path / "alone"), [each["imported"] for each in together]
+    assert losses_of(both[0]) == losses_of(both[1]) == pytest.approx(losses_of(alone), rel=1e-5)
+    for weight, value in alone["weights"].items():
+        assert torch.equal(both[0]["weights"][weight], both[1]["weights"][weight])
+        assert torch.allclose(both[0]["weights"][weight], value, rtol=1e-4, atol=1e-5), weight
+    assert alone["weights"]["network.only.weight"].grad is not None
+    assert alone["weights"]["network.idle"].grad is None
 
 
 @pytest.mark.processes
