@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from models import UNetConfig, check_loss, check_network, number_labels
+from models import number_labels
 from ray_jobs.settings.config import TrainConfig
 from storage import CohortStore, InputError, find_cases, list_source, open_store
 from storage.archives.kinds import SourceKind, find_kind
@@ -55,23 +55,19 @@ def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
 def refuse_unfit(config: TrainConfig) -> None:
     """Raise InputError where an imported network or loss does not take what the run gives it, or answers otherwise."""
     network, sides = config.model, config.sampling.patch_shape
+    if network.network is None and config.loss.function is None:
+        return
+    from models import check_loss, check_network  # with PyTorch, which takes seconds
+
     flag = "--model.network"
     try:
         if network.network is not None:
             check_network(network, sides)
             if config.validation.whole:
-                refuse_in_parts(network, sides)
-        flag = "--loss.function"
+                flag = "--validation.whole True predicts whole cases at once: --model.network"
+                check_network(network, tuple(side + network.side_multiple for side in network.round_up_sides(sides)))
         if config.loss.function is not None:
+            flag = "--loss.function"
             check_loss(config.loss, regions=network.regions, dimensions=network.dimensions)
     except ValueError as error:
         raise InputError(f"{flag}: {error}") from error
-
-
-def refuse_in_parts(network: UNetConfig, sides: tuple[int, ...]) -> None:
-    """Raise ValueError where the network does not take whole cases as they are padded."""
-    larger = tuple(side + network.side_multiple for side in network.round_up_sides(sides))
-    try:
-        check_network(network, larger)
-    except ValueError as error:
-        raise ValueError(f"--validation.whole True predicts whole cases at once, and {error}") from error

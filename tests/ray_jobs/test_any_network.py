@@ -145,6 +145,10 @@ def test_the_commands_train_and_predict(
             "with logits (2, 3, 20, 20, 20) in training, wanted (2, 3, 40, 40, 40)",
         ),
         (["--model.network", f"{OWN}:Even"], "wanted multiples of 16; it takes 32 x 32 x 32"),
+        (
+            ["--model.network", f"{OWN}:Fixed", "--validation.whole", "True"],
+            f"whole cases at once: --model.network: {OWN}:Fixed does not take patches (2, 4, 96, 96, 96)",
+        ),
         (["--loss.function", f"{OWN}:each"], "--loss.function: tests.own_networks:each gives (2, 3, 16, 16, 16)"),
         (["--loss.function", f"{OWN}:squares", "--loss.arguments", "size=3"], "squares has no argument size"),
         (["--model.arguments", "width=3"], "UNetConfig.arguments: got ('width=3',), and no network that takes them"),
