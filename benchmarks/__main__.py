@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "train-step": settings.TrainStepBenchmark,
     "inference": settings.InferenceBenchmark,
     "whole-head": settings.WholeHeadBenchmark,
+    "prediction": settings.PredictionBenchmark,
     "score": settings.ScoreBenchmark,
     "decisions": settings.DecisionsBenchmark,
     "accuracy": contest.AccuracyBenchmark,

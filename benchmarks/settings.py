@@ -132,8 +132,7 @@ class WholeHeadBenchmark(Recorded):
     checkpoint: str = ".bench/demo/runs/demo"
     """A checkpoint, or a run's folder; by default what the demo benchmark left."""
     store: str | None = None
-    """The cohort that it was trained on, path or URL: its test cases are predicted. Default: as the run's summary says.
-    """
+    """The cohort it was trained on, path or URL: its test cases are predicted. Default: as the run's summary says."""
     cases: int = 2
     """How many of them."""
     rounds: int = 2
@@ -141,6 +140,17 @@ class WholeHeadBenchmark(Recorded):
     threads: int = 2
     cache: Path = Path(".bench/cache")
     """Where decoded cases are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionBenchmark(Recorded):
+    """Measure what each part of a prediction costs a case: reading, network, writing, scores, figures."""
+
+    checkpoint: str = ".bench/demo/runs/demo"
+    input: str | None = None
+    """A folder of labelled NIfTI cases or a store; the run's own store without it."""
+    cases: int = 2
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,18 @@ ROOMS = {
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *("train", "tune", "threshold", "convert", "predict", "score", "spot_watcher", "placement_groups", "resubmit"),
+    *(
+        "train",
+        "tune",
+        "threshold",
+        "convert",
+        "predict",
+        "score",
+        "package",
+        "spot_watcher",
+        "placement_groups",
+        "resubmit",
+    ),
     "__init__",
 }
 

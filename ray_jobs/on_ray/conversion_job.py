@@ -10,6 +10,7 @@ from ray_jobs.on_ray.nnunet_export import export_cohort
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.console import figures_table, open_console
 from ray_jobs.settings.convert_config import ConvertConfig, read_subjects
+from ray_jobs.settings.exit_status import REFUSED
 from ray_jobs.settings.label_choice import told_task, told_values
 from storage import find_cases, list_source, open_store
 from storage.archives.stream_cases import StreamListing
@@ -19,8 +20,6 @@ from storage.store.cohort_conversion import ConversionReport
 from storage.store.mirror import mirror_store
 from storage.store.objects import parse_uri
 from storage.store.verify import compare_files
-
-REFUSED = 3
 
 
 def convert(config: ConvertConfig) -> int:

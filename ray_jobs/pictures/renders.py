@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ray_jobs.pictures.sections import (
+    add_picture,
     add_words,
     as_png,
     inches_of_words,
@@ -25,6 +27,7 @@ from ray_jobs.pictures.sections import (
     tumour_to_show,
 )
 from ray_jobs.pictures.surfaces import Array, Camera, Layer, Surface, blend, draw_surface, look, make_surface
+from scoring.components import find_box
 from storage import CaseInfo, Region
 
 PIXELS = 330
@@ -88,15 +91,13 @@ def draw_render(
     height_in = _PICTURE_INCHES * len(masks) + inches_of_words(width_in, legend)
     figure = Figure(figsize=(width_in, height_in), facecolor="black")
     place = room_for_words(width_in, height_in, legend) | {"wspace": 0.03, "hspace": 0.12}
-    axes = figure.subplots(len(masks), len(views), squeeze=False, gridspec_kw=place)
+    panels = GridSpec(len(masks), len(views), figure, **place)
     for column, view in enumerate(views):
         camera = _camera_for(shell, view)
         seen = draw_surface(shell, camera) if shell is not None else None
         for row, (name, parts) in enumerate(tumours.items()):
-            axis = axes[row][column]
-            axis.imshow(take_picture(seen, parts, camera), interpolation="nearest")
-            axis.set_axis_off()
-            axis.set_title(f"{name} {view.name}", color="white", fontsize=9)
+            picture_HW3 = take_picture(seen, parts, camera)
+            add_picture(figure, panels[row, column], picture_HW3, f"{name} {view.name}", fontsize=9)
     add_words(figure, case.case_id, legend)
     return as_png(figure)
 
@@ -118,8 +119,17 @@ def head_mask(scan_DHW: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[np
 def shell_surface(shell_DHW: NDArray[np.bool_], spacing_mm: Sequence[float]) -> Surface | None:
     """Return the outside of brain or head, holes filled, with triangles of about two millimetres."""
     step = max(1, round(_BRAIN_STEP_MM / min(spacing_mm)))
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in shell_DHW])
-    return make_surface(filled, spacing_mm, blur=1.0, step=step)
+    return make_surface(without_holes(shell_DHW), spacing_mm, blur=1.0, step=step)
+
+
+def without_holes(mask_DHW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask with what it encloses within a slice, of all slices at once."""
+    within_slices = np.zeros((3, 3, 3), bool)
+    within_slices[1] = ndimage.generate_binary_structure(2, 1)
+    padded_DHW = np.pad(~mask_DHW, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    pieces_DHW, _ = ndimage.label(padded_DHW, within_slices)
+    filled_DHW: NDArray[np.bool_] = pieces_DHW != pieces_DHW[:, :1, :1]
+    return filled_DHW[:, 1:-1, 1:-1]
 
 
 def surroundings_of(regions: Sequence[Region]) -> dict[str, str]:
@@ -177,7 +187,9 @@ def tumour_parts(
 
 def _extent_of(mask_DHW: NDArray[np.bool_]) -> Array:
     """The box, low and high, that holds nearly all of a mask that is not empty."""
-    return np.percentile(np.argwhere(mask_DHW), _EXTENT, axis=0).astype(np.float32)
+    box = find_box(mask_DHW, 0)
+    within = np.percentile(np.argwhere(mask_DHW[box]), _EXTENT, axis=0)
+    return (within + [side.start for side in box]).astype(np.float32)
 
 
 def side_of(tumour_DHW: NDArray[np.bool_], shell_DHW: NDArray[np.bool_]) -> int:
@@ -198,12 +210,14 @@ def take_picture(shell: Layer | None, parts: Mapping[str, Part], camera: Camera)
     if shell is not None:
         layers.append((shell, _GREY, _opacity(shell, *_SHELL_OPACITY)))
     picture = blend(layers, _BACKGROUND, camera.size)
-    side = camera.size // _FINER
-    return picture.reshape(side, _FINER, side, _FINER, 3).mean(axis=(1, 3))
+    corners = [picture[row::_FINER, column::_FINER] for row in range(_FINER) for column in range(_FINER)]
+    smaller: Array = np.sum(corners, axis=0) / len(corners)
+    return smaller
 
 
 def _opacity(layer: Layer, facing: float, rim: float) -> Array:
-    opacity_HW: Array = facing + rim * (1 - layer.facing_HW) ** 1.5
+    away_HW = 1 - layer.facing_HW
+    opacity_HW: Array = facing + rim * away_HW * np.sqrt(away_HW)
     return opacity_HW
 
 

@@ -1,6 +1,7 @@
 """Surfaces of masks, and pictures of surfaces: a depth buffer in numpy, so that a view takes a fraction of a second.
 
-Shapes: V vertices, F faces, P points, x y z in millimetres in LPS; H W pixels of a picture.
+Shapes: V vertices, F faces, R their rows of pixels, P pixels, x y z in millimetres in LPS; H W pixels of a picture, L
+its layers.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import marching_cubes
+
+from scoring.components import find_box
 
 Array = NDArray[np.float32]
 
@@ -63,17 +66,20 @@ def make_surface(
     blur: in voxels; a mask so thin that it would vanish is left as it is. step: voxels between samples, the larger the
     fewer triangles.
     """
-    inside = np.argwhere(values_DHW > level)
-    if not len(inside):
+    inside_DHW = values_DHW > level
+    if not inside_DHW.any():
         return None
     margin = step + int(np.ceil(3 * blur))
-    low = inside.min(0)
-    box = tuple(slice(a, b + 1) for a, b in zip(low, inside.max(0), strict=True))
+    box = find_box(inside_DHW, 0)
     padded = np.pad(values_DHW[box].astype(np.float32), margin)
-    smooth = ndimage.gaussian_filter(padded, blur) if blur else padded
-    if smooth[::step, ::step, ::step].max() <= level:
+    smooth = padded
+    for axis in range(3):  # along each only what is still to be sampled along the next
+        every = (slice(None),) * axis + (slice(None, None, step),)
+        smooth = (ndimage.gaussian_filter1d(smooth, blur, axis=axis) if blur else smooth)[every]
+    if smooth.max() <= level:
         smooth, step = padded, 1
-    corners, faces, normals, _ = marching_cubes(smooth, level, spacing=tuple(spacing_mm), step_size=step)
+    corners, faces, normals, _ = marching_cubes(smooth, level, spacing=tuple(step * mm for mm in spacing_mm))
+    low = np.array([side.start for side in box])
     corners += (low - margin) * np.asarray(spacing_mm)
     normals = normals / np.asarray(spacing_mm)  # skimage's are in voxels
     normals = normals[:, ::-1] / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
@@ -101,67 +107,97 @@ def look(
 
 
 def draw_surface(surface: Surface, camera: Camera) -> Layer:
-    """Return what the camera sees: triangles are covered with points less than a pixel apart, and the nearest win."""
-    axes = np.stack([camera.right, -camera.up, camera.forward], axis=1)
-    seen_V3 = (surface.vertices_V3 - camera.middle) @ axes
-    seen_V3[:, :2] = seen_V3[:, :2] / camera.mm_per_pixel + camera.size / 2
-    # One row a corner: pixel column, pixel row, depth, then the normal in the same axes.
-    corners_F36 = np.concatenate([seen_V3, surface.normals_V3 @ axes], axis=1)[surface.faces_F3]
-    first, second = (corners_F36[:, corner, :2] - corners_F36[:, 0, :2] for corner in (1, 2))
+    """Return what the camera sees: of the triangles that look at it, in the middle of each pixel the nearest."""
+    axes = np.stack([camera.right, -camera.up, camera.forward])
+    x_V, y_V, depth_V = axes @ (surface.vertices_V3 - camera.middle).T
+    x_V, y_V = (along / camera.mm_per_pixel + camera.size / 2 for along in (x_V, y_V))
+    x_3F, y_3F = (along.take(surface.faces_F3.T) for along in (x_V, y_V))
     # skimage winds triangles one way around, so those that look away have an area of the other sign.
-    corners_F36 = corners_F36[first[:, 0] * second[:, 1] < first[:, 1] * second[:, 0]]
-    sides = np.linalg.norm(corners_F36[:, :, :2] - corners_F36[:, [1, 2, 0], :2], axis=2).max(axis=1)
-    parts = np.ceil(sides * 1.1).astype(int).clip(1, 64)
-    points = []
-    for count in np.unique(parts):
-        weights_K3 = _spread_over_triangle(int(count))
-        corners_3FX = corners_F36[parts == count].transpose(1, 0, 2).reshape(3, -1)
-        points.append((weights_K3 @ corners_3FX).reshape(-1, 6))
-    points_P6 = np.concatenate(points) if points else np.zeros((0, 6), np.float32)
-    return _nearest(points_P6[:, :3], points_P6[:, 3:], camera.size)
+    (front,) = np.nonzero(_area(x_3F[1:] - x_3F[0], y_3F[1:] - y_3F[0]) < 0)
+    faces_3F, x_3F, y_3F = surface.faces_F3.T[:, front], x_3F[:, front], y_3F[:, front]
+    face_P, row_P, column_P = _covered_pixels(x_3F, y_3F, camera.size)
+    # A point of a triangle is its first corner and a share of each of the two sides from there.
+    sides_x, sides_y, sides_depth = (along[1:] - along[0] for along in (x_3F, y_3F, depth_V.take(faces_3F)))
+    area_F, right, down = _area(sides_x, sides_y), column_P + 0.5 - x_3F[0, face_P], row_P + 0.5 - y_3F[0, face_P]
+    first, second = (
+        ((right * along_y[face_P] - down * along_x[face_P]) / area[face_P]).clip(0, 1)
+        for along_x, along_y, area in ((sides_x[1], sides_y[1], area_F), (sides_x[0], sides_y[0], -area_F))
+    )
+    depth_P = depth_V.take(faces_3F[0])[face_P] + first * sides_depth[0, face_P] + second * sides_depth[1, face_P]
+    pixel_P = row_P * camera.size + column_P
+    nearest = np.full(camera.size**2, _NOTHING_MM, np.float32)
+    np.minimum.at(nearest, pixel_P, depth_P.astype(np.float32))
+    (wins,) = np.nonzero(depth_P.astype(np.float32) == nearest[pixel_P])
+    winner = np.zeros(camera.size**2, np.int64)
+    winner[pixel_P[wins]] = wins
+    winner = winner[np.isfinite(nearest)]
+    shares = 1 - first[winner] - second[winner], first[winner], second[winner]
+    normals_3V, corners_3P = axes @ surface.normals_V3.T, faces_3F.take(face_P[winner], axis=1)
+    normal_3P = sum(normals_3V.take(at, axis=1) * share for at, share in zip(corners_3P, shares, strict=True))
+    return _lit(nearest, normal_3P, camera.size)
 
 
-def _spread_over_triangle(count: int) -> Array:
-    """Barycentric weights_K3 of a grid of points, `count` steps a side."""
-    first, second = np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij")
-    inside = first + second <= count
-    pair = np.stack([first[inside], second[inside]], axis=1) / count
-    return np.concatenate([pair, 1 - pair.sum(1, keepdims=True)], axis=1).astype(np.float32)
+def _area(sides_x: Array, sides_y: Array) -> Array:
+    """Twice the area between two sides, signed by which of them is the left one."""
+    area: Array = sides_x[0] * sides_y[1] - sides_x[1] * sides_y[0]
+    return area
 
 
-def _nearest(points_P3: Array, normals_P3: Array, size: int) -> Layer:
-    column, row = (np.floor(points_P3[:, axis]).astype(np.int64) for axis in (0, 1))
-    shown = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    pixel, depth, normals_P3 = (row * size + column)[shown], points_P3[shown, 2], normals_P3[shown]
-    nearest = np.full(size * size, _NOTHING_MM, np.float32)
-    np.minimum.at(nearest, pixel, depth)
-    hit = np.isfinite(nearest)
-    winner = np.full(size * size, -1)
-    (wins,) = np.nonzero(depth == nearest[pixel])
-    winner[pixel[wins]] = wins
-    normal_P3 = normals_P3[winner[hit]]
-    normal_P3 = normal_P3 / np.maximum(np.linalg.norm(normal_P3, axis=1, keepdims=True), 1e-6)
-    normal_P3 = normal_P3 * -np.sign(normal_P3[:, 2:] + 1e-12)  # towards the viewer
+def _covered_pixels(x_3F: Array, y_3F: Array, size: int) -> tuple[NDArray[np.int64], ...]:
+    """Return face, row and column of each pixel whose middle lies in a triangle of those corners.
+
+    Sides are followed downwards, whichever triangle they belong to: a pixel between two neighbours is never in neither.
+    """
+    order = y_3F.argsort(axis=0)
+    x_3F, y_3F = (np.take_along_axis(along, order, axis=0) for along in (x_3F, y_3F))
+    face_R, row_R = _spread(y_3F[0], y_3F[2], size)
+    middle_R = row_R + 0.5
+
+    def cross(above: int, below: int) -> Array:
+        height = y_3F[below] - y_3F[above]
+        slope = (x_3F[below] - x_3F[above]) / np.where(height > 0, height, 1)
+        column: Array = x_3F[above, face_R] + (middle_R - y_3F[above, face_R]) * slope[face_R]
+        return column
+
+    long_side, other_side = cross(0, 2), np.where(middle_R < y_3F[1, face_R], cross(0, 1), cross(1, 2))
+    span_P, column_P = _spread(np.minimum(long_side, other_side), np.maximum(long_side, other_side), size)
+    return face_R[span_P], row_R[span_P], column_P
+
+
+def _spread(low_N: Array, high_N: Array, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return, for each pixel whose middle lies between low and high, the number of that pair, and the pixel."""
+    first, end = (np.ceil(side - 0.5).clip(0, size).astype(np.int64) for side in (low_N, high_N))
+    counts = end - first
+    pair_P = np.repeat(np.arange(len(counts)), counts)
+    return pair_P, np.arange(len(pair_P)) - np.repeat(counts.cumsum() - counts - first, counts)
+
+
+def _lit(depth: Array, normal_3P: Array, size: int) -> Layer:
+    """The layer of flat depths, with normals of the pixels that have one, in the camera's axes."""
+    normal_3P = normal_3P / np.maximum(np.linalg.norm(normal_3P, axis=0), 1e-6)
+    normal_3P = normal_3P * -np.sign(normal_3P[2] + 1e-12)  # towards the viewer
     light = np.array([_LIGHT[0], -_LIGHT[1], _LIGHT[2]], np.float32)
-    diffuse = np.clip(normal_P3 @ (light / np.linalg.norm(light)), 0, 1)
-    layers = [np.full(size * size, value, np.float32) for value in (_NOTHING_MM, 0, 0)]
-    for layer, values in zip(layers, (depth[winner[hit]], 0.3 + 0.7 * diffuse, -normal_P3[:, 2]), strict=True):
-        layer[hit] = values
-    depth_HW, light_HW, facing_HW = (layer.reshape(size, size) for layer in layers)
-    return Layer(depth_HW=depth_HW, light_HW=light_HW, facing_HW=facing_HW)
+    diffuse = (light / np.linalg.norm(light) @ normal_3P).clip(0, 1)
+    light_HW, facing_HW = np.zeros((2, size, size), np.float32)
+    light_HW.ravel()[np.isfinite(depth)], facing_HW.ravel()[np.isfinite(depth)] = 0.3 + 0.7 * diffuse, -normal_3P[2]
+    return Layer(depth_HW=depth.reshape(size, size), light_HW=light_HW, facing_HW=facing_HW)
 
 
 def blend(layers: Sequence[tuple[Layer, Sequence[float], Array]], background: Sequence[float], size: int) -> Array:
     """Return picture_HW3 in 0..1 of each (layer, colour, opacity_HW), far ones shining through near ones."""
-    picture_HW3 = np.broadcast_to(np.asarray(background, np.float32), (size, size, 3)).copy()
-    if not layers:
-        return picture_HW3
-    order_LHW = np.argsort(-np.stack([layer.depth_HW for layer, _, _ in layers]), axis=0, kind="stable")
-    for place in range(len(layers)):
+    picture_3P = np.repeat(np.asarray(background, np.float32)[:, None], size * size, axis=1)
+    depth_LP = np.stack([layer.depth_HW.ravel() for layer, _, _ in layers] or [np.full(size * size, _NOTHING_MM)])
+    layers_P = np.isfinite(depth_LP).sum(axis=0)
+    # Most pixels see one layer alone; the others' are sorted by depth.
+    (one,), (several,) = np.nonzero(layers_P == 1), np.nonzero(layers_P > 1)
+    first_P, order_LP = depth_LP[:, one].argmin(axis=0), np.argsort(-depth_LP[:, several], axis=0, kind="stable")
+    for pixels, seen_P in [(one, first_P), *((several, order_P) for order_P in order_LP)]:
         for index, (layer, colour, opacity_HW) in enumerate(layers):
-            here = (order_LHW[place] == index) & np.isfinite(layer.depth_HW)
-            alpha = opacity_HW[here][:, None]
-            shine = np.clip((layer.light_HW[here][:, None] - 0.9) * 2.5, 0, 0.25)
-            lit = np.clip(np.asarray(colour, np.float32) * layer.light_HW[here][:, None] * 1.1 + shine, 0, 1)
-            picture_HW3[here] = (1 - alpha) * picture_HW3[here] + alpha * lit
-    return picture_HW3
+            here = pixels[seen_P == index]
+            here = here[np.isfinite(depth_LP[index, here])]
+            light, alpha = layer.light_HW.ravel()[here], opacity_HW.ravel()[here]
+            shine = np.clip((light - 0.9) * 2.5, 0, 0.25)
+            for picture_P, bright in zip(picture_3P, colour, strict=True):
+                lit = np.clip(bright * light * 1.1 + shine, 0, 1)
+                picture_P[here] = (1 - alpha) * picture_P[here] + alpha * lit
+    return picture_3P.T.reshape(size, size, 3)

@@ -10,10 +10,10 @@ from ray_jobs.evaluation.case_scores import encode_csv, encode_statistics, print
 from ray_jobs.predicting.case_by_case import CasesToDo, OutcomesOf, Words, do_cases
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.report_page import build_report
+from ray_jobs.settings.exit_status import REFUSED
 from storage import TASKS
 from storage.cases.notes import summarise_notes
 
-REFUSED = 3
 METRICS, TABLE, REPORT = "metrics.json", "metrics.csv", "report.html"
 
 

@@ -1,8 +1,7 @@
-"""What is to be predicted: the cases of a store, or of a folder of NIfTI files as they are, and how one is read."""
+"""What is to be predicted: the cases of a store, or of a folder of NIfTI files as they are."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from ray_jobs.checkpoints.trained_on import OWN_TASK_ONLY, refuse_other_regions
@@ -10,37 +9,12 @@ from ray_jobs.on_ray.ray_start import refuse_hidden_folder, refuse_hidden_source
 from ray_jobs.on_ray.spread import spread
 from ray_jobs.predicting.folder import describe_file
 from ray_jobs.predicting.predict_config import find_input, is_store
-from storage import Case, CohortStore, HeldCase, InputError, Refusal, Task, find_cases, list_source, open_store
+from ray_jobs.predicting.reading import FolderInput, StoreInput
+from storage import Case, InputError, Refusal, Task, find_cases, list_source, open_store
 from storage.labels.conventions import LabelConvention
 from storage.labels.tasks import tasks_named
 from storage.scans.case import files_of
 from storage.scans.task_detection import need_values, read_label_values, settle_tasks
-from storage.store.held_case import hold_source, hold_stored
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoreInput:
-    """Cases of the store at `uri`. Small enough to be sent to every worker."""
-
-    uri: str
-
-    def read(self, case_id: str) -> HeldCase:
-        """The case; raises InputError naming what is damaged."""
-        return hold_stored(_open_once(self.uri), case_id)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderInput:
-    """Cases as files, each with what its values mean, which the worker that predicts one reads and checks."""
-
-    cases: Mapping[str, Case]
-    modalities: tuple[str, ...]
-    task: Task
-
-    def read(self, case_id: str) -> HeldCase:
-        """The case; raises InputError with file, finding and remedy."""
-        case = self.cases[case_id]
-        return hold_source(case, self.modalities, case.convention or self.task.convention, self.task)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +127,3 @@ def _each_once(conventions: Iterable[LabelConvention]) -> list[LabelConvention]:
 def _describe_files(case: Case) -> dict[str, Any]:
     described: dict[str, Any] = {role: describe_file(path) for role, path in files_of(case).items()}
     return described | ({"trust_grid": True} if case.trust_grid else {})  # what was refused or not scored may be now
-
-
-@lru_cache(maxsize=1)
-def _open_once(uri: str) -> CohortStore:
-    return open_store(uri)

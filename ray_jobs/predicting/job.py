@@ -14,9 +14,10 @@ from ray_jobs.checkpoints.checkpoint import MODEL, Checkpoint
 from ray_jobs.checkpoints.lookup import other_version
 from ray_jobs.checkpoints.trained_on import read_spacing
 from ray_jobs.on_ray.ray_start import choose_workers, refuse_hidden_folder
-from ray_jobs.on_ray.spread import spread
+from ray_jobs.on_ray.spread import spread_and_finish
 from ray_jobs.predicting.case_by_case import CasesToDo, Words
 from ray_jobs.predicting.conclusion import do_and_report
+from ray_jobs.predicting.finishing import CaseFinisher
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.input import Cohort, Told, open_cohort
 from ray_jobs.predicting.predict_config import PredictConfig, may_lack_scans
@@ -66,27 +67,34 @@ def predict(
         source=cohort.source,
         rules=rules,
         inference=config.inference,
+        probabilities=config.probabilities,
+    )
+    finish = CaseFinisher(
         scored_by=scored_by,
         written=None if written is None else written.convention,
-        probabilities=config.probabilities,
         figures=config.figures,
         spacing=read_spacing(checkpoints[0]),
     )
     cases = CasesToDo(
         sources=cohort.sources,
         refused=cohort.refused,
-        identity=describe_prediction(plan, checkpoints, cohort, modalities),
+        identity=describe_prediction(plan, finish, checkpoints, cohort, modalities),
         regions=cohort.task.regions,
         rules=scored_by,
         notices=(*cohort.notices, *filter(None, map(other_version, checkpoints))),
     )
-    said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(plan, cohort)}"
-    spread_out = partial(spread, MakePredictor(plan=plan, use_gpu=use_gpu), workers=workers, use_gpu=use_gpu)
+    said = f"{'GPU' if use_gpu else 'CPU'}, labels as {names_of_values(finish, cohort)}"
+    make = MakePredictor(plan=plan, use_gpu=use_gpu)
+    spread_out = partial(spread_and_finish, make, finish, workers=workers, use_gpu=use_gpu)
     return do_and_report(spread_out, cases, folder, console, words=PREDICTED, said=said, workers=workers)
 
 
 def describe_prediction(
-    plan: PredictionPlan, checkpoints: Sequence[Checkpoint], cohort: Cohort, modalities: Sequence[str]
+    plan: PredictionPlan,
+    finish: CaseFinisher,
+    checkpoints: Sequence[Checkpoint],
+    cohort: Cohort,
+    modalities: Sequence[str],
 ) -> dict[str, Any]:
     """Return, as JSON, all that decides what is written: another value of it wants another output folder."""
     digests = [hashlib.sha256(checkpoint.read(MODEL)).hexdigest() for checkpoint in checkpoints]
@@ -100,12 +108,12 @@ def describe_prediction(
         "thresholds": dict(zip(regions, rules.thresholds, strict=True)),
         "overlap_rule": rules.overlap,
         "smallest_mm3": dict(zip(regions, rules.smallest, strict=True)),
-        "rules": plan.scored_by,
+        "rules": finish.scored_by,
         "inference": dataclasses.asdict(plan.inference),
         "label_convention": ", ".join(convention.name for convention in cohort.conventions),
-        "write_convention": names_of_values(plan, cohort),
+        "write_convention": names_of_values(finish, cohort),
         "probabilities": plan.probabilities,
-        "figures": plan.figures,
+        "figures": finish.figures,
     }
     # Only where they do something: folders of before, which do not name them, go on.
     if rules.largest_tumour_only:
@@ -116,7 +124,7 @@ def describe_prediction(
     return decoded
 
 
-def names_of_values(plan: PredictionPlan, cohort: Cohort) -> str:
+def names_of_values(finish: CaseFinisher, cohort: Cohort) -> str:
     """Return in whose values segmentations are written."""
-    written = cohort.conventions if plan.written is None else [plan.written]
+    written = cohort.conventions if finish.written is None else [finish.written]
     return ", ".join(convention.name for convention in written)

@@ -1,4 +1,7 @@
-"""How a command ends: 2 and one line for what the user can mend, 130 after Ctrl-C. Imports nothing heavy."""
+"""How a command ends: 2 and one line for what the user can mend, 3 where cases were refused, 130 after Ctrl-C.
+
+Imports nothing heavy.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +10,7 @@ from importlib.util import find_spec
 from storage import InputError
 
 USER_ERROR = 2
+REFUSED = 3  # some cases, named; the others are done
 INTERRUPTED = 130
 
 

@@ -15,9 +15,11 @@ from ray_jobs.evaluation.case_image import CaseImage
 from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.pictures.figures import draw_cross_section
-from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
+from ray_jobs.predicting.finishing import CaseFinisher
+from ray_jobs.predicting.input import Told, open_cohort
 from ray_jobs.predicting.predict_config import PredictConfig, choose_modalities
 from ray_jobs.predicting.prediction import InferenceConfig, MakePredictor, PredictionPlan
+from ray_jobs.predicting.reading import FolderInput, StoreInput
 from ray_jobs.searching.cases_to_score import cases_of
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import check_input, fit_to_store
@@ -87,12 +89,10 @@ def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
             # At the run's own thresholds its foam of regions would take seconds to score and draw.
             rules=RegionRules(labels=tuple(region.labels for region in GLIOMA_REGIONS), thresholds=(0.8, 0.9, 0.9)),
             inference=InferenceConfig(),
-            scored_by="plain",
-            written=None,
             probabilities=True,
-            figures=isinstance(source, FolderInput),
         )
-        predicted.append(MakePredictor(plan=prediction, use_gpu=False)()(splits.test[0]).files)
+        finish = CaseFinisher(scored_by="plain", written=None, figures=isinstance(source, FolderInput))
+        predicted.append(finish(MakePredictor(plan=prediction, use_gpu=False)()(splits.test[0])).files)
     from_store, from_folder = predicted
     assert len(from_store) == 2 and len(from_folder) == 4  # with figures
     assert all(from_folder[name] == content for name, content in from_store.items())
@@ -110,7 +110,8 @@ def test_columns_of_a_validation_figure_have_the_stores_names(modalities: tuple[
         probabilities_RDHW=torch.rand(3, *shape).numpy(),
     )
     figure = draw_cross_section(image, Decision.plain(3))
-    assert [axis.get_title() for axis in figure.axes[: len(modalities)]] == list(modalities)
+    titles = [text.get_text() for text in figure.texts]
+    assert [title for title in titles if title in modalities] == list(modalities)
 
 
 def test_predict_reads_what_the_network_was_trained_on_and_refuses_other_scans(make_checkpoint: MakeCheckpoint) -> None:

@@ -34,7 +34,18 @@ def answer(tmp_path: Path, name: str, *arguments: str) -> tuple[int, str, set[st
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "tune", "threshold", "convert", "predict", "score", "spot_watcher", "placement_groups", "resubmit"],
+    [
+        "train",
+        "tune",
+        "threshold",
+        "convert",
+        "predict",
+        "score",
+        "package",
+        "spot_watcher",
+        "placement_groups",
+        "resubmit",
+    ],
 )
 @pytest.mark.parametrize("arguments", [["--help"], ["--chekpoint", "x"]])
 def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str]) -> None:
@@ -57,6 +68,7 @@ def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str
         ("convert", ["--source", "nowhere", "--store", "store"]),
         ("predict", ["--checkpoint", "nowhere", "--input", "nowhere", "--output", "out"]),
         ("score", ["--prediction", "nowhere", "--label", "nowhere", "--output", "out"]),
+        ("package", ["--checkpoint", "nowhere", "--tag", "team", "--output", "out"]),
     ],
 )
 def test_a_folder_that_is_not_there(tmp_path: Path, name: str, arguments: list[str]) -> None:

@@ -30,9 +30,10 @@ from ray_jobs.on_ray.conversion import convert_cohort
 from ray_jobs.on_ray.outcome import Outcome
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.on_ray.spread import Worker
-from ray_jobs.predicting.input import StoreInput
+from ray_jobs.predicting.finishing import CaseFinisher
 from ray_jobs.predicting.predict_config import InferenceConfig
 from ray_jobs.predicting.prediction import MakePredictor, PredictionPlan
+from ray_jobs.predicting.reading import StoreInput
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.input_check import check_input, fit_to_store
 from ray_jobs.training.plan import TrainPlan
@@ -243,13 +244,11 @@ def predict_one(run: Trained) -> set[int]:
         source=StoreInput(uri=run.cohort.store.uri),
         rules=RegionRules(labels=tuple(region.labels for region in regions), thresholds=(0.5,) * len(regions)),
         inference=InferenceConfig(),
-        scored_by="plain",
-        written=None,
         probabilities=False,
-        figures=False,
     )
     case_id = run.cohort.store.case_ids[0]
-    files = MakePredictor(plan=plan, use_gpu=False)()(case_id).files
+    finish = CaseFinisher(scored_by="plain", written=None, figures=False)
+    files = finish(MakePredictor(plan=plan, use_gpu=False)()(case_id)).files
     return set(np.unique(nib.Nifti1Image.from_bytes(gzip.decompress(files[f"{case_id}_seg.nii.gz"])).dataobj))
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from ray_jobs.pictures.renders import draw_render
 from ray_jobs.pictures.sections import draw_sections
-from ray_jobs.predicting.prediction import RENDER, SECTIONS, score_labels
+from ray_jobs.predicting.finishing import RENDER, SECTIONS, score_labels
 from ray_jobs.predicting.report_page import build_report
 from storage import find_cases, region_masks
 from storage.labels.conventions import BRATS_124, MODALITIES

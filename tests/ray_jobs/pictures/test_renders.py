@@ -17,6 +17,7 @@ from ray_jobs.pictures.renders import (
     side_of,
     take_picture,
     tumour_parts,
+    without_holes,
 )
 from ray_jobs.pictures.surfaces import draw_surface, look, make_surface
 from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, PAEDIATRIC_REGIONS, POST_TREATMENT_REGIONS
@@ -49,6 +50,13 @@ def test_the_tumours_side_is_where_most_of_it_lies() -> None:
     left, right = choose_views(1), choose_views(-1)
     assert [view.name for view in left] == ["from the front, left", "from the left", "from above, front up"]
     assert left[1].towards[0] < 0 < right[1].towards[0]  # who looks from the left looks to the right
+
+
+def test_the_shell_has_no_holes_within_a_slice() -> None:
+    masks = np.random.default_rng(0).random((3, 30, 40)) < 0.6
+    wanted = np.stack([ndimage.binary_fill_holes(plane) for plane in masks])
+    assert wanted.sum() > masks.sum()
+    np.testing.assert_array_equal(without_holes(masks), wanted)
 
 
 def test_edema_core_and_enhancing_show_in_their_colours_and_brain_in_grey() -> None:

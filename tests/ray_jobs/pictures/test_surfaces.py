@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ray_jobs.pictures.surfaces import Layer, Surface, blend, draw_surface, look, make_surface
 
@@ -51,12 +52,30 @@ def test_a_ball_looks_like_a_disc(towards: tuple[float, float, float]) -> None:
     layer = draw_surface(surface_of(ball()), camera)
     seen = np.isfinite(layer.depth_HW)
     assert seen.sum() * camera.mm_per_pixel**2 == pytest.approx(np.pi * RADIUS**2, rel=0.06)
-    assert seen[80, 40:120].all()  # no holes across the middle
+    assert (ndimage.binary_fill_holes(seen) == seen).all()  # no pixel falls between two triangles
     # The front, not the back: the middle is a radius nearer than the ball's centre, and faces the camera.
     assert layer.depth_HW[80, 80] == pytest.approx(-RADIUS, abs=1.0)
     assert layer.facing_HW[78:83, 78:83].min() > 0.9
     rim = seen & ~np.isfinite(np.roll(layer.depth_HW, 2, axis=0))
     assert layer.facing_HW[rim].mean() < 0.45
+
+
+def test_a_triangle_covers_the_pixels_whose_middles_lie_in_it_and_is_as_deep_as_its_plane() -> None:
+    corners = np.array([[1.2, 0, 2.1], [17.6, 3, 5.3], [6.4, -6, 18.9]], np.float32)  # x right, y away, z up
+    normals = np.repeat(np.array([[0, -1, 0]], np.float32), 3, axis=0)
+    camera = look((0, 1, 0), (0, 0, 1), middle=(10, 0, 10), radius_mm=10, size=20)  # a pixel is a millimetre
+    there, back = (
+        draw_surface(Surface(vertices_V3=corners, faces_F3=np.array([order]), normals_V3=normals), camera)
+        for order in ((0, 1, 2), (0, 2, 1))
+    )
+    seen, other = (there, back) if np.isfinite(there.depth_HW).any() else (back, there)
+    assert not np.isfinite(other.depth_HW).any()  # it looks away
+    rows, columns = np.indices((20, 20))
+    x, z = columns + 0.5, 20 - rows - 0.5
+    inside = np.linalg.solve(np.array([corners[:, 0], corners[:, 2], np.ones(3)]), [x.ravel(), z.ravel(), np.ones(400)])
+    depth = np.where((inside >= 0).all(axis=0), corners[:, 1] @ inside, np.inf).reshape(20, 20)
+    np.testing.assert_allclose(seen.depth_HW, depth, atol=1e-4)
+    assert seen.facing_HW[np.isfinite(depth)] == pytest.approx(1)
 
 
 def test_left_is_on_the_right_of_a_face_and_up_is_up() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.prediction import open_input, run
+from benchmarks.settings import PredictionBenchmark
 from models import RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.predicting.finishing import CaseFinisher
 from ray_jobs.predicting.folder import CaseResult
-from ray_jobs.predicting.input import FolderInput, StoreInput, Told, open_cohort
+from ray_jobs.predicting.input import Told, open_cohort
 from ray_jobs.predicting.predict_config import may_lack_scans
 from ray_jobs.predicting.prediction import CasePredictor, InferenceConfig, MakePredictor, PredictionPlan
+from ray_jobs.predicting.reading import FolderInput, StoreInput
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.label_choice import refuse_incomplete, told_values
 from storage import CohortStore, Frame, InputError, find_cases
@@ -52,12 +57,15 @@ def predict(phantom_store: CohortStore) -> Predict:
             source=StoreInput(uri=phantom_store.uri),
             rules=cut_at(THRESHOLDS),
             inference=InferenceConfig(),
-            scored_by="plain",
-            written=None,
             probabilities=True,
-            figures=False,
         )
-        return MakePredictor(plan=dataclasses.replace(plan, **changes), use_gpu=False)()(CASE)
+        finish = CaseFinisher(scored_by="plain", written=None, figures=False)
+        of_finish = {name: changes.pop(name) for name in ("figures", "written") if name in changes}
+        predicted = MakePredictor(plan=dataclasses.replace(plan, **changes), use_gpu=False)()(CASE)
+        # As it comes from the worker that predicted it: what is shared between processes cannot be written to.
+        for array in (predicted.held.arrays.image_MDHW, predicted.predicted_DHW, predicted.probabilities_RDHW):
+            array.setflags(write=False)
+        return dataclasses.replace(finish, **of_finish)(predicted)
 
     return run
 
@@ -126,10 +134,7 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
             source=StoreInput(uri=phantom_store.uri),
             rules=cut_at(THRESHOLDS),
             inference=inference,
-            scored_by="plain",
-            written=None,
             probabilities=False,
-            figures=False,
         )
         (evaluator,) = CasePredictor(plan, [network], torch.device("cpu")).evaluators
         plain, mirrored = evaluator.probabilities(image), evaluator.probabilities(image.flip(3)).flip(3)
@@ -159,10 +164,7 @@ def test_a_case_that_is_not_there_is_named(make_checkpoint: MakeCheckpoint, phan
         source=StoreInput(uri=phantom_store.uri),
         rules=cut_at(THRESHOLDS),
         inference=InferenceConfig(),
-        scored_by="plain",
-        written=None,
         probabilities=False,
-        figures=False,
     )
     with pytest.raises(InputError, match="wanted case nobody"):
         MakePredictor(plan=plan, use_gpu=False)()("nobody")
@@ -204,3 +206,20 @@ def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path
     told = Told(task=None, label_map=None)
     with pytest.raises(InputError, match=r"a folder of NIfTI cases or a store, found nothing at .*nowhere"):
         open_cohort(str(tmp_path / "nowhere"), GLI_2021_TASK, modalities=MODALITIES, names={}, told=told, workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_benchmark_says_what_each_part_costs(
+    make_checkpoint: MakeCheckpoint, phantom_source: Path, phantom_store: CohortStore, tmp_path: Path
+) -> None:
+    nowhere = make_checkpoint("one", seed=1, thresholds=(0.99, 0.99, 0.99))  # nothing to score or to draw
+    file = tmp_path / "figures.json"
+    run(PredictionBenchmark(checkpoint=nowhere, input=str(phantom_source), cases=1, device="cpu", json=file))
+    rows = {row["part"]: row["CPU-s a case"] for row in json.loads(file.read_text())["rows"]}
+    assert list(rows) == ["reading", "network", "writing", "scoring", "figures", "all but the network"]
+    assert rows.pop("all but the network") == pytest.approx(sum(rows.values()) - rows["network"])
+    assert all(rows.values())
+    source, case_ids = open_input(phantom_store.uri, GLI_2021_TASK, MODALITIES)
+    assert list(case_ids) == list(phantom_store.case_ids)
+    assert source.read(case_ids[0]).case.case_id == case_ids[0]

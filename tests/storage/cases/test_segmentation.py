@@ -14,9 +14,10 @@ import pytest
 
 from storage import convert_case, create_store, find_cases, region_masks
 from storage.cases.grid import box_slices
-from storage.cases.segmentation import encode_probabilities, encode_segmentation
+from storage.cases.segmentation import encode_empty, encode_probabilities, encode_segmentation
 from storage.labels.conventions import BRATS_124, MODALITIES, MSD
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, MSD_TASK, TASKS
+from storage.scans.nifti_header import NiftiError
 from storage.store.held_case import HeldCase, hold_source, hold_stored
 
 # The one field that must differ, and its companion: scans are int16 or float, segmentations uint8.
@@ -167,3 +168,20 @@ def test_a_case_of_a_four_dimensional_file_gets_three_dimensions(tmp_path: Path)
     written = decode(encode_segmentation(whole_label(held), held.case, MSD))
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), label)
     np.testing.assert_array_equal(written.affine, nib.load(case.files["t1"]).affine)
+
+
+@pytest.mark.parametrize("cut", [0, 40])
+def test_an_empty_segmentation_needs_no_more_than_a_scans_header(cut: int, tmp_path: Path) -> None:
+    header = with_codes(nib.Nifti1Header())
+    header["cal_max"] = 900
+    voxels = np.random.default_rng(0).random((4, 5, 6, 2)).astype(np.float32)
+    scan, wanted = tmp_path / "scan.nii.gz", nib.Nifti1Image(voxels, None, header)
+    whole = gzip.compress(wanted.to_bytes())
+    scan.write_bytes(whole[: len(whole) - cut])
+    empty = decode(encode_empty(scan))
+    assert empty.shape == (4, 5, 6) and empty.get_data_dtype() == np.uint8 and not np.asanyarray(empty.dataobj).any()
+    np.testing.assert_array_equal(empty.affine, header.get_best_affine())
+    assert empty.header["cal_max"] == 0 and empty.header["descrip"] == b"made by hand"
+    scan.write_bytes(b"")
+    with pytest.raises(NiftiError):
+        encode_empty(scan)
