@@ -11,7 +11,13 @@ from pathlib import Path
 
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.predicting.container_config import RunConfig, read_config
-from ray_jobs.predicting.predict_config import PredictConfig, choose_decision, choose_modalities, choose_task
+from ray_jobs.predicting.predict_config import (
+    PredictConfig,
+    choose_decision,
+    choose_modalities,
+    choose_task,
+    may_lack_scans,
+)
 from ray_jobs.predicting.reading import FolderInput
 from ray_jobs.predicting.watched import WatchedWork
 from ray_jobs.settings.command import parse
@@ -34,7 +40,8 @@ def segment_all(config: RunConfig) -> int:
     source, output = Path(config.input), Objects(config.output, create=True)
     checkpoints = [find_checkpoint(uri) for uri in config.checkpoint]
     modalities = choose_modalities(_as_for_prediction(config), checkpoints)
-    found = find_cases(source, modalities=modalities, names=config.names or None)
+    some = may_lack_scans(checkpoints)
+    found = find_cases(source, modalities=modalities, names=config.names or None, some=some)
     cases = {case.case_id: replace(case, label=None) for case in found.cases}
     failed: dict[str, str] = {}
 
