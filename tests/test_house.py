@@ -24,11 +24,13 @@ ROOMS = {
         "training",
         "searching",
         "predicting",
+        "exchange",
     ),
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *("train", "tune", "threshold", "convert", "predict", "score", "spot_watcher", "placement_groups", "resubmit"),
+    *("train", "tune", "threshold", "convert", "predict", "score", "give"),
+    *("spot_watcher", "placement_groups", "resubmit"),
     "__init__",
 }
 
@@ -67,6 +69,7 @@ MUST_NOT_KNOW = {
     "ray_jobs/evaluation": {"ray"},
     "ray_jobs/pictures": {"ray", "torch", "ray_jobs.on_ray", "ray_jobs.checkpoints"},
     "ray_jobs/predicting": {"ray", "ray_jobs.training", "ray_jobs.searching"},
+    "ray_jobs/exchange": {"ray", "ray_jobs.training", "ray_jobs.searching", "ray_jobs.predicting"},
 }
 
 

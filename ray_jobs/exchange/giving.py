@@ -1,0 +1,25 @@
+"""A checkpoint written in the format of another program, its model card last."""
+
+from typing import Literal
+
+from ray_jobs.checkpoints.checkpoint import Checkpoint
+from ray_jobs.checkpoints.lookup import read_config
+from ray_jobs.exchange import onnx_file
+from ray_jobs.exchange.description import describe_network, describe_training
+from ray_jobs.exchange.model_card import write_card
+from ray_jobs.exchange.plain_network import open_plain
+from storage.store.objects import Objects
+
+CARD = "model_card.md"
+
+
+def give(kind: Literal["onnx"], checkpoint: Checkpoint, folder: Objects) -> list[str]:
+    """Write the network into `folder` as `kind` has it; return the files' names."""
+    description = describe_network(checkpoint)
+    network, config = open_plain(checkpoint), read_config(checkpoint).model
+    files = {onnx_file.FILE: onnx_file.encode_onnx(network, config, description)}
+    card = write_card(description, describe_training(checkpoint), file=onnx_file.FILE, runs=onnx_file.RUNS)
+    files[CARD] = card.encode()
+    for name, content in files.items():
+        folder.put(name, content)
+    return list(files)

@@ -1,0 +1,51 @@
+"""A network as one ONNX file: logits from an image of any suitable sides, and in its metadata all that is around them.
+
+Letters in names: B batch, M scan, D H W voxels z y x.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from models import UNetConfig
+from ray_jobs.exchange.plain_network import FinestLogits, sample_image, without_torchs_warnings
+from storage import InputError
+
+OPSET = 18
+FILE = "model.onnx"
+RUNS = (
+    f"With any runtime that takes ONNX of opset {OPSET}: `image` (batch, scan, z, y, x; of a 2-D network without z), "
+    "float32, normalised; `logits` (batch, region, …).",
+    "Batch and sides are free; the file's metadata has this page's numbers as JSON.",
+)
+
+
+def encode_onnx(network: FinestLogits, config: UNetConfig, description: Mapping[str, Any]) -> bytes:
+    """Return the file. Raises InputError where the packages that write it are not installed."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError(
+            'wanted the packages that write ONNX, found none; run pip install --constraint constraints.txt ".[onnx]"'
+        ) from None
+    axes = dict(enumerate(["batch", "z", "y", "x"] if config.dimensions == 3 else ["batch", "y", "x"]))
+    with without_torchs_warnings():
+        program = torch.onnx.export(
+            network,
+            (sample_image(config),),
+            dynamo=True,
+            dynamic_shapes=({axis + (axis > 0): name for axis, name in axes.items()},),
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # each has the lines of our code that it came from, with their paths
+    for name, value in description.items():
+        program.model.metadata_props[name] = json.dumps(value)
+    content: bytes = program.model_proto.SerializeToString()
+    return content
