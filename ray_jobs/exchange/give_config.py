@@ -5,13 +5,16 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+Kind = Literal["onnx", "monai"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GiveConfig:
     """Write a trained network for another program, with all that it must know, and a model card."""
 
-    kind: Positional[Literal["onnx"]]
-    """onnx: model.onnx for any ONNX runtime, normalisation, windows, decision and labels in its metadata."""
+    kind: Positional[Kind]
+    """onnx: model.onnx for any ONNX runtime, normalisation, windows, decision and labels in its metadata. monai: a
+    bundle that monai.bundle runs from scans to labels."""
     checkpoint: str
     """Folder or s3:// URL of a checkpoint, or of a run: then its best one."""
     output: str

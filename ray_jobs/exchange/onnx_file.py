@@ -14,7 +14,7 @@ from ray_jobs.exchange.plain_network import FinestLogits, sample_image, without_
 from storage import InputError
 
 OPSET = 18
-FILE = "model.onnx"
+FILE, CARD = "model.onnx", "model_card.md"
 RUNS = (
     f"With any runtime that takes ONNX of opset {OPSET}: `image` (batch, scan, z, y, x; of a 2-D network without z), "
     "float32, normalised; `logits` (batch, region, …).",
@@ -22,8 +22,8 @@ RUNS = (
 )
 
 
-def encode_onnx(network: FinestLogits, config: UNetConfig, description: Mapping[str, Any]) -> bytes:
-    """Return the file. Raises InputError where the packages that write it are not installed."""
+def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the file by its name. Raises InputError where the packages that write it are not installed."""
     try:
         import onnxscript  # noqa: F401
     except ImportError:
@@ -47,5 +47,4 @@ def encode_onnx(network: FinestLogits, config: UNetConfig, description: Mapping[
         node.metadata_props.clear()  # each has the lines of our code that it came from, with their paths
     for name, value in description.items():
         program.model.metadata_props[name] = json.dumps(value)
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    return {FILE: program.model_proto.SerializeToString()}
