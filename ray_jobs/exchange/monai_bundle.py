@@ -22,8 +22,8 @@ from storage import InputError
 FILE, INFERENCE, METADATA = "models/model.ts", "configs/inference.json", "configs/metadata.json"
 CARD = "docs/README.md"
 RUNS = (
-    "After `pip install monai nibabel scikit-image fire pytorch-ignite`, in this bundle's folder, with the scans' files",
-    "in the order above:",
+    "After `pip install monai nibabel scikit-image fire pytorch-ignite`, in this bundle's folder, the scans' files in",
+    "the order above:",
     "",
     "```",
     "python -m monai.bundle run --config_file configs/inference.json --images \"['a.nii.gz', 'b.nii.gz', …]\"",
