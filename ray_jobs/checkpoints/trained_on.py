@@ -44,6 +44,12 @@ def read_spacing(checkpoint: Checkpoint) -> Spacing | None:
     return None if spacing is None else (spacing[0], spacing[1], spacing[2])
 
 
+def read_origin(checkpoint: Checkpoint) -> str | None:
+    """Return what a network was brought from, which bring.py wrote down; None where it was trained here."""
+    origin: str | None = json.loads(checkpoint.read(CONFIG)).get("brought_from")
+    return origin
+
+
 def decode_task(values: Mapping[str, Any], where: str) -> Task:
     """The inverse of `describe_task`; raises InputError."""
     described = values.get("task")

@@ -12,7 +12,7 @@ from models.region_forest import find_parents, left_over_labels, outermost_first
 from ray_jobs.checkpoints.checkpoint import RECORD, Checkpoint, CheckpointRecord
 from ray_jobs.checkpoints.lookup import read_config, read_modalities, read_store_digest
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY
-from ray_jobs.checkpoints.trained_on import read_spacing, read_task
+from ray_jobs.checkpoints.trained_on import read_origin, read_spacing, read_task
 from ray_jobs.evaluation.decision_file import encode_decision, read_decision
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.watching.provenance import git_commit
@@ -24,6 +24,11 @@ _BRAIN = "the voxels where any scan is not 0"
 _SHIFTED = {
     "zscore": "(x - mean) / std of each scan, std of the population; 0 where std is 0",
     "minmax": "(x - low) / (high - low) of each scan, low = min(minimum, 0), high = maximum; 0 where they are equal",
+}
+
+_NNUNET_WINDOW = {
+    "step": "evenly spread: ceil((image - side) / (side * (1 - overlap))) + 1 windows, from 0 to image - side, rounded",
+    "weights": "Gaussian around side // 2, sigma side / 8, largest 1",
 }
 
 
@@ -44,7 +49,7 @@ def describe_network(checkpoint: Checkpoint) -> dict[str, Any]:
             f"wanted a network of the scans {', '.join(scans)}, {checkpoint.uri} has {config.model.modalities} and "
             "does not say which; give one that a newer version trained"
         )
-    spacing, frame = read_spacing(checkpoint), config.frame
+    spacing, frame, brought = read_spacing(checkpoint), config.frame, read_origin(checkpoint)
     return {
         "scans": list(scans),
         "orientation": "LPS: axes z y x, x to the patient's left, y to the back, z up",
@@ -54,21 +59,24 @@ def describe_network(checkpoint: Checkpoint) -> dict[str, Any]:
             "slices_left_out_at_each_end": frame.drop_slices,
             "outside": "no region",
         },
-        "normalisation": _describe_normalisation(config, task),
-        "window": _describe_window(config, task),
-        "output": "logits of the regions in their order; sigmoid gives probabilities, whose mean over windows decides",
+        "normalisation": _describe_normalisation(config, task, as_nnunet=brought is not None),
+        "window": _describe_window(config, task) | (_NNUNET_WINDOW if brought else {}),
+        "output": "logits of the regions in their order; "
+        + ("the sigmoid of their mean over windows" if brought else "the mean over windows of their sigmoid")
+        + " is the probability",
         **_describe_regions(task),
         "decision": encode_decision(decision, task.region_names) | {"components": 26, "overlap": "inner"},
         "task": {"name": task.name, "title": task.title, "skull_stripped": task.skull_stripped},
+        "brought_from": brought,
         "made_with": {"brats-stream": version("brats-stream"), "commit": git_commit()},
     }
 
 
-def _describe_normalisation(config: TrainConfig, task: Task) -> dict[str, Any]:
+def _describe_normalisation(config: TrainConfig, task: Task, *, as_nnunet: bool) -> dict[str, Any]:
     return {
         "scheme": config.normalisation,
         "formula": _SHIFTED[config.normalisation],
-        "statistics_over": _BRAIN,
+        "statistics_over": _BRAIN + (", and those that they enclose" if as_nnunet else ""),
         "elsewhere": 0 if task.skull_stripped else "as in the brain",
     }
 
@@ -125,7 +133,6 @@ def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
         "store_digest": read_store_digest(checkpoint),
         "preset": config.get("made_with", {}).get("preset"),
         "summary": summary,
-        "brought_from": config.get("made_with", {}).get("brought_from"),
     }
 
 

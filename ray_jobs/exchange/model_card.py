@@ -24,7 +24,7 @@ def write_card(description: Mapping[str, Any], training: Mapping[str, Any], *, f
         "",
         "## Trained on",
         "",
-        *_describe_training(training, f"voxels of {voxels}", skull_stripped=task["skull_stripped"]),
+        *_describe_training(description, training, f"voxels of {voxels}"),
         "",
         "## Scores",
         "",
@@ -41,10 +41,10 @@ def write_card(description: Mapping[str, Any], training: Mapping[str, Any], *, f
     return "\n".join(lines) + "\n"
 
 
-def _describe_training(training: Mapping[str, Any], voxels: str, *, skull_stripped: bool) -> list[str]:
-    head = "skull-stripped" if skull_stripped else "not skull-stripped"
-    if training["brought_from"]:
-        return [f"Brought from {training['brought_from']}, which says what it was trained on; {voxels}, {head}."]
+def _describe_training(description: Mapping[str, Any], training: Mapping[str, Any], voxels: str) -> list[str]:
+    head = "skull-stripped" if description["task"]["skull_stripped"] else "not skull-stripped"
+    if description["brought_from"]:
+        return [f"Brought from {description['brought_from']}, which knows what it was trained on; {voxels}, {head}."]
     lines = [
         f"Scans of the store with digest `{training['store_digest']}`: {voxels}, {head}.",
         f"Checkpoint `{training['checkpoint'].rpartition('/')[2]}` after {training['epoch']} epochs"

@@ -65,6 +65,11 @@ def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, 
             "wanted scans that are 0 outside the brain and no slices left out, since MONAI's transforms pad and crop "
             "otherwise; give the network as onnx"
         )
+    if description["brought_from"] is not None:
+        raise InputError(
+            "wanted a network that was trained here, this one was brought from nnU-Net, whose windows MONAI's are not; "
+            "give it as onnx"
+        )
     mirror = bool(description["window"]["mirrored_axes"])
     with torch.inference_mode(), without_torchs_warnings():
         sample = sample_image(config).permute(0, 1, *range(config.dimensions + 1, 1, -1))

@@ -1,0 +1,156 @@
+"""A trained network of nnU-Net v2 as a checkpoint of ours: the same logits, by the same way through a case.
+
+Of the convolutions that a normalisation follows the biases are left out: it takes the mean away again.
+Source of the names: dynamic_network_architectures 0.4, building_blocks; nnU-Net v2, nnUNetTrainer.save_checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import Decision, Execution, UNetConfig, build_unet
+from ray_jobs.checkpoints.checkpoint import RECORD, CheckpointRecord, encode_checkpoint
+from ray_jobs.evaluation.decision_file import encode_decision
+from ray_jobs.exchange.nnunet_plans import Planned, read_plans
+from ray_jobs.settings.config import TrainConfig, run_identity
+from ray_jobs.settings.groups import ValidationConfig
+from ray_jobs.settings.presets import preset
+from storage import InputError, Task
+
+# Scores that its checkpoints keep are NumPy's numbers, under the names of both of its versions.
+_NUMBERS = [
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
+]
+_PLAIN = re.compile(r"(encoder|decoder)\.stages\.(\d+)\.(?:0\.)?convs\.(\d+)\.(conv|norm)\.(weight|bias)")
+_STEM = re.compile(r"encoder\.stem\.convs\.0\.(conv|norm)\.(weight|bias)")
+_RESIDUAL = re.compile(r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.(conv1|conv2|skip\.\d)\.(conv|norm)\.(weight|bias)")
+_UP = re.compile(r"decoder\.transpconvs\.(\d+)\.(weight|bias)")
+_HEAD = re.compile(r"decoder\.seg_layers\.(\d+)\.(weight|bias)")
+
+
+def bring(folder: Path, fold: str, file: str, task: Task) -> dict[str, bytes]:
+    """Return the files of the checkpoint, its record last. Raises InputError for what cannot be the same network."""
+    path = folder / f"fold_{fold}" / file
+    content = load_safely(path)
+    try:
+        configuration, weights = content["init_args"]["configuration"], content["network_weights"]
+    except (KeyError, TypeError):
+        raise InputError(f"wanted a checkpoint of nnU-Net v2, {path} has no network_weights and init_args") from None
+    planned = read_plans(folder, configuration, task)
+    axes = content.get("inference_allowed_mirroring_axes")
+    if axes is not None and sorted(axes) != [0, 1, 2]:
+        raise InputError(f"{path}: wanted mirroring along all axes or none, found {tuple(axes)}, which ours cannot do")
+    network = build_unet(planned.model, Execution(channels_last=False))
+    try:
+        network.load_state_dict(rename_weights(weights, planned))
+    except RuntimeError as error:
+        said = str(error).splitlines()[-1].strip()
+        raise InputError(f"wanted the network of its plans in {path}, found another: {said}") from None
+    origin = f"nnU-Net v2 ({planned.dataset}, {configuration}, {content.get('trainer_name')}, fold_{fold}/{file})"
+    trained_on = {
+        "modalities": list(planned.scans),
+        "regions": list(task.region_names),
+        "task": {
+            "name": task.name,
+            "region_labels": task.region_labels,
+            "label_convention": task.convention.name,
+            "skull_stripped": task.skull_stripped,
+        },
+        "spacing": [1.0, 1.0, 1.0],
+        "brought_from": origin,
+    }
+    config = _configure(planned, mirror=axes is not None)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = encode_checkpoint(
+        network,
+        state={},
+        config={**run_identity(config, digest), **trained_on},
+        decision=encode_decision(Decision.plain(len(task.regions)), task.region_names),
+    )
+    return files | {RECORD: CheckpointRecord(epoch=int(content.get("current_epoch", 0)), step=0).encode()}
+
+
+def load_safely(path: Path) -> dict[str, Any]:
+    """Return what a .pth holds: tensors, numbers and names. Raises InputError where it is missing or holds code."""
+    try:
+        with torch.serialization.safe_globals(_NUMBERS):
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"wanted a checkpoint at {path}, found none; say its --fold and --file") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        said = next((line for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "it is damaged")
+        raise InputError(
+            f"wanted a checkpoint of tensors and numbers at {path}, which is not opened: {said.strip()}"
+        ) from None
+    return content
+
+
+def _configure(planned: Planned, *, mirror: bool) -> TrainConfig:
+    """What predict.py goes by: its windows overlap by half, and nothing is left out of its frame."""
+    base = preset("brats3d")
+    return dataclasses.replace(
+        base,
+        gpu=None,
+        by_memory=(),
+        precision="float32",
+        model=planned.model,
+        sampling=dataclasses.replace(base.sampling, patch_shape=planned.patch_shape),
+        validation=ValidationConfig(overlap=0.5, mirror=mirror, head_only=False, window_batch=1),
+    )
+
+
+def rename_weights(theirs: Mapping[str, Tensor], planned: Planned) -> dict[str, Tensor]:
+    """Their state_dict as ours. Names that are unknown stay as they are, for ours to refuse."""
+    ours: dict[str, Tensor] = {}
+    for full, value in theirs.items():
+        name = full.removeprefix("module.").removeprefix("_orig_mod.")
+        if name.startswith("decoder.encoder.") or ".all_modules." in name:
+            continue  # once more the same
+        if name.endswith(".conv.bias"):
+            continue
+        renamed = _rename(name, planned.model)
+        if renamed.startswith("heads."):
+            value = value[list(planned.outputs)]
+        ours[renamed] = value
+    levels, widths = len(planned.model.widths), planned.model.widths
+    for step in range(levels - 1):
+        weight = f"decoder.{step}.0.convolution.weight"
+        if weight in ours:  # theirs has what comes from below first, ours the skip
+            width = widths[levels - 2 - step]
+            ours[weight] = torch.cat((ours[weight][:, width:], ours[weight][:, :width]), dim=1)
+        if f"up.{step}.weight" in ours:
+            ours.setdefault(f"up.{step}.bias", torch.zeros(widths[levels - 2 - step]))
+    return ours
+
+
+def _rename(name: str, config: UNetConfig) -> str:
+    layers = {"conv": "convolution", "norm": "norm"}
+    if found := _PLAIN.fullmatch(name):
+        half, level, index, layer, kind = found.groups()
+        return f"{half}.{level}.{index}.{layers[layer]}.{kind}"
+    if found := _STEM.fullmatch(name):
+        return f"encoder.0.0.{layers[found[1]]}.{found[2]}"
+    if found := _RESIDUAL.fullmatch(name):
+        level, index, part, layer, kind = found.groups()
+        block = f"encoder.{level}.{int(index) + (level == '0')}"  # behind the stem
+        if part == "conv1":
+            return f"{block}.first.{layers[layer]}.{kind}"
+        if part == "conv2":
+            return f"{block}.{'convolution' if layer == 'conv' else 'last_norm'}.{kind}"
+        return f"{block}.skip.{int(part[-1]) + (layer == 'norm')}.{kind}"
+    if found := _UP.fullmatch(name):
+        return f"up.{found[1]}.{found[2]}"
+    if found := _HEAD.fullmatch(name):
+        return f"heads.{len(config.widths) - 2 - int(found[1])}.{found[2]}"
+    return name
