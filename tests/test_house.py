@@ -29,7 +29,7 @@ ROOMS = {
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *("train", "tune", "threshold", "convert", "predict", "score", "give"),
+    *("train", "tune", "threshold", "convert", "predict", "score", "give", "bring"),
     *("spot_watcher", "placement_groups", "resubmit"),
     "__init__",
 }

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-Kind = Literal["onnx", "monai"]
+Kind = Literal["onnx", "monai", "nnunet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class GiveConfig:
 
     kind: Positional[Kind]
     """onnx: model.onnx for any ONNX runtime, normalisation, windows, decision and labels in its metadata. monai: a
-    bundle that monai.bundle runs from scans to labels."""
+    bundle that monai.bundle runs from scans to labels. nnunet: a results folder that nnUNetv2_predict runs."""
     checkpoint: str
     """Folder or s3:// URL of a checkpoint, or of a run: then its best one."""
     output: str

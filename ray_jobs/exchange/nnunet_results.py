@@ -1,25 +1,22 @@
 """A trained network of nnU-Net v2 as a checkpoint of ours: the same logits, by the same way through a case.
 
-Of the convolutions that a normalisation follows the biases are left out: it takes the mean away again.
-Source of the names: dynamic_network_architectures 0.4, building_blocks; nnU-Net v2, nnUNetTrainer.save_checkpoint.
+Source: nnU-Net v2, nnUNetTrainer.save_checkpoint.
 """
 
 import dataclasses
 import hashlib
 import pickle
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from models import Decision, Execution, UNetConfig, build_unet
+from models import Decision, Execution, build_unet
 from ray_jobs.checkpoints.checkpoint import RECORD, CheckpointRecord, encode_checkpoint
 from ray_jobs.evaluation.decision_file import encode_decision
 from ray_jobs.exchange.nnunet_plans import Planned, read_plans
+from ray_jobs.exchange.nnunet_weights import from_theirs
 from ray_jobs.settings.config import TrainConfig, run_identity
 from ray_jobs.settings.groups import ValidationConfig
 from ray_jobs.settings.presets import preset
@@ -32,11 +29,6 @@ _NUMBERS = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
 ]
-_PLAIN = re.compile(r"(encoder|decoder)\.stages\.(\d+)\.(?:0\.)?convs\.(\d+)\.(conv|norm)\.(weight|bias)")
-_STEM = re.compile(r"encoder\.stem\.convs\.0\.(conv|norm)\.(weight|bias)")
-_RESIDUAL = re.compile(r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.(conv1|conv2|skip\.\d)\.(conv|norm)\.(weight|bias)")
-_UP = re.compile(r"decoder\.transpconvs\.(\d+)\.(weight|bias)")
-_HEAD = re.compile(r"decoder\.seg_layers\.(\d+)\.(weight|bias)")
 
 
 def bring(folder: Path, fold: str, file: str, task: Task) -> dict[str, bytes]:
@@ -53,7 +45,7 @@ def bring(folder: Path, fold: str, file: str, task: Task) -> dict[str, bytes]:
         raise InputError(f"{path}: wanted mirroring along all axes or none, found {tuple(axes)}, which ours cannot do")
     network = build_unet(planned.model, Execution(channels_last=False))
     try:
-        network.load_state_dict(rename_weights(weights, planned))
+        network.load_state_dict(from_theirs(weights, planned.model, planned.outputs))
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()
         raise InputError(f"wanted the network of its plans in {path}, found another: {said}") from None
@@ -108,49 +100,3 @@ def _configure(planned: Planned, *, mirror: bool) -> TrainConfig:
         sampling=dataclasses.replace(base.sampling, patch_shape=planned.patch_shape),
         validation=ValidationConfig(overlap=0.5, mirror=mirror, head_only=False, window_batch=1),
     )
-
-
-def rename_weights(theirs: Mapping[str, Tensor], planned: Planned) -> dict[str, Tensor]:
-    """Their state_dict as ours. Names that are unknown stay as they are, for ours to refuse."""
-    ours: dict[str, Tensor] = {}
-    for full, value in theirs.items():
-        name = full.removeprefix("module.").removeprefix("_orig_mod.")
-        if name.startswith("decoder.encoder.") or ".all_modules." in name:
-            continue  # once more the same
-        if name.endswith(".conv.bias"):
-            continue
-        renamed = _rename(name, planned.model)
-        if renamed.startswith("heads."):
-            value = value[list(planned.outputs)]
-        ours[renamed] = value
-    levels, widths = len(planned.model.widths), planned.model.widths
-    for step in range(levels - 1):
-        weight = f"decoder.{step}.0.convolution.weight"
-        if weight in ours:  # theirs has what comes from below first, ours the skip
-            width = widths[levels - 2 - step]
-            ours[weight] = torch.cat((ours[weight][:, width:], ours[weight][:, :width]), dim=1)
-        if f"up.{step}.weight" in ours:
-            ours.setdefault(f"up.{step}.bias", torch.zeros(widths[levels - 2 - step]))
-    return ours
-
-
-def _rename(name: str, config: UNetConfig) -> str:
-    layers = {"conv": "convolution", "norm": "norm"}
-    if found := _PLAIN.fullmatch(name):
-        half, level, index, layer, kind = found.groups()
-        return f"{half}.{level}.{index}.{layers[layer]}.{kind}"
-    if found := _STEM.fullmatch(name):
-        return f"encoder.0.0.{layers[found[1]]}.{found[2]}"
-    if found := _RESIDUAL.fullmatch(name):
-        level, index, part, layer, kind = found.groups()
-        block = f"encoder.{level}.{int(index) + (level == '0')}"  # behind the stem
-        if part == "conv1":
-            return f"{block}.first.{layers[layer]}.{kind}"
-        if part == "conv2":
-            return f"{block}.{'convolution' if layer == 'conv' else 'last_norm'}.{kind}"
-        return f"{block}.skip.{int(part[-1]) + (layer == 'norm')}.{kind}"
-    if found := _UP.fullmatch(name):
-        return f"up.{found[1]}.{found[2]}"
-    if found := _HEAD.fullmatch(name):
-        return f"heads.{len(config.widths) - 2 - int(found[1])}.{found[2]}"
-    return name

@@ -1,9 +1,9 @@
 """nnU-Net v2 itself, run as a program: a results folder with seeded random weights, and its logits of a case.
 
 `python nnunet_peer.py plain|residual FOLDER` writes plans.json, dataset.json, fold_0/checkpoint_final.pth, and
-logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those. What
-lies in data/nnunet_*.tar.gz is what this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is
-told float32.
+logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans (then patches
+are of 96³), of those. `given` instead of a kind reads a folder that is there. What lies in data/nnunet_*.tar.gz is what
+this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told float32.
 """
 
 import json
@@ -75,10 +75,9 @@ def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[st
     return plan, dataset
 
 
-def write_results(kind: str, folder: Path, patch: tuple[int, ...]) -> Any:
-    """What nnUNetTrainer leaves behind, as its save_checkpoint has it; return nnU-Net's predictor of it."""
+def write_results(kind: str, folder: Path, patch: tuple[int, ...]) -> None:
+    """What nnUNetTrainer leaves behind, as its save_checkpoint has it."""
     import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plan, dataset = describe(kind, patch)
@@ -104,11 +103,6 @@ def write_results(kind: str, folder: Path, patch: tuple[int, ...]) -> Any:
         "inference_allowed_mirroring_axes": (0, 1, 2),
     }
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
-    predictor = nnUNetPredictor(
-        tile_step_size=0.5, use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False, verbose=False
-    )
-    predictor.initialize_from_trained_model_folder(str(folder), (0,))
-    return predictor
 
 
 def predict(predictor: Any, scans: NDArray[np.int16]) -> tuple[NDArray[np.float32], list[list[int]]]:
@@ -132,12 +126,25 @@ def predict(predictor: Any, scans: NDArray[np.int16]) -> tuple[NDArray[np.float3
     return logits.numpy(), properties["bbox_used_for_cropping"]
 
 
+def open_results(folder: Path) -> Any:
+    """nnU-Net's predictor of a results folder."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=0.5, use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False, verbose=False
+    )
+    predictor.initialize_from_trained_model_folder(str(folder), (0,))
+    return predictor
+
+
 def main(kind: str, folder: str, scans: str | None = None) -> None:
-    """Write the folder; with a .npy of scans in CHANNELS' order the logits of those, of patches of 96³."""
+    """Write the folder, unless its kind is `given`; with a .npy of scans in CHANNELS' order the logits of those."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ.setdefault(name, tempfile.gettempdir())
-    predictor = write_results(kind, Path(folder), PATCH if scans is None else (96, 96, 96))
-    logits, box = predict(predictor, make_scans() if scans is None else np.load(scans))
+    if kind != "given":
+        write_results(kind, Path(folder), PATCH if scans is None else (96, 96, 96))
+    logits, box = predict(open_results(Path(folder)), make_scans() if scans is None else np.load(scans))
     np.savez_compressed(Path(folder) / "logits.npz", logits=logits[:, ::2, ::2, ::2], box=box)
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from models import RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_config
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.exchange.description import describe_network
+from ray_jobs.exchange.giving import give
 from ray_jobs.exchange.nnunet_results import bring
 from ray_jobs.predicting.input import FolderInput
 from ray_jobs.predicting.predict_config import (
@@ -31,6 +33,7 @@ from ray_jobs.predicting.predict_config import (
 from ray_jobs.predicting.prediction import CasePredictor, PredictionPlan
 from storage import InputError, find_cases
 from storage.labels.tasks import GLI_2021_TASK
+from storage.store.objects import Objects
 
 PEER = Path(__file__).with_name("nnunet_peer.py")
 SPEC = importlib.util.spec_from_file_location("nnunet_peer", PEER)
@@ -52,6 +55,21 @@ def results(tmp_path: Path) -> Callable[[str], Path]:
         return folder
 
     return unpack
+
+
+@pytest.fixture
+def brought(results: Callable[[str], Path], tmp_path: Path) -> Callable[[str | Path], str]:
+    """A checkpoint of a results folder, or of the one of that kind."""
+
+    def make(place: str | Path) -> str:
+        source = results(place) if isinstance(place, str) else place
+        folder = tmp_path / f"brought_{source.name}"
+        folder.mkdir()
+        for name, content in bring(source, "0", "checkpoint_final.pth", GLI_2021_TASK).items():
+            (folder / name).write_bytes(content)
+        return str(folder)
+
+    return make
 
 
 def write_case(folder: Path, scans_MDHW: NDArray[np.int16]) -> None:
@@ -106,18 +124,66 @@ def test_logits_are_nnunets_own(
     assert again.returncode == 2 and "name another --output" in again.stderr
 
 
-def test_the_checkpoint_says_where_it_comes_from(results: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = tmp_path / "brought"
-    folder.mkdir()
-    for name, content in bring(results("plain"), "0", "checkpoint_final.pth", GLI_2021_TASK).items():
-        (folder / name).write_bytes(content)
-    checkpoint = find_checkpoint(str(folder))
+def test_the_checkpoint_says_where_it_comes_from(brought: Callable[[str | Path], str]) -> None:
+    checkpoint = find_checkpoint(brought("plain"))
     config = read_config(checkpoint)
     assert config.validation.mirror and config.validation.overlap == 0.5 and not config.validation.head_only
     assert config.sampling.patch_shape == peer.PATCH and config.model.widths == peer.WIDTHS
     said = json.loads(checkpoint.read("config.json"))
     assert said["modalities"] == list(SCANS)
     assert said["brought_from"].startswith("nnU-Net v2 (Dataset137_BraTS, 3d_fullres, nnUNetTrainer, fold_0/")
+
+
+@pytest.mark.processes  # git says the commit
+def test_given_on_it_says_nnunets_ways(brought: Callable[[str | Path], str], tmp_path: Path) -> None:
+    folder = brought("plain")
+    described = describe_network(find_checkpoint(folder))
+    assert described["window"]["step"].startswith("evenly spread")
+    assert "enclose" in described["normalisation"]["statistics_over"]
+    assert described["brought_from"].startswith("nnU-Net v2")
+    with pytest.raises(InputError, match="give it as onnx"):
+        give("monai", find_checkpoint(folder), Objects(tmp_path / "given", create=True))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_there_and_back_nothing_changes(kind: str, brought: Callable[[str | Path], str], tmp_path: Path) -> None:
+    first = brought(kind)
+    give("nnunet", find_checkpoint(first), Objects(tmp_path / "given", create=True))
+    again = brought(tmp_path / "given")
+    assert (Path(again) / "model.safetensors").read_bytes() == (Path(first) / "model.safetensors").read_bytes()
+    one, other = (json.loads((Path(place) / "config.json").read_text()) for place in (first, again))
+    for told in (one, other):  # where they come from
+        del told["store_digest"], told["brought_from"]
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_nnunet_runs_what_we_give(kind: str, brought: Callable[[str | Path], str], tmp_path: Path) -> None:
+    """Its network has every weight, its logits are those of the file, and its command writes a segmentation."""
+    pytest.importorskip("nnunetv2", reason="nnunetv2 isn't installed (it is in .venv-bench)")
+    given = tmp_path / "given"
+    give("nnunet", find_checkpoint(brought(kind)), Objects(given, create=True))
+    root = str(Path(__file__).parents[3])
+    subprocess.run([sys.executable, str(PEER), "given", str(given)], env=os.environ | {"PYTHONPATH": root}, check=True)
+    with np.load(tmp_path / kind / "logits.npz") as wanted, np.load(given / "logits.npz") as came:
+        np.testing.assert_allclose(came["logits"], wanted["logits"], rtol=0, atol=1e-4)
+        edges = (wanted["logits"] > 0).any(0)
+    write_case(tmp_path / "cases", peer.make_scans())
+    inputs, out = tmp_path / "inputs", tmp_path / "out"
+    inputs.mkdir()
+    for channel, name in enumerate(SCANS):
+        scan = tmp_path / "cases" / "BraTS20_Training_001" / f"BraTS20_Training_001_{name}.nii.gz"
+        scan.rename(inputs / f"case_{channel:04d}.nii.gz")
+    program = str(Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder"))
+    command = [program, "-i", str(inputs), "-o", str(out), "-m", str(given), "-f", "0", "-device", "cpu"]
+    subprocess.run([*command, "-npp", "1", "-nps", "1"], check=True)
+    label = np.asarray(nib.nifti1.load(out / "case.nii.gz").dataobj).T
+    with np.load(given / "logits.npz") as came:
+        box = tuple(slice(low, high) for low, high in came["box"])
+    assert (((label[box] > 0)[::2, ::2, ::2]) == edges).mean() > 0.99
 
 
 class Code:
@@ -171,7 +237,11 @@ def test_what_ours_cannot_say_is_refused_by_name(
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["plain", "residual"])
 def test_logits_of_a_real_case_are_nnunets_own(
-    kind: str, real_cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    real_cases: Path,
+    brought: Callable[[str | Path], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("nnunetv2", reason="nnunetv2 isn't installed (it is in .venv-bench)")
     case = find_cases(real_cases).cases[0]
@@ -180,8 +250,6 @@ def test_logits_of_a_real_case_are_nnunets_own(
     root = str(Path(__file__).parents[3])
     command = [sys.executable, str(PEER), kind, str(tmp_path / kind), str(tmp_path / "scans.npy")]
     subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": root}, check=True)
-    (tmp_path / "brought").mkdir()
-    for name, content in bring(tmp_path / kind, "0", "checkpoint_final.pth", GLI_2021_TASK).items():
-        (tmp_path / "brought" / name).write_bytes(content)
+    checkpoint = brought(tmp_path / kind)
     write_case(tmp_path / "cases", scans)
-    compare(predict_logits(str(tmp_path / "brought"), tmp_path / "cases", monkeypatch), tmp_path / kind / "logits.npz")
+    compare(predict_logits(checkpoint, tmp_path / "cases", monkeypatch), tmp_path / kind / "logits.npz")
