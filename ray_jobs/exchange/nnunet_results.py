@@ -14,6 +14,7 @@ import torch
 
 from models import Decision, Execution, build_unet
 from ray_jobs.checkpoints.checkpoint import RECORD, CheckpointRecord, encode_checkpoint
+from ray_jobs.checkpoints.trained_on import encode_task
 from ray_jobs.evaluation.decision_file import encode_decision
 from ray_jobs.exchange.nnunet_plans import Planned, read_plans
 from ray_jobs.exchange.nnunet_weights import from_theirs
@@ -50,24 +51,13 @@ def bring(folder: Path, fold: str, file: str, task: Task) -> dict[str, bytes]:
         said = str(error).splitlines()[-1].strip()
         raise InputError(f"wanted the network of its plans in {path}, found another: {said}") from None
     origin = f"nnU-Net v2 ({planned.dataset}, {configuration}, {content.get('trainer_name')}, fold_{fold}/{file})"
-    trained_on = {
-        "modalities": list(planned.scans),
-        "regions": list(task.region_names),
-        "task": {
-            "name": task.name,
-            "region_labels": task.region_labels,
-            "label_convention": task.convention.name,
-            "skull_stripped": task.skull_stripped,
-        },
-        "spacing": [1.0, 1.0, 1.0],
-        "brought_from": origin,
-    }
+    trained_on = encode_task(task, planned.scans, task.convention, [1.0, 1.0, 1.0])
     config = _configure(planned, mirror=axes is not None)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     files = encode_checkpoint(
         network,
         state={},
-        config={**run_identity(config, digest), **trained_on},
+        config={**run_identity(config, digest), **trained_on, "brought_from": origin},
         decision=encode_decision(Decision.plain(len(task.regions)), task.region_names),
     )
     return files | {RECORD: CheckpointRecord(epoch=int(content.get("current_epoch", 0)), step=0).encode()}

@@ -16,10 +16,20 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
+from models import Execution, UNetConfig, build_unet, sliding_window_probabilities
 from ray_jobs.checkpoints.lookup import find_checkpoint
+from ray_jobs.exchange.description import describe_network
 from ray_jobs.exchange.giving import give
-from ray_jobs.exchange.monai_bundle import CARD, FILE, INFERENCE, METADATA, VERSIONS
-from ray_jobs.exchange.plain_network import open_plain
+from ray_jobs.exchange.monai_bundle import (
+    CARD,
+    FILE,
+    INFERENCE,
+    METADATA,
+    VERSIONS,
+    WindowProbabilities,
+    describe_inference,
+)
+from ray_jobs.exchange.plain_network import FinestLogits, open_plain
 from storage import MODALITIES, Case, InputError, find_cases
 from storage.store.objects import Objects
 
@@ -61,8 +71,6 @@ def test_monai_runs_it_and_writes_our_labels(
 
 
 def test_the_script_averages_mirror_images(bundle: Path, checkpoint: str) -> None:
-    from ray_jobs.exchange.monai_bundle import WindowProbabilities
-
     network = open_plain(find_checkpoint(checkpoint))
     image = torch.randn(1, 4, 16, 8, 12, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -73,6 +81,21 @@ def test_the_script_averages_mirror_images(bundle: Path, checkpoint: str) -> Non
     torch.testing.assert_close(mirrored, again)
     torch.testing.assert_close(plain, turned)
     assert (mirrored - plain).abs().max() > 1e-4
+
+
+def test_slices_go_through_a_2d_network(checkpoint: str) -> None:
+    from monai.bundle import ConfigParser
+
+    torch.manual_seed(0)
+    network = FinestLogits(build_unet(UNetConfig(dimensions=2, widths=(4, 8)), Execution(channels_last=False))).eval()
+    description = describe_network(find_checkpoint(checkpoint))
+    description["window"] |= {"sides": [8, 12], "overlap": 0.25}  # y x
+    inferer = ConfigParser(describe_inference(description)).get_parsed_content("inferer")
+    image_MDHW = torch.randn(4, 5, 20, 18)
+    with torch.inference_mode():
+        theirs = inferer(image_MDHW.permute(0, 3, 2, 1)[None], WindowProbabilities(network, 2, mirror=False))[0]
+        ours_RDHW = sliding_window_probabilities(network, image_MDHW, window=(8, 12), overlap=0.25)
+    torch.testing.assert_close(theirs.permute(0, 3, 2, 1), ours_RDHW, rtol=0, atol=1e-5)
 
 
 def test_metadata_names_versions_and_regions(bundle: Path) -> None:

@@ -111,6 +111,7 @@ def compare(ours_RDHW: NDArray[np.float32], logits: Path) -> None:
         np.testing.assert_allclose(inside, theirs["logits"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "residual"])
 def test_logits_are_nnunets_own(
     kind: str, results: Callable[[str], Path], tmp_path: Path, run_here: Command, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """A network as ONNX: the same logits at any sides, and a file from which scans become labels without our code."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models import Execution, UNetConfig, build_unet, number_labels
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.exchange.giving import give
-from ray_jobs.exchange.onnx_file import FILE, OPSET
-from ray_jobs.exchange.plain_network import open_plain
-from storage import Case, find_cases
+from ray_jobs.exchange.onnx_file import FILE, OPSET, encode
+from ray_jobs.exchange.plain_network import FinestLogits, open_plain
+from storage import Case, InputError, find_cases
 from storage.store.objects import Objects
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is a development dependency")
@@ -38,6 +40,33 @@ def test_logits_are_torchs_at_other_sides(given: Path, checkpoint: str, shape: t
     with torch.inference_mode():
         wanted = open_plain(find_checkpoint(checkpoint))(torch.from_numpy(image))
     assert np.abs(logits - wanted.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(dimensions=2, widths=(4, 8)),
+        UNetConfig(widths=(4, 8), head="labels", region_labels=number_labels(((1, 2, 3), (1, 3), (2,)))),
+        UNetConfig(widths=(4, 8), block="residual", stem_stride=2),
+        UNetConfig(widths=(4, 8), block="pre_norm", norm_groups=2, down="max_pool", up="nearest"),
+    ],
+    ids=["slices", "labels", "residual", "pre_norm"],
+)
+def test_other_networks_are_torchs_too(config: UNetConfig) -> None:
+    torch.manual_seed(0)
+    network = FinestLogits(build_unet(config, Execution(channels_last=False))).eval()
+    image = torch.randn(1, 4, *(16, 24, 16)[: config.dimensions])
+    content = encode(network, config, {"scans": []})[FILE]
+    (logits,) = onnxruntime.InferenceSession(content).run(None, {"image": image.numpy()})
+    with torch.inference_mode():
+        assert np.abs(logits - network(image).numpy()).max() < 1e-4
+
+
+def test_without_what_writes_it_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = UNetConfig(widths=(4, 8))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match="pip install"):
+        encode(FinestLogits(build_unet(config)), config, {})
 
 
 def test_opset_and_axes_are_as_stated(given: Path) -> None:
