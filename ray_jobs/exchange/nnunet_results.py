@@ -24,7 +24,7 @@ from ray_jobs.settings.presets import preset
 from storage import InputError, Task
 
 # Scores that its checkpoints keep are NumPy's numbers, under the names of both of its versions.
-_NUMBERS = [
+_NUMBERS: list[Any] = [
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
     np.dtype,

@@ -1,8 +1,8 @@
 """nnU-Net v2 itself, run as a program: a results folder with seeded random weights, and its logits of a case.
 
 `python nnunet_peer.py plain|residual FOLDER` writes plans.json, dataset.json, fold_0/checkpoint_final.pth, and
-logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans (then patches
-are of 96³), of those. `given` instead of a kind reads a folder that is there. What lies in data/nnunet_*.tar.gz is what
+logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those
+(then patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. What lies in data/nnunet_*.tar.gz is what
 this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told float32.
 """
 
@@ -75,7 +75,7 @@ def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[st
     return plan, dataset
 
 
-def write_results(kind: str, folder: Path, patch: tuple[int, ...]) -> None:
+def write_results(kind: str, folder: Path, patch: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
     """What nnUNetTrainer leaves behind, as its save_checkpoint has it."""
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -100,7 +100,7 @@ def write_results(kind: str, folder: Path, patch: tuple[int, ...]) -> None:
         "current_epoch": 3,
         "init_args": {"configuration": "3d_fullres", "fold": 0},
         "trainer_name": "nnUNetTrainer",
-        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "inference_allowed_mirroring_axes": axes,
     }
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
 
@@ -143,7 +143,8 @@ def main(kind: str, folder: str, scans: str | None = None) -> None:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ.setdefault(name, tempfile.gettempdir())
     if kind != "given":
-        write_results(kind, Path(folder), PATCH if scans is None else (96, 96, 96))
+        how = (PATCH, (0, 1, 2)) if scans is None else ((96, 96, 96), None)
+        write_results(kind, Path(folder), *how)
     logits, box = predict(open_results(Path(folder)), make_scans() if scans is None else np.load(scans))
     np.savez_compressed(Path(folder) / "logits.npz", logits=logits[:, ::2, ::2, ::2], box=box)
 
