@@ -1,9 +1,10 @@
 """nnU-Net v2 itself, run as a program: a results folder with seeded random weights, and its logits of a case.
 
 `python nnunet_peer.py plain|residual FOLDER` writes plans.json, dataset.json, fold_0/checkpoint_final.pth, and
-logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those
-(then patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. What lies in data/nnunet_*.tar.gz is what
-this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told float32.
+logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those (then
+patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. What lies in
+data/nnunet_*.tar.gz is what this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told
+float32.
 """
 
 import json
