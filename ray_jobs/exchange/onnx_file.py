@@ -23,13 +23,20 @@ RUNS = (
 
 
 def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the file by its name. Raises InputError where the packages that write it are not installed."""
+    """Return the file by its name. Raises InputError where the packages that write it are not installed, and for
+    a network that torch cannot write.
+    """
     try:
         import onnxscript  # noqa: F401
     except ImportError:
         raise InputError(
             'wanted the packages that write ONNX, found none; run pip install --constraint constraints.txt ".[onnx]"'
         ) from None
+    if config.block == "residual" and config.stem_stride > 1:
+        raise InputError(
+            "wanted a network that torch 2.13 can write as ONNX, this one has residual blocks behind a strided stem, over "
+            "whose sides it stumbles; give it as monai"
+        )
     axes = dict(enumerate(["batch", "z", "y", "x"] if config.dimensions == 3 else ["batch", "y", "x"]))
     with without_torchs_warnings():
         program = torch.onnx.export(

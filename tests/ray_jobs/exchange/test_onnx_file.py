@@ -47,10 +47,11 @@ def test_logits_are_torchs_at_other_sides(given: Path, checkpoint: str, shape: t
     [
         UNetConfig(dimensions=2, widths=(4, 8)),
         UNetConfig(widths=(4, 8), head="labels", region_labels=number_labels(((1, 2, 3), (1, 3), (2,)))),
-        UNetConfig(widths=(4, 8), block="residual", stem_stride=2),
+        UNetConfig(widths=(4, 8), block="residual"),
+        UNetConfig(widths=(4, 8), stem_stride=2),
         UNetConfig(widths=(4, 8), block="pre_norm", norm_groups=2, down="max_pool", up="nearest"),
     ],
-    ids=["slices", "labels", "residual", "pre_norm"],
+    ids=["slices", "labels", "residual", "strided", "pre_norm"],
 )
 def test_other_networks_are_torchs_too(config: UNetConfig) -> None:
     torch.manual_seed(0)
@@ -66,6 +67,12 @@ def test_without_what_writes_it_the_remedy_is_said(monkeypatch: pytest.MonkeyPat
     config = UNetConfig(widths=(4, 8))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match="pip install"):
+        encode(FinestLogits(build_unet(config)), config, {})
+
+
+def test_what_torch_cannot_write_is_refused() -> None:
+    config = UNetConfig(widths=(4, 8), block="residual", stem_stride=2)
+    with pytest.raises(InputError, match="strided stem"):
         encode(FinestLogits(build_unet(config)), config, {})
 
 
