@@ -34,7 +34,7 @@ def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, 
         ) from None
     if config.block == "residual" and config.stem_stride > 1:
         raise InputError(
-            "wanted a network that torch 2.13 can write as ONNX, this one has residual blocks behind a strided stem, over "
+            "wanted a network that torch 2.13 writes as ONNX, this one has residual blocks behind a strided stem, over "
             "whose sides it stumbles; give it as monai"
         )
     axes = dict(enumerate(["batch", "z", "y", "x"] if config.dimensions == 3 else ["batch", "y", "x"]))
