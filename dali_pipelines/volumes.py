@@ -22,6 +22,7 @@ from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, dec
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
+from storage.cases.normalisation import filled_coefficients
 from storage.cases.patch import cut_patch
 
 
@@ -61,6 +62,7 @@ def build_volume_pipeline(config: GraphConfig) -> Any:
 class VolumeLoader:
     """Iterate over whole cases, in the order given; each iteration starts afresh.
 
+    Of normalisations "zscore_filled" is nnU-Net's (storage/cases/normalisation.py), which no patch is read with.
     A case that cannot be read raises CaseReadError, or with on_bad_case="skip" is left out and named in `bad_cases`;
     a full disk is not a bad case and raises.
 
@@ -78,7 +80,7 @@ class VolumeLoader:
         case_ids: Sequence[str],
         *,
         device: str = "cpu",
-        normalisation: Literal["zscore", "minmax"] = "zscore",
+        normalisation: Literal["zscore", "minmax", "zscore_filled"] = "zscore",
         frame: Frame | None = None,
         graph_threads: int = 1,
         on_bad_case: OnBadCase = "raise",
@@ -89,7 +91,10 @@ class VolumeLoader:
         self._cache = cache
         self._frame = frame or Frame()
         self._infos = tuple(cache.info(case_id) for case_id in case_ids)
-        self._coefficients = tuple(normalisation_coefficients(info, normalisation) for info in self._infos)
+        self._coefficients = tuple(
+            None if normalisation == "zscore_filled" else normalisation_coefficients(info, normalisation)
+            for info in self._infos
+        )
         self._graph = GraphConfig(
             augmentation=NONE,
             size=(1, 1, 1),  # of no account: nothing here resamples
@@ -127,13 +132,13 @@ class VolumeLoader:
 def _compute_volumes(
     cache: DecodedCaseCache | HeldCase,
     infos: Sequence[CaseInfo],
-    coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    coefficients: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]] | None],
     frame: Frame,
     config: GraphConfig,
 ) -> Generator[Volume | BadVolume, None, None]:
     """The cases one by one; runs in the feed's thread, which reads a case while the one before is being used."""
     pipeline = build_volume_pipeline(config)
-    for info, (scale, offset) in zip(infos, coefficients, strict=True):
+    for info, known in zip(infos, coefficients, strict=True):
         try:
             origin, shape = frame.box(info)
             arrays = cache.read_case(info.case_id)
@@ -149,11 +154,14 @@ def _compute_volumes(
         image = np.ascontiguousarray(arrays.image_MDHW, np.int16 if config.integers else np.float32)
         label = arrays.label_DHW
         block = np.zeros(shape, np.uint8) if label is None else np.ascontiguousarray(label)
+        scale, offset, *enclosed = known or filled_coefficients(image)
         pipeline.feed_input("normalise_scale", [scale])
         pipeline.feed_input("normalise_offset", [offset])
         pipeline.feed_input("image", [image])
         pipeline.feed_input("label", [block[None]])
         image_MDHW, regions_RDHW = (_own(from_dlpack(output.as_tensor())[0]) for output in pipeline.run())
+        for mask_DHW in enclosed:
+            image_MDHW[:, torch.from_numpy(mask_DHW)] = torch.from_numpy(offset)[:, None].to(image_MDHW.device)
         yield Volume(
             case_id=info.case_id,
             image_MDHW=image_MDHW,

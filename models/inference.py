@@ -3,6 +3,7 @@
 Letters in names: B windows in a batch, M modality, R region, D H W voxels z y x.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations, product
 
@@ -24,6 +25,7 @@ def sliding_window_probabilities(
     mirror_axes: Sequence[int] = (),
     device: torch.device | None = None,
     outside: Sequence[float] | None = None,
+    as_nnunet: bool = False,
 ) -> Tensor:
     """Float32 probabilities_RDHW: the Gaussian-weighted mean of the windows' sigmoids, on the image's device.
 
@@ -35,6 +37,8 @@ def sliding_window_probabilities(
     device: where windows are predicted and added up; default the image's. Another one holds, beside the windows and
         activations, a slab one window deep only, so volumes larger than a GPU's memory may stay on the CPU.
     outside: for each modality what lies outside the volume; default 0.
+    as_nnunet: windows evenly spread, the mean of logits, of which the sigmoid is taken, and weights as nnU-Net v2 has
+        them (inference/sliding_window_prediction.py), here in float32.
     Equal to MONAI's sliding_window_inference(mode="gaussian") of the sigmoids, window positions included.
     Raises ValueError for windows, overlaps and axes that don't make sense.
     """
@@ -43,8 +47,9 @@ def sliding_window_probabilities(
     device = device or image_MDHW.device
     padded_MDHW, inner = _pad(image_MDHW, window_DHW, outside)
     sides = padded_MDHW.shape[1:]
-    weight_DHW = gaussian_weights(window_DHW).to(device, non_blocking=True)
-    starts = [_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
+    weight_DHW = (_nnunet_weights if as_nnunet else gaussian_weights)(window_DHW).to(device, non_blocking=True)
+    find_starts = _even_starts if as_nnunet else _starts
+    starts = [find_starts(side, length, overlap) for side, length in zip(sides, window_DHW, strict=True)]
     counts = range(len(mirror_axes) + 1)
     axes = [chosen for count in counts for chosen in combinations(sorted(mirror_axes), count)]
     corners = list(product(*starts))
@@ -57,15 +62,16 @@ def sliding_window_probabilities(
             image_BMDHW = buffer_BMDHW[: len(batch)]
             for window_MDHW, start in zip(image_BMDHW, batch, strict=True):
                 window_MDHW.copy_(padded_MDHW[(slice(None), *_block(start, window_DHW))])
-            probabilities_BRDHW = _mean_probabilities(networks, image_BMDHW, axes, flat=flat)
-            probabilities_BRDHW *= weight_DHW
+            weighted_BRDHW = _mean_output(networks, image_BMDHW, axes, flat=flat, sigmoid=not as_nnunet)
+            weighted_BRDHW *= weight_DHW
             if sums is None:
-                shape = (probabilities_BRDHW.shape[1], *sides)
+                shape = (weighted_BRDHW.shape[1], *sides)
                 sums = _WeightedSums(shape, window_DHW[0], device=device, home=image_MDHW.device)
-            for start, probabilities_RDHW in zip(batch, probabilities_BRDHW, strict=True):
-                sums.add(start, probabilities_RDHW, weight_DHW)
+            for start, weighted_RDHW in zip(batch, weighted_BRDHW, strict=True):
+                sums.add(start, weighted_RDHW, weight_DHW)
     assert sums is not None
-    return sums.finish()[(slice(None), *inner)].contiguous()
+    mean_RDHW = sums.finish()[(slice(None), *inner)].contiguous()
+    return mean_RDHW.sigmoid_() if as_nnunet else mean_RDHW
 
 
 def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
@@ -76,6 +82,15 @@ def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
         weight_DHW = weight_DHW[..., None] * torch.exp(offset.square() / (-2 * (0.125 * length) ** 2))
     # The floor keeps the corners of the volume, which only one window sees, from being 0 / 0.
     return weight_DHW.clamp(min=max(float(weight_DHW.min()), 1e-3))
+
+
+def _nnunet_weights(window_DHW: Sequence[int]) -> Tensor:
+    """As `gaussian_weights`, around the voxel at half of each side, which is right of the middle of even ones."""
+    weight_DHW = torch.ones((), dtype=torch.float64)
+    for length in window_DHW:
+        offset = torch.arange(length, dtype=torch.float64) - length // 2
+        weight_DHW = weight_DHW[..., None] * torch.exp(offset.square() / (-2 * (0.125 * length) ** 2))
+    return weight_DHW.float()
 
 
 class _WeightedSums:
@@ -175,14 +190,21 @@ def _starts(side: int, length: int, overlap: float) -> list[int]:
     return [*range(0, side - length, step), side - length]
 
 
+def _even_starts(side: int, length: int, overlap: float) -> list[int]:
+    """Where as few windows as have this overlap at least begin, evenly spread."""
+    count = math.ceil((side - length) / (length * (1 - overlap))) + 1
+    step = (side - length) / max(count - 1, 1)
+    return [round(step * index) for index in range(count)]
+
+
 def _block(start: Sequence[int], sides: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(at, at + side) for at, side in zip(start, sides, strict=True))
 
 
-def _mean_probabilities(
-    networks: Sequence[Predict], image_BMDHW: Tensor, axes: Sequence[tuple[int, ...]], *, flat: bool
+def _mean_output(
+    networks: Sequence[Predict], image_BMDHW: Tensor, axes: Sequence[tuple[int, ...]], *, flat: bool, sigmoid: bool
 ) -> Tensor:
-    """Float32 probabilities_BRDHW averaged over networks and mirrorings."""
+    """Float32 probabilities_BRDHW, or logits, averaged over networks and mirrorings."""
     total_BRDHW: Tensor | None = None
     for mirrored in axes:
         flips = [axis + 2 for axis in mirrored]
@@ -190,9 +212,10 @@ def _mean_probabilities(
         for predict in networks:
             logits = predict(image.squeeze(2)).unsqueeze(2) if flat else predict(image)
             # In the default layout, whatever the network's: the weights and sums have that, too.
-            probabilities = torch.sigmoid(logits.to(torch.float32, memory_format=torch.contiguous_format))
-            probabilities = probabilities.flip(flips) if flips else probabilities
-            total_BRDHW = probabilities if total_BRDHW is None else total_BRDHW + probabilities
+            output = logits.to(torch.float32, memory_format=torch.contiguous_format)
+            output = torch.sigmoid(output) if sigmoid else output
+            output = output.flip(flips) if flips else output
+            total_BRDHW = output if total_BRDHW is None else total_BRDHW + output
     assert total_BRDHW is not None
     count = len(axes) * len(networks)
     return total_BRDHW if count == 1 else total_BRDHW / count

@@ -28,22 +28,13 @@ ROOMS = {
         "training",
         "searching",
         "predicting",
+        "exchange",
     ),
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *(
-        "train",
-        "tune",
-        "threshold",
-        "convert",
-        "predict",
-        "score",
-        "package",
-        "spot_watcher",
-        "placement_groups",
-        "resubmit",
-    ),
+    *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring"),
+    *("spot_watcher", "placement_groups", "resubmit"),
     "__init__",
 }
 
@@ -84,6 +75,7 @@ MUST_NOT_KNOW = {
     "ray_jobs/pictures": {"ray", "torch", "ray_jobs.on_ray", "ray_jobs.checkpoints"},
     "ray_jobs/predicting": {"ray", "ray_jobs.training", "ray_jobs.searching"},
     "examples": {"ray"},
+    "ray_jobs/exchange": {"ray", "ray_jobs.training", "ray_jobs.searching", "ray_jobs.predicting"},
 }
 
 # What those who use a package install, and what of its imports comes with something else that is asked for.
@@ -92,7 +84,7 @@ EXTRAS = {
     "dali_pipelines": (),
     "models": (),
     "scoring": (),
-    "ray_jobs": ("train",),
+    "ray_jobs": ("train", "onnx"),
     "benchmarks": ("train", "dev", "bench"),
     "examples": ("dev",),
 }

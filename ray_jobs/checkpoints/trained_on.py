@@ -1,13 +1,13 @@
 """What a network was trained on, as its checkpoint says it: the scans and the task. Beside its configuration."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_jobs.checkpoints.checkpoint import Checkpoint
 from ray_jobs.checkpoints.run_folder import CONFIG
 from storage import CohortStore, InputError, Task
-from storage.labels.conventions import convention_named
+from storage.labels.conventions import LabelConvention, convention_named
 from storage.labels.tasks import find_task, task_of_old_store
 from storage.store.plausibility import Spacing, typical_spacing
 
@@ -16,17 +16,24 @@ OWN_TASK_ONLY = "a network predicts its own task only; give one that was trained
 
 def describe_task(store: CohortStore) -> dict[str, Any]:
     """Return what a checkpoint says of the store it was trained on, as JSON."""
-    task = store.task
+    settings = store.settings
+    return encode_task(store.task, settings.modalities, settings.convention, typical_spacing(store.infos()))
+
+
+def encode_task(
+    task: Task, modalities: Sequence[str], convention: LabelConvention, spacing: Sequence[float] | None
+) -> dict[str, Any]:
+    """Return what a checkpoint says of its training's scans, as JSON; spacing: their usual voxel, z y x in mm."""
     return {
-        "modalities": list(store.settings.modalities),
+        "modalities": list(modalities),
         "regions": list(task.region_names),
         "task": {
             "name": task.name,
             "region_labels": task.region_labels,
-            "label_convention": store.settings.convention.name,
+            "label_convention": convention.name,
             "skull_stripped": task.skull_stripped,
         },
-        "spacing": typical_spacing(store.infos()),
+        "spacing": spacing,
     }
 
 
@@ -42,6 +49,12 @@ def read_spacing(checkpoint: Checkpoint) -> Spacing | None:
     """Return the usual voxel of the training's cases, z y x in mm; None where an older version wrote none down."""
     spacing: list[float] | None = json.loads(checkpoint.read(CONFIG)).get("spacing")
     return None if spacing is None else (spacing[0], spacing[1], spacing[2])
+
+
+def read_origin(checkpoint: Checkpoint) -> str | None:
+    """Return what a network was brought from, which bring.py wrote down; None where it was trained here."""
+    origin: str | None = json.loads(checkpoint.read(CONFIG)).get("brought_from")
+    return origin
 
 
 def decode_task(values: Mapping[str, Any], where: str) -> Task:

@@ -1,11 +1,13 @@
 """A trained network from a checkpoint, on disk or S3: what threshold.py and predict.py start from. Knows no Ray."""
 
 import dataclasses
+from typing import Literal
 
 import torch
 
 from models import Decision, Network, Precision, build_network, choose_precision, set_up_device, settle_execution
 from ray_jobs.checkpoints.lookup import find_checkpoint, other_version, read_config
+from ray_jobs.checkpoints.trained_on import read_origin
 from ray_jobs.evaluation.decision_file import read_decision
 from ray_jobs.evaluation.validation import CaseEvaluator
 from ray_jobs.settings.config import TrainConfig
@@ -23,11 +25,22 @@ class TrainedNetwork:
     precision: Precision
     decision: Decision | None
     """As the checkpoint has it; None where that was taken in mid-epoch."""
+    from_nnunet: bool = False
+    """Whether it sees cases as nnU-Net shows them: docs/exchange.md."""
+
+    @property
+    def normalisation(self) -> Literal["zscore", "minmax", "zscore_filled"]:
+        """What whole cases are normalised by."""
+        return "zscore_filled" if self.from_nnunet else self.config.normalisation
 
     def evaluator(self, validation: ValidationConfig | None = None) -> CaseEvaluator:
         """Return what predicts whole cases: as the run's validation did, or as told."""
         return CaseEvaluator(
-            self.model, self.config.sampling.patch_shape, validation or self.config.validation, self.precision
+            self.model,
+            self.config.sampling.patch_shape,
+            validation or self.config.validation,
+            self.precision,
+            as_nnunet=self.from_nnunet,
         )
 
 
@@ -56,4 +69,5 @@ def open_trained(uri: str, device: torch.device) -> TrainedNetwork:
         model=model.eval(),
         precision=precision,
         decision=read_decision(checkpoint),
+        from_nnunet=read_origin(checkpoint) is not None,
     )

@@ -136,41 +136,42 @@ class Evaluation:
         return {**named, "mean": sum(named.values()) / len(named)}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class CaseEvaluator:
-    """Predicts whole cases with a network trained on patches or slices."""
+    """Predicts whole cases with a network trained on patches or slices; `window` is their shape."""
 
-    def __init__(
-        self, model: Network, patch_shape: Sequence[int], config: ValidationConfig, precision: Precision
-    ) -> None:
-        self._model, self._config, self._precision = model, config, precision
-        self._window = tuple(patch_shape)
+    model: Network
+    window: tuple[int, ...]
+    config: ValidationConfig
+    precision: Precision
+    as_nnunet: bool = dataclasses.field(default=False, kw_only=True)
 
     def probabilities(self, image_MDHW: torch.Tensor, *, outside_M: tuple[float, ...] | None = None) -> torch.Tensor:
         """Return probabilities_RDHW in float32, on the image's device.
 
         `outside_M` is as in Volume: where it is given no voxel is background, and `head_only` does nothing.
         """
-        dimensions = len(self._window)
+        dimensions = len(self.window)
         axes = range(3 - dimensions, 3)  # a 2-D network sees slices, and never z
-        whole = self._model.config.round_up_sides(image_MDHW.shape[-dimensions:])
-        with varying_shapes() if self._config.whole else nullcontext():
+        whole = self.model.config.round_up_sides(image_MDHW.shape[-dimensions:])
+        with varying_shapes() if self.config.whole else nullcontext():
             probabilities_RDHW = sliding_window_probabilities(
                 self._finest_logits,
                 image_MDHW,
-                window=whole if self._config.whole else self._window,
-                overlap=self._config.overlap,
-                batch_size=self._config.window_batch,
-                mirror_axes=tuple(axes) if self._config.mirror else (),
+                window=whole if self.config.whole else self.window,
+                overlap=self.config.overlap,
+                batch_size=self.config.window_batch,
+                mirror_axes=tuple(axes) if self.config.mirror else (),
                 outside=outside_M,
+                as_nnunet=self.as_nnunet,
             )
-        if self._config.head_only and outside_M is None:
+        if self.config.head_only and outside_M is None:
             probabilities_RDHW.masked_fill_((image_MDHW == 0).all(dim=0), 0.0)
         return probabilities_RDHW
 
     def _finest_logits(self, image: torch.Tensor) -> torch.Tensor:
-        with self._precision.autocast(image.device):
-            logits: torch.Tensor = self._model(image)[0]
-        return logits
+        with self.precision.autocast(image.device):
+            return self.model(image)[0]
 
 
 @torch.inference_mode()
@@ -192,7 +193,6 @@ def evaluate(
     """Score `case_ids` at `thresholds`, or by the plain decision, in one pass over the cases.
 
     With on_bad_case="skip" cases that cannot be read are named and left out; InputError where that leaves none.
-
     Every rank must call it; each predicts its share and all return the same scores. `keep_images` is how many of its
     own cases a rank returns with their predictions. `with_evidence` also counts what any decision can be scored by,
     on the CPU.

@@ -82,7 +82,7 @@ class CasePredictor:
                 held,
                 [case.case_id],
                 device=str(self._device),
-                normalisation=config.normalisation,
+                normalisation=network.normalisation,
                 frame=config.frame,
             )
             part_RDHW = evaluator.probabilities(volume.image_MDHW, outside_M=volume.outside_M)

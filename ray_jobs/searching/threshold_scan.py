@@ -64,7 +64,7 @@ class Counter:
         def count(case_id: str) -> CaseCounts:
             calls[0] = 0
             counts = ThresholdCounts(num_regions=len(cache.task.regions), device=device)
-            frame, normalisation = network.config.frame, network.config.normalisation
+            frame, normalisation = network.config.frame, network.normalisation
             for volume in VolumeLoader(cache, [case_id], device=str(device), normalisation=normalisation, frame=frame):
                 if volume.regions_RDHW is None:
                     raise InputError(f"case {case_id} has no label: it can be predicted, not scored")

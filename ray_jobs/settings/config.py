@@ -247,7 +247,7 @@ def decode_config(values: Mapping[str, Any]) -> TrainConfig:
 
     What a checkpoint says beside it is passed over.
     """
-    beside = ("store_digest", "regions", "modalities", "task", "spacing", "made_with")
+    beside = ("store_digest", "regions", "modalities", "task", "spacing", "made_with", "brought_from")
     own = {key: value for key, value in values.items() if key not in beside}
     decoded: TrainConfig = _decode(TrainConfig, own, "")
     return decoded

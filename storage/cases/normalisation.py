@@ -67,6 +67,23 @@ def normalisation_coefficients(
     return scale.astype(np.float32), (-shift * scale).astype(np.float32)
 
 
+def filled_coefficients(
+    image_MDHW: NDArray[Any],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """(scale, offset) as "zscore" gives them where zeros that brain encloses are brain, too, and the mask of those.
+
+    So nnU-Net v2 has it (preprocessing/cropping/cropping.py): 0 to 13 voxels of a BraTS 2018 case.
+    """
+    from scipy.ndimage import binary_fill_holes  # takes long to import, and only networks from nnU-Net want it
+
+    brain_DHW = brain_mask(image_MDHW)
+    filled_DHW = binary_fill_holes(brain_DHW)
+    values = [np.asarray(modality_DHW[filled_DHW], np.float64) for modality_DHW in image_MDHW]
+    mean, spread = (np.array([measure(each) for each in values]) for measure in (np.mean, np.std))
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    return scale.astype(np.float32), (-mean * scale).astype(np.float32), filled_DHW & ~brain_DHW
+
+
 def _measure_one(values: NDArray[Any]) -> list[float]:
     """Mean, standard deviation, and the values at 0 %, each of PERCENTILES and 100 %."""
     ranks = np.array([0, *np.ceil(np.asarray(PERCENTILES) / 100 * values.size).astype(int) - 1, values.size - 1])

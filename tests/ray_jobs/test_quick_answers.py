@@ -11,6 +11,8 @@ pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
+# What a command wants first.
+KIND = {"give": ["onnx"], "bring": ["nnunet", "nowhere"]}
 
 # Runs a command as Python does, and says at its end which of the libraries named first were imported.
 WATCH = """
@@ -35,21 +37,13 @@ def answer(tmp_path: Path, name: str, *arguments: str) -> tuple[int, str, set[st
 @pytest.mark.parametrize(
     "name",
     [
-        "train",
-        "tune",
-        "threshold",
-        "convert",
-        "predict",
-        "score",
-        "package",
-        "spot_watcher",
-        "placement_groups",
-        "resubmit",
+        *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring"),
+        *("spot_watcher", "placement_groups", "resubmit"),
     ],
 )
 @pytest.mark.parametrize("arguments", [["--help"], ["--chekpoint", "x"]])
 def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str]) -> None:
-    status, said, imported = answer(tmp_path, name, *arguments)
+    status, said, imported = answer(tmp_path, name, *KIND.get(name, ()), *arguments)
     if arguments == ["--help"]:
         assert status == 0 and ("--help" in said or "usage" in said)
     else:
@@ -69,6 +63,8 @@ def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str
         ("predict", ["--checkpoint", "nowhere", "--input", "nowhere", "--output", "out"]),
         ("score", ["--prediction", "nowhere", "--label", "nowhere", "--output", "out"]),
         ("package", ["--checkpoint", "nowhere", "--tag", "team", "--output", "out"]),
+        ("give", ["onnx", "--checkpoint", "nowhere", "--output", "out"]),
+        ("bring", ["nnunet", "nowhere", "--output", "out"]),
     ],
 )
 def test_a_folder_that_is_not_there(tmp_path: Path, name: str, arguments: list[str]) -> None:

@@ -71,7 +71,7 @@ def test_cudnn_tries_its_algorithms_where_shapes_come_back(
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     evaluator = make_evaluator(ValidationConfig(whole=whole))
     seen = []
-    evaluator._model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    evaluator.model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
     evaluator.probabilities(image)
     assert set(seen) == {not whole}
     assert torch.backends.cudnn.benchmark is True

@@ -1,0 +1,1 @@
+"""Networks given to other programs, and theirs brought here. Knows nothing of training, searches or Ray."""

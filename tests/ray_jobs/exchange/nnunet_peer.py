@@ -1,0 +1,154 @@
+"""nnU-Net v2 itself, run as a program: a results folder with seeded random weights, and its logits of a case.
+
+`python nnunet_peer.py plain|residual FOLDER` writes plans.json, dataset.json, fold_0/checkpoint_final.pth, and
+logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those (then
+patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. What lies in
+data/nnunet_*.tar.gz is what this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told
+float32.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHANNELS = ("T1", "T1ce", "T2", "FLAIR")  # not our order
+LABELS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": 3}
+PATCH, WIDTHS = (16, 24, 16), (4, 6, 8)
+
+
+def make_scans() -> NDArray[np.int16]:
+    """A head with two enclosed zeros in all four scans, wider than a patch along two axes: (M, D, H, W) in LPS."""
+    random = np.random.default_rng(7)
+    scans = random.integers(200, 900, (4, 30, 28, 17)).astype(np.int16)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.15, 1.15, side) for side in scans.shape[1:]), indexing="ij"))
+    scans[:, (grid**2).sum(0) > 1] = 0
+    scans[:, 15, 14, 8:10] = 0
+    scans[0, 12:14, 10, 8] = 0
+    return scans
+
+
+def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """plans.json and dataset.json."""
+    from benchmarks.peer_nnunet import plans
+
+    levels = len(WIDTHS)
+    name = {"plain": "PlainConvUNet", "residual": "ResidualEncoderUNet"}[kind]
+    blocks = {"plain": {"n_conv_per_stage": [2] * levels}, "residual": {"n_blocks_per_stage": [1, 2, 2]}}[kind]
+    told = {
+        "n_stages": levels,
+        "features_per_stage": list(WIDTHS),
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[3] * 3] * levels,
+        "strides": [[1] * 3, *[[2] * 3] * (levels - 1)],
+        **blocks,
+        "n_conv_per_stage_decoder": [2 if kind == "plain" else 1] * (levels - 1),
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    plan = plans()
+    plan["dataset_name"] = "Dataset137_BraTS"
+    plan["configurations"]["3d_fullres"] |= {
+        "patch_size": list(patch),
+        "architecture": {
+            "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
+            "arch_kwargs": told,
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+    }
+    dataset = {
+        "channel_names": {str(index): name for index, name in enumerate(CHANNELS)},
+        "labels": LABELS,
+        "regions_class_order": [2, 1, 3],
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    return plan, dataset
+
+
+def write_results(kind: str, folder: Path, patch: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
+    """What nnUNetTrainer leaves behind, as its save_checkpoint has it."""
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plan, dataset = describe(kind, patch)
+    (folder / "fold_0").mkdir(parents=True)
+    for name, content in (("plans.json", plan), ("dataset.json", dataset)):
+        (folder / name).write_text(json.dumps(content, indent=1))
+    told = plan["configurations"]["3d_fullres"]["architecture"]
+    torch.manual_seed(1)
+    network = get_network_from_plans(
+        told["network_class_name"], told["arch_kwargs"], told["_kw_requires_import"], 4, 3, deep_supervision=True
+    )
+    for name, parameter in network.named_parameters():  # norms and biases too
+        torch.nn.init.normal_(parameter, mean=float("norm.weight" in name), std=1.0 if "seg_layers" in name else 0.3)
+    content = {
+        "network_weights": network.state_dict(),
+        "optimizer_state": None,
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.5)], "epoch_start_timestamps": [0.5]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 3,
+        "init_args": {"configuration": "3d_fullres", "fold": 0},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": axes,
+    }
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def predict(predictor: Any, scans: NDArray[np.int16]) -> tuple[NDArray[np.float32], list[list[int]]]:
+    """Its logits_RDHW of the box that it crops to, and that box."""
+    import torch
+    from nnunetv2.inference import predict_from_raw_data as module
+    from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+    properties = {"spacing": [1.0, 1.0, 1.0]}
+    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+    image, _, properties = preprocessor.run_case_npy(
+        scans, None, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    )
+    real, half = module.compute_gaussian, torch.half
+    module.compute_gaussian = lambda *given, **named: compute_gaussian(*given, **named | {"dtype": torch.float32})
+    torch.half = torch.float32
+    try:
+        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(image)))
+    finally:
+        module.compute_gaussian, torch.half = real, half
+    return logits.numpy(), properties["bbox_used_for_cropping"]
+
+
+def open_results(folder: Path) -> Any:
+    """nnU-Net's predictor of a results folder."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=0.5, use_mirroring=True, device=torch.device("cpu"), allow_tqdm=False, verbose=False
+    )
+    predictor.initialize_from_trained_model_folder(str(folder), (0,))
+    return predictor
+
+
+def main(kind: str, folder: str, scans: str | None = None) -> None:
+    """Write the folder, unless its kind is `given`; with a .npy of scans in CHANNELS' order the logits of those."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        os.environ.setdefault(name, tempfile.gettempdir())
+    if kind != "given":
+        how = (PATCH, (0, 1, 2)) if scans is None else ((96, 96, 96), None)
+        write_results(kind, Path(folder), *how)
+    logits, box = predict(open_results(Path(folder)), make_scans() if scans is None else np.load(scans))
+    np.savez_compressed(Path(folder) / "logits.npz", logits=logits[:, ::2, ::2, ::2], box=box)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
