@@ -23,8 +23,9 @@ from benchmarks.page import ROOT
 from benchmarks.report import report
 from benchmarks.settings import CpuTableBenchmark
 from benchmarks.train_step import make_step
-from models import CpuKind, Execution, PrecisionName, build_unet, choose_precision, fuses_optimiser
+from models import CpuKind, Execution, PrecisionName, build_unet, choose_precision
 from models.cpu_table import StepCost, cpu_kind
+from models.device_setup import fuses_optimiser
 from storage import InputError
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from benchmarks.report import report
 from benchmarks.settings import EndToEndBenchmark
 from benchmarks.stores import labelled_cases, open_cohort
 from dali_pipelines import Batch
-from models import StepResult, settle_execution
+from models import StepResult
+from models.device_setup import settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig

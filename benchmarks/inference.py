@@ -19,15 +19,8 @@ from benchmarks.device import find_device, wait
 from benchmarks.networks import check_sides, find_network
 from benchmarks.report import report
 from benchmarks.settings import InferenceBenchmark
-from models import (
-    Execution,
-    ThresholdCounts,
-    build_unet,
-    choose_precision,
-    set_up_device,
-    settle_execution,
-    sliding_window_probabilities,
-)
+from models import Execution, ThresholdCounts, build_unet, choose_precision, sliding_window_probabilities
+from models.device_setup import set_up_device, settle_execution
 
 OVERLAP = 0.5
 WINDOWS_AT_ONCE = 2

@@ -15,18 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.device import PeakMemory
 from benchmarks.report import report
 from benchmarks.settings import MemoryBenchmark
-from models import (
-    UNET_PRESETS,
-    Execution,
-    Loss,
-    LossConfig,
-    Precision,
-    build_unet,
-    choose_precision,
-    count_step_bytes,
-    settle_execution,
-)
-from models.memory import predict_peak
+from models import UNET_PRESETS, Execution, Loss, LossConfig, Precision, build_unet, choose_precision
+from models.device_setup import settle_execution
+from models.memory import count_step_bytes, predict_peak
 from models.precision import BFLOAT16, FLOAT16, FLOAT32
 from ray_jobs.settings.config import TrainConfig
 from ray_jobs.settings.presets import preset

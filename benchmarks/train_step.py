@@ -24,19 +24,8 @@ from benchmarks.networks import (
 )
 from benchmarks.report import report
 from benchmarks.settings import TrainStepBenchmark
-from models import (
-    Execution,
-    Loss,
-    LossConfig,
-    OptimiserStep,
-    Precision,
-    UNetConfig,
-    build_network,
-    choose_precision,
-    fuses_optimiser,
-    set_up_device,
-    settle_execution,
-)
+from models import Execution, Loss, LossConfig, OptimiserStep, Precision, UNetConfig, build_network, choose_precision
+from models.device_setup import fuses_optimiser, set_up_device, settle_execution
 from storage import InputError
 
 

@@ -17,12 +17,6 @@ from .config import PrecisionName as PrecisionName
 from .config import UNetConfig as UNetConfig
 from .decision import Decision as Decision
 from .decision import join_decisions as join_decisions
-from .device_setup import fuses_optimiser as fuses_optimiser
-from .device_setup import keep_compiled_code as keep_compiled_code
-from .device_setup import load_optimiser_state as load_optimiser_state
-from .device_setup import set_up_device as set_up_device
-from .device_setup import settle_execution as settle_execution
-from .device_setup import varying_shapes as varying_shapes
 from .ema import WeightAverage as WeightAverage
 from .evidence import GRID as GRID
 from .evidence import CaseEvidence as CaseEvidence
@@ -35,10 +29,6 @@ from .imported_network import Network as Network
 from .imported_network import build_network as build_network
 from .inference import sliding_window_probabilities as sliding_window_probabilities
 from .losses import Loss as Loss
-from .memory import NotPredictedError as NotPredictedError
-from .memory import count_step_bytes as count_step_bytes
-from .memory import find_peak as find_peak
-from .memory_table import StepPeak as StepPeak
 from .network_check import check_network as check_network
 from .precision import NonFiniteGradientsError as NonFiniteGradientsError
 from .precision import OptimiserStep as OptimiserStep

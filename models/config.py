@@ -186,6 +186,7 @@ class UNetConfig(ImportedConfig):
 
 
 IMPORTED_FIELDS = ("network", "arguments", "dimensions", "modalities", "regions", "head", "region_labels")
+"""The fields of UNetConfig that say something of an imported network."""
 IMPORTED_MULTIPLE = 32  # of the sides that whole volumes are padded to
 
 
@@ -275,7 +276,8 @@ class LossConfig:
         return "labels" if self.voxel == "ce" and self.function is None else "regions"
 
 
-FUNCTION_FIELDS = ("function", "arguments", "output_weights")  # all that says anything of an imported loss
+FUNCTION_FIELDS = ("function", "arguments", "output_weights")
+"""The fields of LossConfig that say something of an imported loss."""
 
 PYTORCH3DUNET_LOSS = LossConfig(dice="batch", voxel="bce", smooth=0.0, squared=True)
 """pytorch-3dunet's BCEDiceLoss, which cs231n-3d-segmentation trained with."""

@@ -48,6 +48,7 @@ class ImportedNetwork(nn.Module):
 
 
 Network = UNet | ImportedNetwork
+"""What `build_network` builds: image_BM… in, logits_BR… out, finest first, of as many levels as it is supervised at."""
 
 
 def build_network(config: UNetConfig, execution: Execution | None = None) -> Network:

@@ -38,7 +38,7 @@ from benchmarks.contest.segmentations import (
     scan_files,
     write_in_source_values,
 )
-from models import fuses_optimiser
+from models.device_setup import fuses_optimiser
 
 KEYS = ("image", "label")
 

@@ -16,17 +16,9 @@ from benchmarks.gpu_checks.bench import GIB, Bench, Finding
 from benchmarks.networks import find_network
 from benchmarks.settings import TrainStepBenchmark
 from benchmarks.train_step import list_networks, make_step
-from models import (
-    Execution,
-    LossConfig,
-    UNetConfig,
-    build_unet,
-    choose_precision,
-    find_peak,
-    fuses_optimiser,
-    set_up_device,
-    settle_execution,
-)
+from models import Execution, LossConfig, UNetConfig, build_unet, choose_precision
+from models.device_setup import fuses_optimiser, set_up_device, settle_execution
+from models.memory import find_peak
 from models.unet import channels_last_format
 from storage import MODALITIES
 

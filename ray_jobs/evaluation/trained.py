@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 
-from models import Decision, Network, Precision, build_network, choose_precision, set_up_device, settle_execution
+from models import Decision, Network, Precision, build_network, choose_precision
+from models.device_setup import set_up_device, settle_execution
 from ray_jobs.checkpoints.lookup import find_checkpoint, other_version, read_config
 from ray_jobs.checkpoints.trained_on import read_origin
 from ray_jobs.evaluation.decision_file import read_decision

@@ -26,8 +26,8 @@ from models import (
     count_evidence,
     mean_interval,
     sliding_window_probabilities,
-    varying_shapes,
 )
+from models.device_setup import varying_shapes
 from ray_jobs.evaluation.baseline import SingleModalityBaseline, best_single_modality_iou
 from ray_jobs.evaluation.case_image import CaseImage, keep_image
 from ray_jobs.on_ray.session import Session, from_every_rank

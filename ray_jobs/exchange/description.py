@@ -35,9 +35,14 @@ _NNUNET_WINDOW = {
 def describe_network(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return scans, normalisation, windows, decision and what labels mean, as JSON.
 
-    Raises InputError for a checkpoint that was not validated, which has no decision.
+    Raises InputError for a checkpoint that was not validated, which has no decision, and for an imported network.
     """
     config, task = read_config(checkpoint), read_task(checkpoint)
+    if config.model.network is not None:
+        raise InputError(
+            f"wanted one of our U-Nets in {checkpoint.uri}, it has {config.model.network}: its library has ways of its "
+            "own to export it, and model.safetensors has the weights by its names"
+        )
     decision = read_decision(checkpoint)
     if decision is None:
         raise InputError(

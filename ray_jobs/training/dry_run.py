@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from models import Execution, NotPredictedError, Precision, choose_precision, count_step_bytes, find_peak
+from models import Execution, Precision, choose_precision
+from models.memory import NotPredictedError, count_step_bytes, find_peak
 from models.precision import BFLOAT16, FLOAT16
 from ray_jobs.checkpoints.run_folder import SUMMARY
 from ray_jobs.on_ray.address import on_a_cluster

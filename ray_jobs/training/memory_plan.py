@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from models import NotPredictedError, Precision, UNetConfig, choose_precision, find_peak
+from models import Precision, UNetConfig, choose_precision
+from models.memory import NotPredictedError, find_peak
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.settings.config import PATCH, TrainConfig, give_by_hand
 from ray_jobs.training.plan import TrainPlan

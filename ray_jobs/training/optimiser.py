@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import fuses_optimiser
+from models.device_setup import fuses_optimiser
 from ray_jobs.settings.groups import OptimiserConfig
 
 

@@ -11,7 +11,8 @@ import gc
 
 import torch
 
-from models import Loss, settle_execution
+from models import Loss
+from models.device_setup import settle_execution
 from models.unet import channels_last_format
 from ray_jobs.on_ray.session import Progress, Session, from_every_rank
 from ray_jobs.training.memory_plan import BATCHES_UNDER_WAY, DALI_COPIES, OPTIMISER_COPIES, note_micro_batch

@@ -21,11 +21,8 @@ from models import (
     WeightAverage,
     build_network,
     choose_precision,
-    keep_compiled_code,
-    load_optimiser_state,
-    set_up_device,
-    settle_execution,
 )
+from models.device_setup import keep_compiled_code, load_optimiser_state, set_up_device, settle_execution
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import (
-    Execution,
-    UNetConfig,
-    blocks,
+from models import Execution, UNetConfig, blocks
+from models.blocks import Norm
+from models.device_setup import (
+    fuses_norms,
     fuses_optimiser,
     keep_compiled_code,
     load_optimiser_state,
@@ -25,8 +25,6 @@ from models import (
     settle_execution,
     varying_shapes,
 )
-from models.blocks import Norm
-from models.device_setup import fuses_norms
 from models.precision import FLOAT32
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")

@@ -10,16 +10,14 @@ from models import (
     Execution,
     ImportedNetwork,
     LossConfig,
-    NotPredictedError,
     UNet,
     UNetConfig,
     build_network,
     check_network,
     choose_precision,
-    count_step_bytes,
-    find_peak,
-    settle_execution,
 )
+from models.device_setup import settle_execution
+from models.memory import NotPredictedError, count_step_bytes, find_peak
 from models.precision import BFLOAT16, FLOAT32
 from tests import own_networks
 

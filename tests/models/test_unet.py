@@ -14,8 +14,8 @@ from models import (
     UNetConfig,
     build_unet,
     choose_precision,
-    settle_execution,
 )
+from models.device_setup import settle_execution
 
 SMALL = UNetConfig(widths=(4, 8, 12), deep_supervision=1)
 

@@ -14,7 +14,7 @@ from models import RegionRules, segment_regions
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.decision_file import decode_decision
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.predicting.input import FolderInput
+from ray_jobs.predicting.reading import FolderInput
 from ray_jobs.predicting.predict_config import InferenceConfig
 from ray_jobs.predicting.prediction import CasePredictor, PredictionPlan
 from storage import MODALITIES, Case
@@ -50,10 +50,7 @@ def label_ourselves(checkpoint: str) -> Callable[[Case], NDArray[np.uint8]]:
             source=FolderInput(cases={case.case_id: case}, modalities=MODALITIES, task=GLI_2021_TASK),
             rules=RegionRules(labels=tuple(region.labels for region in GLI_2021_TASK.regions), **vars(decision)),
             inference=InferenceConfig(),
-            scored_by="plain",
-            written=None,
             probabilities=False,
-            figures=False,
         )
         predictor = CasePredictor(plan, [open_trained(checkpoint, torch.device("cpu"))], torch.device("cpu"))
         held = plan.source.read(case.case_id)

@@ -22,7 +22,7 @@ from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.exchange.description import describe_network
 from ray_jobs.exchange.giving import give
 from ray_jobs.exchange.nnunet_results import bring
-from ray_jobs.predicting.input import FolderInput
+from ray_jobs.predicting.reading import FolderInput
 from ray_jobs.predicting.predict_config import (
     InferenceConfig,
     PredictConfig,
@@ -92,10 +92,7 @@ def predict_logits(checkpoint: str, cases: Path, monkeypatch: pytest.MonkeyPatch
         source=FolderInput(cases={case.case_id: case}, modalities=scans, task=task),
         rules=RegionRules(labels=labels, **vars(choose_decision(config, [found], task))),
         inference=InferenceConfig(),
-        scored_by="plain",
-        written=None,
         probabilities=False,
-        figures=False,
     )
     predictor = CasePredictor(plan, [open_trained(checkpoint, torch.device("cpu"))], torch.device("cpu"))
     monkeypatch.setattr(torch.Tensor, "sigmoid_", lambda logits: logits)

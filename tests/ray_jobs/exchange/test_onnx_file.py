@@ -1,6 +1,7 @@
 """A network as ONNX: the same logits at any sides, and a file from which scans become labels without our code."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy import ndimage
 
 from models import Execution, UNetConfig, build_unet, number_labels
 from ray_jobs.checkpoints.lookup import find_checkpoint
+from ray_jobs.exchange.description import describe_network
 from ray_jobs.exchange.giving import give
 from ray_jobs.exchange.onnx_file import FILE, OPSET, encode
 from ray_jobs.exchange.plain_network import FinestLogits, open_plain
@@ -150,3 +152,12 @@ def read_and_segment(model: Path, case: Case) -> NDArray[np.uint8]:
         masks[name] = kept[numbers] & (sizes[kept].sum() >= decision["empty_below_mm3"][name])
         labels[masks[name]] = regions[name]["value"]
     return labels
+
+
+def test_a_network_of_other_people_is_not_given(checkpoint: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "imported"))
+    config = json.loads((copy / "config.json").read_text())
+    config["model"] |= {"network": "monai.networks.nets:SegResNet", "arguments": []}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"wanted one of our U-Nets in .*imported, it has monai\.networks"):
+        describe_network(find_checkpoint(str(copy)))

@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import OptimiserStep, StepPeak, UNet
+from models import OptimiserStep, UNet
+from models.memory_table import StepPeak
 from ray_jobs.on_ray.session import LocalSession, Progress
 from ray_jobs.settings.config import BY_MEMORY, TrainConfig
 from ray_jobs.training import memory_plan, train_loop
