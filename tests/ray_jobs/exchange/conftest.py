@@ -14,9 +14,9 @@ from models import RegionRules, segment_regions
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.decision_file import decode_decision
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.predicting.reading import FolderInput
 from ray_jobs.predicting.predict_config import InferenceConfig
 from ray_jobs.predicting.prediction import CasePredictor, PredictionPlan
+from ray_jobs.predicting.reading import FolderInput
 from storage import MODALITIES, Case
 from storage.labels.tasks import GLI_2021_TASK
 

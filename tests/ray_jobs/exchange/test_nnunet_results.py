@@ -22,7 +22,6 @@ from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.exchange.description import describe_network
 from ray_jobs.exchange.giving import give
 from ray_jobs.exchange.nnunet_results import bring
-from ray_jobs.predicting.reading import FolderInput
 from ray_jobs.predicting.predict_config import (
     InferenceConfig,
     PredictConfig,
@@ -31,6 +30,7 @@ from ray_jobs.predicting.predict_config import (
     choose_task,
 )
 from ray_jobs.predicting.prediction import CasePredictor, PredictionPlan
+from ray_jobs.predicting.reading import FolderInput
 from storage import InputError, find_cases
 from storage.labels.tasks import GLI_2021_TASK
 from storage.store.objects import Objects
