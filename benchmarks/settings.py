@@ -105,8 +105,7 @@ class TrainStepBenchmark(Recorded):
     compile: bool = False
     """A row for the default network compiled: its first step takes a minute, and wants a C++ compiler or Triton."""
     peers: bool = False
-    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the preset's widths, where installed, and for the preset
-    beside an imported network."""
+    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the preset's widths, and for the preset beside --model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +212,7 @@ class CpuTableBenchmark(Recorded):
     """Measure a training step in each arithmetic and layout, with AMX and without, for models/cpu_table.py."""
 
     kind: CpuKind | None = None
-    """Measure in this process and call it that: amx or avx512_bf16. Default: both, each in a process of its own; a CPU
-    with AMX stands in for one without."""
+    """Measure here, and call it that. Default: both, in processes of their own; AMX stands in for a CPU without."""
     rounds: int = 4
     """Steps of each variant after the first, turn about; the one that takes the least CPU time is reported."""
 
