@@ -31,7 +31,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 RUN useradd --uid 1000 segmenter
 WORKDIR /opt/brats-stream
 COPY project/ ./
-RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable .
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt --editable ".[train]"
 COPY checkpoints/ checkpoints/
 COPY {config} {entry} ./
 

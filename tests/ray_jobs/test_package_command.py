@@ -79,6 +79,7 @@ def test_the_recipe_keeps_to_the_rules(package: Path) -> None:
     assert any(re.search(rf"useradd .*\b{user}$", run) for run in runs)
     (install,) = [run for run in runs if "pip install" in run]
     assert "--constraint constraints.txt" in install
+    assert "[train]" in install  # the parts alone read no checkpoint
     assert not any("://" in rest for _, rest in recipe)
     (entry,) = [rest for word, rest in recipe if word == "ENTRYPOINT"]
     assert isinstance(json.loads(entry), list)  # no shell between docker's signals and the program
