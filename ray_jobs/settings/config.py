@@ -213,6 +213,8 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         del part["objective"]
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
+    if part.get("sampling", {}).get("modality_dropout") == 0:
+        part["sampling"] = {key: v for key, v in part["sampling"].items() if key != "modality_dropout"}
     for group, named, used in IMPORTED:
         if group in part:
             own = [key for key in part[group] if part[group].get(named) is None or key in used]

@@ -128,7 +128,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
             result, error = worker.do(item)
             yield Outcome(item=item, result=result, error=error)
 
-    for place in ("predicting.job", "predicting.input", "searching.threshold_scan"):
+    def finish_here(
+        make: Callable[[], Callable[[Any], Any]], finish: Callable[[Any], Any], items: Sequence[Any], **settings: Any
+    ) -> Generator[Outcome[Any, Any], None, None]:
+        yield from spread_here(lambda: lambda item: finish(make()(item)), items, **settings)
+
+    monkeypatch.setattr("ray_jobs.predicting.job.spread_and_finish", finish_here)
+    for place in ("predicting.input", "searching.threshold_scan"):
         monkeypatch.setattr(f"ray_jobs.{place}.spread", spread_here)
     for place in ("predicting.job", "predicting.input", "searching.threshold_scan"):
         monkeypatch.setattr(f"ray_jobs.{place}.refuse_hidden_folder", lambda *_: None)
