@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from models.config import Execution, UNetConfig
 from models.import_path import arguments_for, find_named, in_a_line
 from models.nested import region_logits_from_label_logits
-from models.unet import UNet, build_unet, channels_last_format
+from models.unet import UNet, as_executed, build_unet, channels_last_format
 
 
 class ImportedNetwork(nn.Module):
@@ -59,12 +59,7 @@ def build_network(config: UNetConfig, execution: Execution | None = None) -> Net
     if config.network is None:
         return build_unet(config, execution)
     execution = execution or Execution()
-    network = ImportedNetwork(config, execution)
-    if execution.channels_last:
-        network = network.to(memory_format=channels_last_format(config.dimensions))  # type: ignore[call-overload]
-    if execution.compile:
-        network.compile()
-    return network
+    return as_executed(ImportedNetwork(config, execution), execution, config.dimensions)
 
 
 def make_network(config: UNetConfig) -> nn.Module:

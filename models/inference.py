@@ -76,21 +76,23 @@ def sliding_window_probabilities(
 
 def gaussian_weights(window_DHW: Sequence[int]) -> Tensor:
     """Float32 weight_DHW, 1 in the middle, standard deviation an eighth of each side, nowhere below 0.001."""
-    weight_DHW = torch.ones(())
-    for length in window_DHW:
-        offset = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
-        weight_DHW = weight_DHW[..., None] * torch.exp(offset.square() / (-2 * (0.125 * length) ** 2))
+    weight_DHW = _gaussian(window_DHW, [(length - 1) / 2 for length in window_DHW], torch.float32)
     # The floor keeps the corners of the volume, which only one window sees, from being 0 / 0.
     return weight_DHW.clamp(min=max(float(weight_DHW.min()), 1e-3))
 
 
 def _nnunet_weights(window_DHW: Sequence[int]) -> Tensor:
     """As `gaussian_weights`, around the voxel at half of each side, which is right of the middle of even ones."""
-    weight_DHW = torch.ones((), dtype=torch.float64)
-    for length in window_DHW:
-        offset = torch.arange(length, dtype=torch.float64) - length // 2
+    return _gaussian(window_DHW, [length // 2 for length in window_DHW], torch.float64).float()
+
+
+def _gaussian(window_DHW: Sequence[int], middle_DHW: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """weight_DHW, 1 in the middle, standard deviation an eighth of each side."""
+    weight_DHW = torch.ones((), dtype=dtype)
+    for length, middle in zip(window_DHW, middle_DHW, strict=True):
+        offset = torch.arange(length, dtype=dtype) - middle
         weight_DHW = weight_DHW[..., None] * torch.exp(offset.square() / (-2 * (0.125 * length) ** 2))
-    return weight_DHW.float()
+    return weight_DHW
 
 
 class _WeightedSums:

@@ -4,6 +4,7 @@ Letters in names: B batch, M modality, R region, C features, D H W voxels z y x 
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from models.blocks import Stage, make_head, make_upsampling
 from models.config import Execution, UNetConfig
 from models.nested import region_logits_from_label_logits
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -108,10 +111,14 @@ def build_unet(config: UNetConfig, execution: Execution | None = None) -> UNet:
     Sources: Ronneberger et al. 2015; Isensee et al. 2021 (nnU-Net), 2024 (residual encoder).
     """
     execution = execution or Execution()
-    network = UNet(config, execution)
+    return as_executed(UNet(config, execution), execution, config.dimensions)
+
+
+def as_executed(network: Module, execution: Execution, dimensions: int) -> Module:
+    """The network, laid out and compiled as `execution` says."""
     if execution.channels_last:
         # torch's own annotations miss this overload.
-        network = network.to(memory_format=channels_last_format(config.dimensions))  # type: ignore[call-overload]
+        network = network.to(memory_format=channels_last_format(dimensions))  # type: ignore[call-overload]
     if execution.compile:
         network.compile()
     return network

@@ -55,9 +55,8 @@ def open_cohort(
     """Look at the store, folder or archive at `place`, to be predicted by networks of `task`; Ray must run.
 
     Of cases whose names and values leave two readings, that of the networks is taken. With `some_scans` a case of a
-    folder may lack scans, as long as it has one. Raises InputError where nothing
-    can be predicted, where the meaning of labels cannot be told or is another task's, and for a place that some node
-    does not see.
+    folder may lack scans, as long as it has one. Raises InputError where nothing can be predicted, where the meaning of
+    labels cannot be told or is another task's, and for a place that some node does not see.
     """
     if is_store(place):
         return _open_store(place, task, modalities)

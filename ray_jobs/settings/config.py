@@ -184,13 +184,12 @@ def run_identity(config: TrainConfig, store_digest: str) -> dict[str, Any]:
 
 # The groups that can name something imported, by which field, and the fields that say anything of that.
 IMPORTED = (("model", "network", IMPORTED_FIELDS), ("loss", "function", FUNCTION_FIELDS))
-# Of these groups; earlier versions did not know these.
-LEFT_OPEN: tuple[tuple[str, Any], ...] = (
-    ("region_labels", None),
-    ("network", None),
-    ("function", None),
-    ("arguments", []),
-)
+# Fields that earlier versions did not know, by group, with what they are where a run leaves them open.
+LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
+    "model": {"region_labels": None, "network": None, "arguments": []},
+    "loss": {"function": None, "arguments": []},
+    "sampling": {"modality_dropout": 0.0},
+}
 
 
 def idle_fields(config: TrainConfig) -> set[str]:
@@ -213,12 +212,12 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         del part["objective"]
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
-    if part.get("sampling", {}).get("modality_dropout") == 0:
-        part["sampling"] = {key: v for key, v in part["sampling"].items() if key != "modality_dropout"}
     for group, named, used in IMPORTED:
+        if part.get(group, {}).get(named) is not None:
+            part[group] = {key: v for key, v in part[group].items() if key in used}
+    for group, unknown in LEFT_OPEN.items():
         if group in part:
-            own = [key for key in part[group] if part[group].get(named) is None or key in used]
-            part[group] = {key: part[group][key] for key in own if (key, part[group][key]) not in LEFT_OPEN}
+            part[group] = {key: v for key, v in part[group].items() if key not in unknown or v != unknown[key]}
     return part
 
 

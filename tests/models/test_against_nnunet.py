@@ -17,66 +17,24 @@ from torch import Tensor
 
 from benchmarks.peer_nnunet import MODALITIES, plans
 from models import Loss, LossConfig, UNetConfig, build_unet
+from ray_jobs.exchange.nnunet_weights import from_theirs
 from storage import convert_case, create_store, find_cases, normalisation_coefficients
 from storage.cases.normalisation import brain_mask
 from storage.scans.phantom import SPACING_MM
+from tests.ray_jobs.exchange.nnunet_peer import architecture, build_network
 
 pytest.importorskip("nnunetv2", reason="nnunetv2 isn't installed (it is in .venv-bench)")
 
-WIDTHS = (4, 8, 12, 16)
-LEVELS = len(WIDTHS)
+LEVELS = 4
+OURS = UNetConfig(widths=(4, 8, 12, 16), deep_supervision=LEVELS - 3)
 Named = Mapping[str, Tensor]
 
 
-def build_theirs() -> torch.nn.Module:
-    """nnU-Net's plain network, as its plans would name it."""
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    told = {
-        "n_stages": LEVELS,
-        "features_per_stage": list(WIDTHS),
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": [[3] * 3] * LEVELS,
-        "strides": [[1] * 3, *[[2] * 3] * (LEVELS - 1)],
-        "n_conv_per_stage": [2] * LEVELS,
-        "n_conv_per_stage_decoder": [2] * (LEVELS - 1),
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
-    imports = ["conv_op", "norm_op", "dropout_op", "nonlin"]
-    name = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
-    return get_network_from_plans(name, told, imports, 4, 3, deep_supervision=True)
-
-
-def theirs_as_ours(theirs: Named) -> dict[str, Tensor]:
+def theirs_as_ours(theirs: Named) -> Named:
     """Their weights or gradients under our names."""
-    ours = {}
-    for level in range(LEVELS):
-        for index in range(2):
-            ours |= _block(theirs, f"encoder.stages.{level}.0.convs.{index}", f"encoder.{level}.{index}")
-    for step in range(LEVELS - 1):
-        for index in range(2):
-            ours |= _block(theirs, f"decoder.stages.{step}.convs.{index}", f"decoder.{step}.{index}")
-        name, width = f"decoder.{step}.0.convolution.weight", WIDTHS[LEVELS - 2 - step]
-        ours[name] = torch.cat((ours[name][:, width:], ours[name][:, :width]), dim=1)  # skip first, theirs last
-        for kind in ("weight", "bias"):
-            ours[f"up.{step}.{kind}"] = theirs[f"decoder.transpconvs.{step}.{kind}"]
-            if step > 0:  # of the coarsest output the loss has weight 0, and ours has no head there
-                ours[f"heads.{LEVELS - 2 - step}.{kind}"] = theirs[f"decoder.seg_layers.{step}.{kind}"]
-    return ours
-
-
-def _block(theirs: Named, their_name: str, our_name: str) -> dict[str, Tensor]:
-    return {
-        f"{our_name}.convolution.weight": theirs[f"{their_name}.conv.weight"],
-        f"{our_name}.norm.weight": theirs[f"{their_name}.norm.weight"],
-        f"{our_name}.norm.bias": theirs[f"{their_name}.norm.bias"],
-    }
+    ours = from_theirs(theirs, OURS, range(OURS.regions))
+    # Of the coarsest output the loss has weight 0, and ours has no head there.
+    return {name: value for name, value in ours.items() if not name.startswith(f"heads.{LEVELS - 2}.")}
 
 
 def build_their_loss(*, batch_dice: bool) -> torch.nn.Module:
@@ -107,7 +65,7 @@ def downsample(regions: Tensor) -> list[Tensor]:
 @pytest.mark.processes
 def test_the_same_weights_and_batch_give_the_same_loss_and_gradients(batch_dice: bool) -> None:  # noqa: FBT001
     torch.manual_seed(0)
-    theirs, ours = build_theirs(), build_unet(UNetConfig(widths=WIDTHS, deep_supervision=LEVELS - 3))
+    theirs, ours = build_network(architecture("plain", OURS.widths)), build_unet(OURS)
     ours.load_state_dict(theirs_as_ours(theirs.state_dict()))  # strict: no weight of ours is left out
     image = torch.randn(2, 4, 32, 40, 24)
     inner = torch.rand(2, 1, 32, 40, 24)

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,14 @@ def make_scans() -> NDArray[np.int16]:
     return scans
 
 
-def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """plans.json and dataset.json."""
-    from benchmarks.peer_nnunet import plans
-
-    levels = len(WIDTHS)
+def architecture(kind: str, widths: Sequence[int]) -> dict[str, Any]:
+    """A network of nnU-Net's as its plans name it."""
+    levels = len(widths)
     name = {"plain": "PlainConvUNet", "residual": "ResidualEncoderUNet"}[kind]
     blocks = {"plain": {"n_conv_per_stage": [2] * levels}, "residual": {"n_blocks_per_stage": [1, 2, 2]}}[kind]
     told = {
         "n_stages": levels,
-        "features_per_stage": list(WIDTHS),
+        "features_per_stage": list(widths),
         "conv_op": "torch.nn.modules.conv.Conv3d",
         "kernel_sizes": [[3] * 3] * levels,
         "strides": [[1] * 3, *[[2] * 3] * (levels - 1)],
@@ -56,16 +55,27 @@ def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[st
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }
+    return {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
+        "arch_kwargs": told,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def build_network(told: Mapping[str, Any]) -> Any:
+    """The network of an architecture: nnU-Net's own, of four scans and three regions."""
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    return get_network_from_plans(*told.values(), 4, 3, deep_supervision=True)
+
+
+def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """plans.json and dataset.json."""
+    from benchmarks.peer_nnunet import plans
+
     plan = plans()
     plan["dataset_name"] = "Dataset137_BraTS"
-    plan["configurations"]["3d_fullres"] |= {
-        "patch_size": list(patch),
-        "architecture": {
-            "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
-            "arch_kwargs": told,
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    }
+    plan["configurations"]["3d_fullres"] |= {"patch_size": list(patch), "architecture": architecture(kind, WIDTHS)}
     dataset = {
         "channel_names": {str(index): name for index, name in enumerate(CHANNELS)},
         "labels": LABELS,
@@ -79,17 +89,13 @@ def describe(kind: str, patch: tuple[int, ...]) -> tuple[dict[str, Any], dict[st
 def write_results(kind: str, folder: Path, patch: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
     """What nnUNetTrainer leaves behind, as its save_checkpoint has it."""
     import torch
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plan, dataset = describe(kind, patch)
     (folder / "fold_0").mkdir(parents=True)
     for name, content in (("plans.json", plan), ("dataset.json", dataset)):
         (folder / name).write_text(json.dumps(content, indent=1))
-    told = plan["configurations"]["3d_fullres"]["architecture"]
     torch.manual_seed(1)
-    network = get_network_from_plans(
-        told["network_class_name"], told["arch_kwargs"], told["_kw_requires_import"], 4, 3, deep_supervision=True
-    )
+    network = build_network(plan["configurations"]["3d_fullres"]["architecture"])
     for name, parameter in network.named_parameters():  # norms and biases too
         torch.nn.init.normal_(parameter, mean=float("norm.weight" in name), std=1.0 if "seg_layers" in name else 0.3)
     content = {
