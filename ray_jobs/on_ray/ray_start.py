@@ -15,6 +15,7 @@ import ray
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.failed_setups import end_where_setups_fail
 from ray_jobs.on_ray.hidden_paths import SHARE_IT, describe_hidden
+from ray_jobs.on_ray.machines_asked_for import ask_for_nothing
 from ray_jobs.on_ray.monitor_log import find_logs
 from storage import InputError
 
@@ -57,6 +58,7 @@ def ray_running(*, tune_drivers: int = 0, dashboard: bool = True) -> Iterator[No
     try:
         yield
     finally:
+        ask_for_nothing()
         ray.shutdown()
 
 

@@ -1,6 +1,7 @@
 """One training run as a Ray Train job: workers, where checkpoints go, what is retried."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import ray.train
@@ -14,6 +15,7 @@ from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
 from ray_jobs.on_ray.address import cluster_file, on_a_cluster
 from ray_jobs.on_ray.gang import gang_policy
 from ray_jobs.on_ray.hidden_paths import look_below
+from ray_jobs.on_ray.machines_asked_for import asking_for
 from ray_jobs.on_ray.monitor_log import MONITOR_LOG, find_logs
 from ray_jobs.on_ray.places import find_places
 from ray_jobs.on_ray.process_group import ProcessGroup
@@ -53,7 +55,8 @@ class Trainer(DataParallelTrainer):
             workers = scaling.min_workers
             if places := find_places(cluster_file(), workers=workers, use_gpu=scaling.use_gpu):
                 settings["scaling_policy"] = gang_policy(scaling, places, logs / MONITOR_LOG, self._board)
-        return super()._initialize_and_run_controller(**settings)
+        with nullcontext() if self._private else asking_for(self.train_run_context.run_id):
+            return super()._initialize_and_run_controller(**settings)
 
 
 class WorkersThatAreThere(FixedScalingPolicy):

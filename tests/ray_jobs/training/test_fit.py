@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.hidden_paths import SeenFile, look_below
+from ray_jobs.on_ray.machines_asked_for import ask_for_nothing
 from ray_jobs.on_ray.process_group import ProcessGroup
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.settings.config import TrainConfig
@@ -65,6 +68,35 @@ def test_no_helper_is_started_that_has_nothing_to_do(
     # The others do what is promised: they join the workers, and show the run, on the dashboard where there is one.
     assert {"BackendSetupCallback", "WorkerMetricsCallback"} <= names
     assert ("StateManagerCallback" in names) == (shown or not private)
+
+
+class Coordinator(list[str]):
+    """Ray's, of which everybody asks machines; notes who withdraws."""
+
+    def client(self, requester: str) -> Any:
+        return SimpleNamespace(cancel_resource_request=lambda: self.append(requester))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_that_is_cut_off_asks_for_no_more_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its controller dies with the command, and its request would live on."""
+    coordinator, waits, ends = Coordinator(), threading.Event(), threading.Event()
+    monkeypatch.setattr(autoscaling_coordinator_client, "TrainAutoscalingCoordinatorClient", coordinator.client)
+    monkeypatch.setattr(
+        DataParallelTrainer, "_initialize_and_run_controller", lambda *_, **__: (waits.set(), ends.wait())
+    )
+    trainer = fit_module.Trainer(
+        private=False, shared=False, shown=False, train_loop_per_worker=fit_module.train_worker
+    )
+    run = threading.Thread(target=trainer._initialize_and_run_controller)
+    run.start()
+    assert waits.wait(60)
+    ask_for_nothing()
+    assert coordinator == [f"train-{trainer.train_run_context.run_id}"]
+    ends.set()
+    run.join(60)
+    ask_for_nothing()  # one that ended has withdrawn it itself
+    assert len(coordinator) == 1
 
 
 @pytest.mark.processes

@@ -68,6 +68,7 @@ def test_a_set_up_that_keeps_failing_ends_the_job_with_the_reason(world: Any) ->
     assert "error: the set-up of a worker failed 3 times on i-" in done.stdout, done.stdout[-3000:]
     assert "wanted NVIDIA driver 580 or newer for CUDA 13, found 570.1" in done.stdout
     world.wait_for("no workers", lambda: not world.instances("worker"), seconds=240)
+    assert len(world.instances("worker", "terminated")) == 2  # none was booted for a job that had ended
 
 
 @pytest.mark.usefixtures("tunnel")

@@ -180,10 +180,10 @@ class World:
         finally:
             command.stop()
 
-    def instances(self, kind: str) -> list[str]:
-        """Ids of the head (`head`) or of the workers (`worker`) that run."""
+    def instances(self, kind: str, *states: str) -> list[str]:
+        """Ids of the head (`head`) or of the workers (`worker`) that run, or are in one of `states`."""
         tag = {"Name": "tag:ray-node-type", "Values": [kind]}
-        state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+        state = {"Name": "instance-state-name", "Values": [*states] or ["pending", "running"]}
         found = self.ec2.describe_instances(Filters=[tag, state])["Reservations"]
         return sorted(item["InstanceId"] for group in found for item in group["Instances"])
 
