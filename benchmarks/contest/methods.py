@@ -72,12 +72,12 @@ PARITY: dict[str, Method] = {
 
 
 # One network for any scans, see benchmarks/missing_scans.py.
-_EVEN: Mapping[str, Any] = {"batch": 2, "workers": 1, "mirror": False}
+_EVEN: Mapping[str, Any] = {"batch": 2, "workers": 1, "mirror": False, "flags": ["--no-dashboard"]}
 USUAL = Method(title="trained with all scans", program="ours", settings=_EVEN)
 DROPOUT = Method(
     title="trained with modality dropout",
     program="ours",
-    settings={**_EVEN, "flags": ["--sampling.modality-dropout", "0.5"]},
+    settings={**_EVEN, "flags": [*_EVEN["flags"], "--sampling.modality-dropout", "0.5"]},
 )
 
 
