@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "decisions": settings.DecisionsBenchmark,
     "accuracy": contest.AccuracyBenchmark,
     "parity": contest.ParityBenchmark,
+    "missing-scans": contest.MissingScansBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest.table import accuracy_rows, parity_rows, read_records
+from benchmarks.contest.table import accuracy_rows, missing_scans_rows, parity_rows, read_records
 from benchmarks.report import as_text
 from benchmarks.settings import Page
 
@@ -19,6 +19,7 @@ TEXT = Path(__file__).with_name("page.md")  # all but the figures: {{NAME}} is w
 RECORD = re.compile(r"^{{([\w-]+)}}\n", flags=re.M)
 CONTEST = re.compile(r"^{{([\w-]+)/}}\n", flags=re.M)
 """A folder of records, of which some may not be there yet."""
+TABLES = {"accuracy": accuracy_rows, "parity": parity_rows, "missing-scans": missing_scans_rows}
 
 
 def recorded() -> list[str]:
@@ -42,7 +43,7 @@ def render_file(record: Path) -> str:
 def render_contest(folder: Path) -> str:
     """Return the tables of the runs that are done, each with where the newest of them comes from."""
     runs = read_records(folder)
-    tables = {"accuracy": accuracy_rows, "parity": parity_rows}[folder.name](runs)
+    tables = TABLES[folder.name](runs)
     if not tables:
         return "Not measured yet.\n"
     newest = max(runs, key=lambda run: str(run["date"]))

@@ -69,3 +69,18 @@ PARITY: dict[str, Method] = {
         configuration="3d_fullres", patch=PARITY_PATCH, batch=2, widths=PARITY_WIDTHS, levels=4, batch_dice=False,
     ),
 }  # fmt: skip
+
+
+# One network for any scans, see benchmarks/missing_scans.py.
+_EVEN: Mapping[str, Any] = {"batch": 2, "workers": 1, "mirror": False, "flags": ["--no-dashboard"]}
+USUAL = Method(title="trained with all scans", program="ours", settings=_EVEN)
+DROPOUT = Method(
+    title="trained with modality dropout",
+    program="ours",
+    settings={**_EVEN, "flags": [*_EVEN["flags"], "--sampling.modality-dropout", "0.5"]},
+)
+
+
+def of_scans(scans: str) -> Method:
+    """A network that knows these scans alone, such as t1ce+flair."""
+    return Method(title=f"trained with {scans} alone", program="ours", settings={**_EVEN, "scans": scans.split("+")})

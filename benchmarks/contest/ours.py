@@ -40,7 +40,9 @@ def command(job: Job, name: str, *words: str) -> list[str]:
 
 def convert(job: Job) -> Mapping[str, Any]:
     """The store, and of it the files that the peers read."""
-    subprocess.run(command(job, "convert", "--source", job.source, "--store", job.store), check=True)
+    scans = job.settings.get("scans", ())
+    only = ("--modalities", *scans) if scans else ()
+    subprocess.run(command(job, "convert", "--source", job.source, "--store", job.store, *only), check=True)
     shutil.rmtree(raw_folder(job), ignore_errors=True)
     raw_folder(job).parent.mkdir(exist_ok=True)
     subprocess.run(command(job, "convert", "--store", job.store, "--to-nnunet", str(raw_folder(job))), check=True)
@@ -182,12 +184,13 @@ def predict(job: Job) -> Mapping[str, Any]:
 
 
 def link_scans(job: Job, folder: Path) -> None:
-    """The test cases without their labels."""
+    """The test cases without their labels, and without the scans that are not to be seen."""
     wanted: Sequence[str] = job.test
     for case in find_cases(Path(job.source)).cases:
         if case.case_id in wanted:
             (folder / case.case_id).mkdir(parents=True)
-            for file in case.files.values():
+            seen = job.settings.get("scans") or case.files
+            for file in (case.files[name] for name in seen):
                 (folder / case.case_id / Path(str(file)).name).symlink_to(Path(str(file)).resolve())
 
 

@@ -41,23 +41,25 @@ class Race:
         return (self.folder / self.source.resolve().name / "shared").absolute()
 
 
-def deal_splits(case_ids: Sequence[str], splits: int, seed: int = 0) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Cases that train and cases that test, for each split; no case tests twice."""
+def deal_splits(
+    case_ids: Sequence[str], splits: int, *, tested: int = TESTED, seed: int = 0
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Cases that train and cases that test, one of `tested`, for each split; no case tests twice."""
     dealt = Random(seed).sample(sorted(case_ids), len(case_ids))
-    tested = len(dealt) // TESTED
-    if not tested or splits > TESTED:
-        raise InputError(f"wanted at least {TESTED} cases and at most {TESTED} splits, got {len(dealt)} and {splits}")
-    tests = [tuple(sorted(dealt[tested * index : tested * (index + 1)])) for index in range(splits)]
+    part = len(dealt) // tested
+    if not part or splits > tested:
+        raise InputError(f"wanted at least {tested} cases and at most {tested} splits, got {len(dealt)} and {splits}")
+    tests = [tuple(sorted(dealt[part * index : part * (index + 1)])) for index in range(splits)]
     return [(tuple(sorted(set(dealt) - set(test))), test) for test in tests]
 
 
-def make_jobs(race: Race, splits: int) -> list[Job]:
-    """A job for each split, without method and budget."""
+def make_jobs(race: Race, splits: int, *, tested: int = TESTED) -> list[Job]:
+    """A job for each split, of which one case of `tested` tests; without method and budget."""
     names = [case.case_id for case in find_cases(race.source).cases if case.label is not None]
     shared, source = str(race.shared), str(race.source.absolute())
     return [
         Job(folder="", shared=shared, source=source, fold=index, train=train, test=test)
-        for index, (train, test) in enumerate(deal_splits(names, splits))
+        for index, (train, test) in enumerate(deal_splits(names, splits, tested=tested))
     ]
 
 
@@ -97,12 +99,12 @@ def prepare(race: Race, method: Method, job: Job) -> tuple[Mapping[str, Any], Pa
 
 
 def predict(race: Race, method: Method, job: Job, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Segment the test cases with the weights of one moment, and score them. Mirrored at the end alone."""
-    percent, last = round(100 * kept["share"]), kept["share"] == 1.0
-    told = {**job.settings, "share": kept["share"], "mirror": last}
+    """Segment the test cases with the weights of one moment, and score them. Mirrored at the end alone, if at all."""
+    percent, mirrored = round(100 * kept["share"]), kept["share"] == 1.0 and job.settings.get("mirror", True)
+    told = {**job.settings, "share": kept["share"], "mirror": mirrored}
     predicted = phase(method, "predict", replace(job, settings=told), job.path(f"predicted-{percent}.json"))
     scores = score(job, job.predictions(kept["share"]), job.path(f"scores-{percent}"))
-    return {**kept, "mirrored": last, "predict_cpu_seconds": predicted["cpu_seconds"], "cases": scores}
+    return {**kept, "mirrored": mirrored, "predict_cpu_seconds": predicted["cpu_seconds"], "cases": scores}
 
 
 def score(job: Job, predictions: Path, output: Path) -> dict[str, dict[str, dict[str, float]]]:

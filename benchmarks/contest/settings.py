@@ -31,6 +31,16 @@ class AccuracyBenchmark(Contest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingScansBenchmark(Contest):
+    """Measure what `--sampling.modality-dropout` costs, and what it is worth beside networks of fewer scans."""
+
+    records: Path = Path("benchmarks/records/missing-scans")
+    """Where each run's record goes. Runs that have one are not done again."""
+    cpu_minutes: float = 20.0
+    """Of each training, of all its processes together."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParityBenchmark(Contest):
     """Measure whether training is worth what nnU-Net's trainer is: one network, the same steps, pairs by seed."""
 

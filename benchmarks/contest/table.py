@@ -7,12 +7,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from benchmarks.contest.methods import METHODS, PARITY, SHORT
+from ray_jobs.evaluation.out_of_fold import mean_and_interval
 
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Mean Dice whose first sight is told in minutes."""
+SETS = ("flair", "t1ce", "t1ce+flair")
+"""Scans of which networks of their own are trained; "" is all of them."""
+ALL_SCANS = ""
 Record = Mapping[str, Any]
 Rows = list[dict[str, str | float | int]]
 
@@ -96,3 +101,31 @@ def parity_rows(records: Sequence[Record]) -> dict[str, Rows]:
     middle, steps = mean(differences), runs[seeds[0], ours]["steps"]
     said = f"{middle:+.3f}, 95% from {middle - half:+.3f} to {middle + half:+.3f}, {len(differences)} pairs"
     return {f"Trained by ours and by nnU-Net v2's trainer for {steps} steps, difference of Dice {said}": rows}
+
+
+def missing_scans_rows(records: Sequence[Record]) -> dict[str, Rows]:
+    """A row for all scans and for each of SETS, as far as both of a row's networks have scored the same cases."""
+    scored: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    for record in records:
+        scored[record["method"], record["scans"]] |= record["curve"][-1]["cases"]
+    # In a store of its own scans a network has all there are.
+    pairs = {"all": ("usual", "all"), **{scans: (f"only-{scans}", "all") for scans in SETS}}
+    rows: Rows = []
+    for scans, beside in pairs.items():
+        ours, theirs = scored["dropout", scans], scored[beside]
+        cases = sorted(set(ours) & set(theirs))
+        if not cases:
+            continue
+        row: dict[str, str | float | int] = {"scans": scans, "cases": len(cases)}
+        regions = list(ours[cases[0]])
+        for title, wanted in {"IoU": regions, **{f"{region} IoU": [region] for region in regions}}.items():
+            each = [[mean(of[case][region]["iou"] for region in wanted) for of in (ours, theirs)] for case in cases]
+            values_NK = np.array([[one, other, one - other] for one, other in each])
+            means_K, low_K, high_K = mean_and_interval(values_NK, cases)
+            if title == "IoU":
+                row |= {"with dropout": round(means_K[0], 3), "without": round(means_K[1], 3)}
+            row[f"difference of {title}"] = f"{means_K[2]:+.3f} ({low_K[2]:+.3f} to {high_K[2]:+.3f})"
+        rows.append(row)
+    steps = [record["steps"] for record in records]
+    title = f"One network for any scans, beside one for each set: {min(steps)} to {max(steps)} steps" if steps else ""
+    return {title: rows} if rows else {}

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import missing_scans
 from benchmarks.contest import race
 from benchmarks.contest.clock import GROUP, make_group, read_usage, remove_group, run_counted
 from benchmarks.contest.job import Job
 from benchmarks.contest.learning import learn, rehearse_layout, weights_file
 from benchmarks.contest.methods import METHODS, PARITY, SHARES, SHORT, Method
-from benchmarks.contest.ours import EPOCHS, OF_BUDGET, plan_steps
+from benchmarks.contest.ours import EPOCHS, OF_BUDGET, link_scans, plan_steps
 from benchmarks.contest.race import Race, compete, deal_splits
-from benchmarks.contest.table import accuracy_rows, parity_rows
+from benchmarks.contest.settings import MissingScansBenchmark
+from benchmarks.contest.table import SETS, accuracy_rows, missing_scans_rows, parity_rows
 from benchmarks.cost import Cost
 from storage import InputError
 
@@ -71,6 +73,8 @@ def test_splits_test_each_case_once_and_stay_the_same() -> None:
     assert deal_splits(CASES[::-1], 2) == [first, second]
     with pytest.raises(InputError, match="at least 4 cases"):
         deal_splits(CASES[:3], 1)
+    halves = deal_splits(CASES, 2, tested=2)
+    assert halves[0] == halves[1][::-1] and len(halves[0][0]) == 8
 
 
 def test_the_schedule_falls_over_the_budget_and_weights_are_kept_on_the_way(tmp_path: Path) -> None:
@@ -228,3 +232,47 @@ def test_pairs_are_compared_by_seed_and_case() -> None:
     assert [round(float(row["difference"]), 3) for row in rows] == [0.0, -0.01]
     assert "-0.005" in title and "8 pairs" in title
     assert parity_rows(records[:3]) == {}
+
+
+@pytest.mark.processes  # asks git for the commit
+def test_a_network_for_any_scans_is_asked_for_each_set_and_others_for_theirs(
+    tmp_path: Path, phantom_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six networks' trainings by what they are told, the segmentations they are asked for, and the table of both."""
+    phases: list[tuple[str, str, Any]] = []
+
+    def run_phase(method: Method, name: str, job: Job, result: Path) -> dict[str, Any]:
+        phases.append((name, method.title, job.settings.get("scans")))
+        kept = [{"share": 1.0, "steps": 100, "cpu_seconds": 60.0}]
+        return {"cpu_seconds": 60.0, "steps": 100, "counted_by": "stand-in", "kept": kept}
+
+    def iou(job: Job, *_: object) -> Any:
+        value = 0.1 * len(job.settings.get("scans", range(4))) + (0.05 if "only" in job.shared else 0)
+        return {case_id: {"inner": {"dice": 0.0, "iou": value}} for case_id in job.test}
+
+    monkeypatch.setattr(race, "phase", run_phase)
+    monkeypatch.setattr(missing_scans, "phase", run_phase)
+    monkeypatch.setattr(race, "score", iou)
+    config = MissingScansBenchmark(source=phantom_source, folder=tmp_path / "work", records=tmp_path / "records")
+    missing_scans.run(config)
+    trained = [title for name, title, _ in phases if name == "train"]
+    assert len(trained) == 10 and trained[:2] == ["trained with all scans", "trained with modality dropout"]
+    asked = [scans for name, title, scans in phases if name == "predict" and "dropout" in title]
+    assert asked == 2 * [None, *(each.split("+") for each in SETS)]
+    done = len(phases)
+    missing_scans.run(config)
+    assert len(phases) == done  # what has a record is not done again
+    records = [json.loads(file.read_text()) for file in config.records.iterdir()]
+    assert len(records) == 16 and {record["scans"] for record in records} == {"all", *SETS}
+    ((_, rows),) = missing_scans_rows(records).items()
+    assert [row["scans"] for row in rows] == ["all", *SETS] and {row["cases"] for row in rows} == {6}
+    assert rows[0]["difference of IoU"] == "+0.000 (+0.000 to +0.000)"
+    assert rows[3]["with dropout"] == 0.2 and rows[3]["difference of IoU"] == "-0.050 (-0.050 to -0.050)"
+    assert missing_scans_rows(records[:0]) == {}
+
+
+def test_scans_that_a_network_may_not_see_are_not_there(tmp_path: Path, phantom_source: Path) -> None:
+    name = "BraTS20_Training_001"
+    job = a_job(tmp_path, source=str(phantom_source), test=(name,), settings={"scans": ["t1ce"]})
+    link_scans(job, tmp_path / "scans")
+    assert [file.name for file in (tmp_path / "scans" / name).iterdir()] == [f"{name}_t1ce.nii.gz"]
