@@ -86,8 +86,6 @@ def _configure(planned: Planned, *, mirror: bool) -> TrainConfig:
         gpu=None,
         by_memory=(),
         precision="float32",
-        # The sums of our own normalisation, which channels_last wants on a CPU, are ten times as far from exact.
-        execution=Execution(channels_last=False),
         model=planned.model,
         sampling=dataclasses.replace(base.sampling, patch_shape=planned.patch_shape),
         validation=ValidationConfig(overlap=0.5, mirror=mirror, head_only=False, window_batch=1),
