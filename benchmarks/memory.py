@@ -56,7 +56,7 @@ def run(config: MemoryBenchmark) -> None:
     steps = [step for step in STEPS if not config.only or step[0] in config.only]
     rows = [compare(*step, precision, Execution()) for step in steps]
     report(f"peak memory of a step, {precision.name}, CPU", rows, config.json)
-    report("what fits a GPU, and what brats3d settles for a global batch of 4", plan_rows(), None)
+    report("what fits a GPU, and what presets settle", plan_rows(), None)
 
 
 def compare(
@@ -123,22 +123,23 @@ def print_peaks() -> None:
 
 
 def plan_rows() -> list[dict[str, Any]]:
-    """A row for each network and card: how many patches of 128³ fit, and what one and four workers settle."""
+    """A row for each preset and card: how many of its patches fit, and what it settles for one worker and for many."""
     rows = []
-    for name in ("nnunet", "resenc"):
-        config = replace(preset("brats3d"), model=UNET_PRESETS[name])
+    for name in ("brats3d", "resenc_m", "resenc_l"):
+        config = preset(name)
         for card, (gib, precision) in CARDS.items():
             memory = Card(name=card, memory=round(gib * GIB))
             most = [most_at_once(config, memory, precision, recompute=recompute) for recompute in (False, True)]
+            many = config.sampling.global_batch_size
             rows.append(
                 {
-                    "network": name,
+                    "preset": name,
                     "GPU": card,
                     "GiB": gib,
-                    "128³ at once": most[0],
+                    "at once": most[0],
                     "recomputed": most[1],
                     "1 worker": settle_in_words(config, memory, precision, workers=1),
-                    "4 workers": settle_in_words(config, memory, precision, workers=4),
+                    "a worker a patch": settle_in_words(config, memory, precision, workers=many),
                 }
             )
     return rows
@@ -156,7 +157,9 @@ def most_at_once(config: TrainConfig, card: Card, precision: Precision, *, recom
 
 
 def settle_in_words(config: TrainConfig, card: Card, precision: Precision, *, workers: int) -> str:
-    """What the preset's patch, micro-batch and checkpointing come to."""
+    """What the preset's patch, micro-batch and checkpointing come to; a dash where nothing that it allows fits."""
     settled = decide(config, card, precision, workers=workers, shape=MEDIAN_SHAPE)
+    if "nothing smaller is allowed" in settled.reason:
+        return "–"
     sides = "x".join(map(str, settled.patch_shape))
     return f"{sides}, {settled.micro_batch_size}{', recomputed' if settled.activation_checkpointing else ''}"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models import UNET_PRESETS, ImportedConfig, UNetConfig, check_network
+from ray_jobs.exchange.nnunet_plans import describe_architecture, missing_parts
 from storage import InputError
 
 
@@ -32,15 +33,15 @@ def check_sides(network: UNetConfig, sides: Sequence[int], flag: str) -> None:
 
 
 class LogitsOnly(nn.Module):
-    """A network whose output is turned into our tuple of logits, finest first."""
+    """A network whose outputs are turned into our tuple of logits, finest first."""
 
-    def __init__(self, network: nn.Module, pick: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, network: nn.Module, pick: Callable[[nn.Module, Tensor], Sequence[Tensor]]) -> None:
         super().__init__()
         self.network = network
         self._pick = pick
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return (self._pick(self.network, image),)
+        return tuple(self._pick(self.network, image))
 
 
 def like_pytorch3dunet(config: UNetConfig) -> UNetConfig:
@@ -64,7 +65,7 @@ def build_pytorch3dunet(config: UNetConfig) -> nn.Module:
 
     kind = UNet3D if config.dimensions == 3 else UNet2D
     network = kind(config.modalities, config.regions, f_maps=list(config.widths), num_groups=config.norm_groups)
-    return LogitsOnly(network, lambda module, image: module(image, return_logits=True)[1])
+    return LogitsOnly(network, lambda module, image: module(image, return_logits=True)[1:])
 
 
 def like_dynunet(config: UNetConfig) -> UNetConfig:
@@ -100,8 +101,25 @@ def build_dynunet(config: UNetConfig) -> nn.Module:
     )
     mode = "trilinear" if config.dimensions == 3 else "bilinear"
 
-    def logits(module: nn.Module, image: Tensor) -> Tensor:
+    def logits(module: nn.Module, image: Tensor) -> Sequence[Tensor]:
         coarse: Tensor = module(image)
-        return coarse if config.stem_stride == 1 else functional.interpolate(coarse, size=image.shape[2:], mode=mode)
+        return [coarse if config.stem_stride == 1 else functional.interpolate(coarse, size=image.shape[2:], mode=mode)]
 
     return LogitsOnly(network, logits)
+
+
+def is_nnunets(config: UNetConfig) -> bool:
+    """Whether nnU-Net v2 has a network of this plan."""
+    return not missing_parts(config)
+
+
+def build_nnunet(config: UNetConfig) -> nn.Module:
+    """nnU-Net's own network of the same plan, with as many outputs: of its coarsest its loss has weight 0.
+
+    Raises ImportError where it isn't installed.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plan = describe_architecture(config)
+    network = get_network_from_plans(*plan.values(), config.modalities, config.regions, deep_supervision=True)
+    return LogitsOnly(network, lambda module, image: module(image)[: config.deep_supervision + 1])

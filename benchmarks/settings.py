@@ -105,7 +105,7 @@ class TrainStepBenchmark(Recorded):
     compile: bool = False
     """A row for the default network compiled: its first step takes a minute, and wants a C++ compiler or Triton."""
     peers: bool = False
-    """Rows for pytorch-3dunet's UNet and MONAI's DynUNet at the preset's widths, and for the preset beside --model."""
+    """Rows for pytorch-3dunet's and MONAI's U-Nets of these widths, nnU-Net's own, and the preset beside --model."""
 
 
 @dataclass(frozen=True, kw_only=True)

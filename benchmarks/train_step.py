@@ -16,9 +16,11 @@ from benchmarks.cost import Cost, time_call
 from benchmarks.device import PeakMemory, device_name, find_device, matmul_flops, vendor_peak, wait
 from benchmarks.networks import (
     build_dynunet,
+    build_nnunet,
     build_pytorch3dunet,
     check_sides,
     find_network,
+    is_nnunets,
     like_dynunet,
     like_pytorch3dunet,
 )
@@ -96,6 +98,8 @@ def list_networks(
             builders[f"ours, {config.preset}"] = ours(unet, Execution())
         plain = like_dynunet(unet)
         builders |= {"ours as DynUNet": ours(plain, Execution()), "MONAI DynUNet": partial(build_dynunet, plain)}
+        if is_nnunets(unet):
+            builders["nnU-Net"] = partial(build_nnunet, unet)
         if network.stem_stride == 1:  # pytorch-3dunet knows no other
             grouped = like_pytorch3dunet(unet)
             builders |= {

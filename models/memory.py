@@ -31,6 +31,7 @@ from models.precision import Precision
 from models.unet import UNet, channels_last_format
 
 CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+TABLED_LOSSES = (LossConfig(), LossConfig(dice="sample"))  # their peaks are the same
 SIDE = {2: 256, 3: 128}  # of the patches that peaks are predicted for; they grow with the voxels from there
 
 
@@ -53,7 +54,7 @@ def find_peak(
     if network.network is not None:
         return predict_peak(network, loss, precision, recompute=recompute, sides=sides)
     names = [name for name, known in UNET_PRESETS.items() if known == network]
-    if names and loss == LossConfig():
+    if names and loss in TABLED_LOSSES:
         return PEAKS[names[0], 32 if precision.dtype is None else 16, recompute]
     return predict_peak(network, loss, precision, recompute=recompute)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models import UNetConfig
-from ray_jobs.exchange.nnunet_plans import DATASET, PLANS
+from ray_jobs.exchange.nnunet_plans import DATASET, PLANS, describe_architecture, missing_parts
 from ray_jobs.exchange.nnunet_weights import to_theirs
 from ray_jobs.exchange.plain_network import FinestLogits
 from storage import InputError
@@ -52,45 +52,20 @@ def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, 
 
 
 def _refuse_others(config: UNetConfig, description: Mapping[str, Any]) -> None:
-    wanted = {
-        "3-D": config.dimensions == 3,
-        "instance normalisation": config.norm_groups is None and config.block != "pre_norm",
-        "strided and transposed convolutions": config.down == "strided" and config.up == "transposed",
-        "no stride before its first level": config.stem_stride == 1,
-        "a head of regions": config.head == "regions",
+    around = {
         "windows": description["window"]["sides"] is not None,
         "z-score": description["normalisation"]["scheme"] == "zscore",
         "skull-stripped scans": description["task"]["skull_stripped"],
         "the head's box": "box" in description["frame"]["grid"],
     }
-    if missing := [name for name, found in wanted.items() if not found]:
+    if missing := missing_parts(config) + [name for name, found in around.items() if not found]:
         lacks = ", ".join(missing)
         raise InputError(f"wanted a network as nnU-Net has it, this one is without {lacks}; give it as onnx")
 
 
 def describe_plans(config: UNetConfig, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return plans.json, as far as a prediction reads it."""
-    levels, scans = len(config.widths), description["scans"]
-    residual = config.block == "residual"
-    blocks = list(config.encoder_blocks or ((1 if residual else 2),) * levels)
-    spacing = description["spacing_mm"] or [1.0, 1.0, 1.0]
-    architecture = {
-        "n_stages": levels,
-        "features_per_stage": list(config.widths),
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": [[3] * 3] * levels,
-        "strides": [[1] * 3, *[[2] * 3] * (levels - 1)],
-        ("n_blocks_per_stage" if residual else "n_conv_per_stage"): blocks,
-        "n_conv_per_stage_decoder": [config.decoder_blocks] * (levels - 1),
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
-    network = "ResidualEncoderUNet" if residual else "PlainConvUNet"
+    scans, spacing = description["scans"], description["spacing_mm"] or [1.0, 1.0, 1.0]
     plan: dict[str, Any] = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "preprocessor_name": "DefaultPreprocessor",
@@ -101,11 +76,7 @@ def describe_plans(config: UNetConfig, description: Mapping[str, Any]) -> dict[s
         "normalization_schemes": ["ZScoreNormalization"] * len(scans),
         "use_mask_for_norm": [True] * len(scans),
         "batch_dice": False,
-        "architecture": {
-            "network_class_name": f"dynamic_network_architectures.architectures.unet.{network}",
-            "arch_kwargs": architecture,
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
+        "architecture": describe_architecture(config),
     }
     for what, order, is_seg in (("data", 3, False), ("seg", 1, True), ("probabilities", 1, False)):
         plan[f"resampling_fn_{what}"] = "resample_data_or_seg_to_shape"

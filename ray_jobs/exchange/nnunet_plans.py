@@ -134,6 +134,45 @@ def _read_network(architecture: Mapping[str, Any], scans: int, regions: int) -> 
     )
 
 
+def describe_architecture(config: UNetConfig) -> dict[str, Any]:
+    """Return what plans.json says of a network that lacks nothing (`missing_parts`)."""
+    levels, residual = len(config.widths), config.block == "residual"
+    name = "ResidualEncoderUNet" if residual else "PlainConvUNet"
+    told = {
+        "n_stages": levels,
+        "features_per_stage": list(config.widths),
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[3] * 3] * levels,
+        "strides": [[1] * 3, *[[2] * 3] * (levels - 1)],
+        _BLOCKS[name][1]: list(config.encoder_blocks or ((1 if residual else 2),) * levels),
+        "n_conv_per_stage_decoder": [config.decoder_blocks] * (levels - 1),
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    return {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{name}",
+        "arch_kwargs": told,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def missing_parts(config: UNetConfig) -> list[str]:
+    """Return what nnU-Net's networks have and this one has not, in words; of nothing it is one of theirs."""
+    wanted = {
+        "3-D": config.dimensions == 3,
+        "instance normalisation": config.norm_groups is None and config.block != "pre_norm",
+        "strided and transposed convolutions": config.down == "strided" and config.up == "transposed",
+        "no stride before its first level": config.stem_stride == 1,
+        "a head of regions": config.head == "regions",
+    }
+    return [name for name, found in wanted.items() if not found]
+
+
 def _repeat(told: int | Sequence[int], count: int) -> list[int]:
     return [told] * count if isinstance(told, int) else list(told)
 

@@ -35,7 +35,8 @@ class TrainConfig:
     """Train a U-Net on BraTS cases. Without --source or --store it writes and uses a synthetic cohort."""
 
     preset: str = "demo"
-    """Named starting point for everything below: demo, laptop, brats3d, g4dn, brats2d, cs231n3d or cs231n2d."""
+    """Named starting point for everything below: demo, laptop, brats3d, g4dn, resenc_m, resenc_l, brats2d, cs231n3d or
+    cs231n2d."""
     source: str | None = None
     """BraTS cases as downloaded: a folder, .zip, .tar or .tar.gz; converted once, found again next time."""
     store: str | None = None

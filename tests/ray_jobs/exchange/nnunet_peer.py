@@ -2,16 +2,20 @@
 
 `python nnunet_peer.py plain|residual FOLDER` writes plans.json, dataset.json, fold_0/checkpoint_final.pth, and
 logits.npz, every second voxel of the logits, of the case that `make_scans` draws; with a .npy of scans, of those (then
-patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. What lies in
-data/nnunet_*.tar.gz is what this wrote with nnunetv2 2.8.1. nnU-Net adds its windows up in float16, here it is told
-float32.
+patches are of 96³ and nothing is mirrored). `given` instead of a kind reads a folder that is there. nnU-Net adds its
+windows up in float16, here it is told float32.
+
+`python nnunet_peer.py presets FOLDER` writes nnunet_presets.json: what its planners of the residual encoders M and L
+make of BraTS, and the shapes of those networks' weights.
+
+What lies in data/nnunet_* is what this wrote with nnunetv2 2.8.1.
 """
 
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ from numpy.typing import NDArray
 CHANNELS = ("T1", "T1ce", "T2", "FLAIR")  # not our order
 LABELS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": 3}
 PATCH, WIDTHS = (16, 24, 16), (4, 6, 8)
+# Of the heads of BraTS, cropped as nnU-Net crops them, z y x: the medians of the Decathlon's 484 cases (Isensee et al.
+# 2021) and of 16 cases of 2018.
+MEDIANS = ((138, 169, 138), (137, 170, 140))
 
 
 def make_scans() -> NDArray[np.int16]:
@@ -145,10 +152,70 @@ def open_results(folder: Path) -> Any:
     return predictor
 
 
+def plan_presets(folder: Path) -> dict[str, Any]:
+    """What the planners of M and L make of a fingerprint of 1,251 cases at 1 mm, BraTS 2021's number.
+
+    Raises AssertionError where it hangs on which of MEDIANS they have.
+    """
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as own
+
+    dataset = {
+        "channel_names": {str(index): name for index, name in enumerate(CHANNELS)},
+        "labels": LABELS,
+        "regions_class_order": [2, 1, 3],
+        "numTraining": 1251,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    raw, made = (folder / place / "Dataset137_BraTS" for place in ("nnUNet_raw", "nnUNet_preprocessed"))
+    for place in (raw / "imagesTr", raw / "labelsTr", made):
+        place.mkdir(parents=True)
+    for channel in range(len(CHANNELS)):  # it wants a case's name
+        (raw / "imagesTr" / f"case_{channel:04d}.nii.gz").touch()
+    (raw / "labelsTr" / "case.nii.gz").touch()
+    (raw / "dataset.json").write_text(json.dumps(dataset))
+    presets: dict[str, Any] = {}
+    for median in MEDIANS:
+        shapes = [[side + step for side in median] for step in (-8, 0, 8)]
+        fingerprint = {
+            "spacings": [[1.0, 1.0, 1.0]] * len(shapes),
+            "shapes_after_crop": shapes,
+            "median_relative_size_after_cropping": float(np.prod(median) / (155 * 240 * 240)),
+            "foreground_intensity_properties_per_channel": {},
+        }
+        (made / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+        for name, planner in (("M", own.nnUNetPlannerResEncM), ("L", own.nnUNetPlannerResEncL)):
+            planner("Dataset137_BraTS").plan_experiment()
+            plans = json.loads((made / f"nnUNetResEncUNet{name}Plans.json").read_text())
+            plan = plans["configurations"]["3d_fullres"]
+            del plan["median_image_size_in_voxels"]
+            assert presets.setdefault(name, plan) == plan, f"{name} of {median}"
+    return {
+        name: {"plan": plan, "weights": count_weights(build_network(plan["architecture"]).named_parameters())}
+        for name, plan in presets.items()
+    }
+
+
+def count_weights(weights: Iterable[tuple[str, Any]]) -> dict[str, dict[str, int]]:
+    """By part of a network, how many of its named weights have which shape."""
+    counted: dict[str, dict[str, int]] = {}
+    for name, weight in weights:
+        words = name.split(".")
+        part = counted.setdefault(".".join(words[: 2 if words[1] == "stem" else 3]), {})
+        shape = "x".join(map(str, weight.shape))
+        part[shape] = part.get(shape, 0) + 1
+    return counted
+
+
 def main(kind: str, folder: str, scans: str | None = None) -> None:
     """Write the folder, unless its kind is `given`; with a .npy of scans in CHANNELS' order the logits of those."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        if kind == "presets":
+            os.environ[name] = str(Path(folder) / name)
         os.environ.setdefault(name, tempfile.gettempdir())
+    if kind == "presets":
+        (Path(folder) / "nnunet_presets.json").write_text(json.dumps(plan_presets(Path(folder))) + "\n")
+        return
     if kind != "given":
         how = (PATCH, (0, 1, 2)) if scans is None else ((96, 96, 96), None)
         write_results(kind, Path(folder), *how)

@@ -47,7 +47,7 @@ def test_nested_fields_are_reachable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--preset", "nosuch"], "demo, laptop, brats3d, g4dn, brats2d, cs231n3d, cs231n2d"),
+        (["--preset", "nosuch"], "demo, laptop, brats3d, g4dn, resenc_m, resenc_l, brats2d, cs231n3d, cs231n2d"),
         (["--preset", "brat3d"], "did you mean brats3d?"),
         (["--micro-batch-size", "0"], "--micro-batch-size"),
         (["--patience", "0"], "--patience"),

@@ -79,14 +79,18 @@ def test_for_a_cluster_the_plan_is_that_of_its_file_and_price(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
     write_cluster_file(tmp_path)
-    config = dataclasses.replace(preset("g4dn"), store=dry.store, runs=dry.runs, workers=4, epochs=1, splits=dry.splits)
-    said = lines_of(config)
+    given = {"store": dry.store, "runs": dry.runs, "splits": dry.splits, "epochs": 1}
+    said = lines_of(dataclasses.replace(preset("g4dn"), workers=4, **given))
     assert said["place"] == "4 workers on g4dn.xlarge as spot, T4 each, float16"
     assert "of the 14.6 GiB of the smallest GPU (T4)" in said["plan"]
     assert said["hours"].startswith("not known")
     assert said["dollars"].startswith("1.09 an hour for the workers")
     assert said["or on g4dn.2xlarge on demand"] == "3.09 dollars an hour"
     assert len(said) == 7
+    plan = lines_of(dataclasses.replace(preset("resenc_l"), workers=1, **given))["plan"]
+    assert plan.startswith(
+        "settled by memory: patches of 160 x 192 x 160, 1 at once, activations recomputed; predicted"
+    )
 
 
 @pytest.mark.processes
