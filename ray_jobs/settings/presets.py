@@ -100,7 +100,7 @@ def resenc_m() -> TrainConfig:
 
     Two patches of 128³ a step, Dice of each sample, 1000 epochs of 250 steps. The plan is nnU-Net's, so memory settles
     neither patch nor batch, only how many at once and whether activations are recomputed: docs/models.md says what card
-    that takes. Not measured yet; nnU-Net's took 12 hours on an A100.
+    that takes. Not trained yet: steps as of an H200 in docs/gpu.md take five hours; nnU-Net's took 12 on an A100.
     """
     base = brats3d()
     return dataclasses.replace(
@@ -118,7 +118,7 @@ def resenc_l() -> TrainConfig:
     """`python ray_jobs/train.py --preset resenc_l`: nnU-Net's residual encoder L as it plans it for BraTS, on GPUs.
 
     M's network with three patches of 160 x 192 x 160 a step, which hold whole heads: smaller ones are padded. Not
-    measured yet; nnU-Net's took 35 hours on an A100.
+    trained yet; nnU-Net's took 35 hours on an A100.
     """
     base = resenc_m()
     sampling = dataclasses.replace(
