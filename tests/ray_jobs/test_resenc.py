@@ -91,7 +91,7 @@ def test_with_the_same_weights_all_outputs_are_nnunets_own() -> None:
     with torch.no_grad():
         wanted, came = theirs.double()(image)[:4], ours.double().train()(image)
     for one, other in zip(came, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
         assert other.abs().max() > 1
 
 
