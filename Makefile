@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Each of a hundred processes would compile the project and the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check docs-links bench lint lock lock-check clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check docs-links screenshots bench lint lock lock-check clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -115,6 +115,10 @@ docs: $(VENV)/.installed-docs
 # Every link that leads out of the project, asked for.
 docs-links: $(VENV)/.installed-docs
 	$(SPHINX) --builder linkcheck . .site/links
+
+# Pictures for the documents: Ray's dashboard, TensorBoard and reports in a headless Chromium, two minutes of training.
+screenshots: $(VENV)/.installed
+	$(BIN)/python docs/screenshots.py
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.

@@ -1,5 +1,6 @@
 """The documents as a site: made without a network, its live commands run, every link followed."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -107,3 +109,35 @@ def test_live_commands_are_followed_by_what_they_answered(site: Path) -> None:
         assert list((site / "_images").glob(f"{picture}*.png")), picture
     flags = (site / "docs" / "commands.html").read_text(encoding="utf-8")
     assert "--max-failures" in flags and "--smallest-mm3" in flags
+
+
+def test_an_answer_stays_until_its_command_changes_and_one_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = load_live()
+    kept = tmp_path / "kept"
+    asked: list[str] = []
+    monkeypatch.setattr(live, "run", lambda line, folder, status: asked.append(line) or f"answer {len(asked)}\n")
+    page = "Before.\n\n```sh live\npython a.py\npython b.py\n```\n\nAfter.\n"
+    shown = live.answer(page, kept)
+    assert shown == page.replace("\nAfter", "\n```text\nanswer 1\nanswer 2\n```\n\n\nAfter")
+    assert live.answer(page, kept) == shown and asked == ["python a.py", "python b.py"]
+    assert "answer 3" in live.answer(page.replace("a.py", "c.py"), kept)
+    assert live.answer("```\npython a.py\n```\n", kept) == "```\npython a.py\n```\n"
+    with pytest.raises(SystemExit, match=r"no picture x\*\.png"):
+        live.answer("```sh live x*.png\npython d.py\n```\n", kept)
+
+
+def test_a_live_command_ends_as_it_should(tmp_path: Path) -> None:
+    live = load_live()
+    assert live.run("python -c 'import os; print(os.getcwd() + \"/x\")'", tmp_path, 0) == "x\n"
+    with pytest.raises(SystemExit, match="ended with 3, not 0"):
+        live.run("python -c 'raise SystemExit(3)'", tmp_path, 0)
+
+
+def load_live() -> Any:
+    spec = importlib.util.spec_from_file_location("live", ROOT / "docs" / "live.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
