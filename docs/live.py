@@ -22,6 +22,7 @@ PACKAGES = ("storage", "dali_pipelines", "models", "scoring", "ray_jobs", "examp
 SECONDS = 600  # that a command may take
 # Plain text of one width, whoever builds, and nothing of a cluster that this shell may belong to.
 SHELL = {"COLUMNS": "110", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+SHELL["BRATS_RUNS"] = "runs"  # else help screens have the folder's whole name, which is another each time
 
 
 def answer(page: str, kept: Path) -> str:
