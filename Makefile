@@ -116,7 +116,7 @@ docs: $(VENV)/.installed-docs
 docs-links: $(VENV)/.installed-docs
 	$(SPHINX) --builder linkcheck . .site/links
 
-# Pictures for the documents: Ray's dashboard, TensorBoard and reports in a headless Chromium, two minutes of training.
+# Pictures for the documents: Ray's dashboard, TensorBoard and reports in a headless Chromium, after training as `make train` does.
 screenshots: $(VENV)/.installed
 	$(BIN)/python docs/screenshots.py
 

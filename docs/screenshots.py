@@ -1,4 +1,4 @@
-"""Pictures of what a user sees of a run, into docs/pictures: `make screenshots`. Two minutes of training, and Chromium.
+"""Pictures of what a user sees of a run, into docs/pictures: `make screenshots`. Trains for minutes; wants Chromium.
 
 The run is of the synthetic cohort, on this machine; nothing is asked of the network. What the pictures show lies in a
 folder that goes again, or in the one that is named (`python docs/screenshots.py FOLDER`), where a second go goes on.
@@ -29,10 +29,13 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 WIDTH, HEIGHT = 1280, 800
 SECONDS = 120  # that a page may take to show what it is opened for
-TRAIN = ["--name", "demo", "--dashboard", "--epochs", "4", "--sampling.patches-per-epoch", "32"]
+TRAIN = ["--name", "demo", "--dashboard"]  # as `make train`
 BOARD = ["-m", "tensorboard.main", "--logdir", "runs", "--host", "127.0.0.1", "--port", "0", "--load_fast=false"]
 READ = "fetch('data/plugins_listing').then(answer => answer.json()).then(plugins => plugins.timeseries.enabled)"
 DRAWN = "document.querySelectorAll('card-view canvas, card-view svg').length"  # TensorBoard has a curve
+# The page is there, with the pictures in sight, which may come when they are.
+IN_SIGHT = "[...document.images].filter(image => image.getBoundingClientRect().top < innerHeight)"
+LOADED = f"document.readyState === 'complete' && {IN_SIGHT}.every(image => image.complete && image.naturalWidth)"
 PREDICT = ["--checkpoint", "runs/demo", "--input", "data/phantom-16-0", "--output", "predictions"]
 COOKIE = "ray-authentication-token"
 
@@ -168,10 +171,9 @@ async def take_all(folder: Path) -> None:
         with started([str(ROOT / "ray_jobs" / "predict.py"), *PREDICT], folder, environment) as predicting:
             read_until(predicting, "report")
             predicting.wait()
-        await page.see()
         for report, name in (("predictions/report.html", "report"), ("runs/demo/report.html", "run-report")):
             if (folder / report).exists():
-                await page.show((folder / report).as_uri(), until="document.readyState === 'complete'")
+                await page.show((folder / report).as_uri(), until=LOADED)
                 await page.keep(name)
 
 
