@@ -33,9 +33,9 @@ TRAIN = ["--name", "demo", "--dashboard"]  # as `make train`
 BOARD = ["-m", "tensorboard.main", "--logdir", "runs", "--host", "127.0.0.1", "--port", "0", "--load_fast=false"]
 READ = "fetch('data/plugins_listing').then(answer => answer.json()).then(plugins => plugins.timeseries.enabled)"
 DRAWN = "document.querySelectorAll('card-view canvas, card-view svg').length"  # TensorBoard has a curve
-# The page is there, with the pictures in sight, which may come when they are.
-IN_SIGHT = "[...document.images].filter(image => image.getBoundingClientRect().top < innerHeight)"
-LOADED = f"document.readyState === 'complete' && {IN_SIGHT}.every(image => image.complete && image.naturalWidth)"
+# The page is there, and the pictures that lie in sight; folded ones have no place.
+IN_SIGHT = "[...document.images].filter(image => image.offsetParent && image.getBoundingClientRect().top < innerHeight)"
+LOADED = f"document.readyState === 'complete' && {IN_SIGHT}.every(image => image.complete)"
 PREDICT = ["--checkpoint", "runs/demo", "--input", "data/phantom-16-0", "--output", "predictions"]
 COOKIE = "ray-authentication-token"
 
