@@ -107,7 +107,7 @@ docs-check: $(VENV)/.installed-dev
 
 # docs/api.md from the docstrings; then the site, .site/html/index.html, offline. A link or an anchor that leads nowhere is
 # an error. Its live examples, a minute or two, are run again when a source has changed.
-SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir .site/doctrees
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --conf-dir docs --doctree-dir .site/doctrees
 docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/reference.py
 	$(SPHINX) --builder html . .site/html

@@ -25,6 +25,7 @@ include_patterns = ["*.md", "docs/*.md", "cluster/README.md"]
 exclude_patterns = [".*", "runs", "data"]
 myst_heading_anchors = 4  # as GitHub has them
 nitpicky = True
+linkcheck_ignore = [r"[./]*code/"]  # the pages of sources, which are in the site alone
 highlight_language = "text"
 suppress_warnings = ["misc.highlighting_failure"]  # docs/api.md leaves long values out with "…"
 
