@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Each of a hundred processes would compile the project and the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check bench lint lock lock-check clean
+.PHONY: train check test test-system drill-metrics drill-cluster docs docs-check docs-links screenshots bench lint lock lock-check clean
 
 train: $(VENV)/.installed
 	$(BIN)/python ray_jobs/train.py --name demo-$$(date +%Y%m%d-%H%M%S)
@@ -23,7 +23,7 @@ test: lint
 	$(PYTEST) -m "not system"
 
 # Tests that need Debian packages, and root for network namespaces; and those that kill and start again for minutes.
-test-system: $(VENV)/.installed-dev
+test-system: $(VENV)/.installed-docs
 	$(MAKE) .prometheus/usr/bin/prometheus || echo "no Prometheus could be fetched: its test is skipped"
 	$(MAKE) .triton/.installed || echo "no Triton could be fetched: the test of its kernels is skipped"
 	command -v chromium > /dev/null || { apt-get update --quiet --quiet && apt-get install --quiet --quiet --yes chromium; }
@@ -85,6 +85,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable ".[dev]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
 # An environment of its own: the peers bring a hundred packages that nothing else here needs.
 $(VENV)-bench/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
@@ -101,9 +105,20 @@ $(VENV)-score/.installed:
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/test_documents.py
 
-# docs/api.md from the docstrings.
-docs: $(VENV)/.installed-dev
+# docs/api.md from the docstrings; then the site, .site/html/index.html, offline. A link or an anchor that leads nowhere is
+# an error. Its live examples, a minute or two, are run again when a source has changed.
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --conf-dir docs --doctree-dir .site/doctrees
+docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/reference.py
+	$(SPHINX) --builder html . .site/html
+
+# Every link that leads out of the project, asked for.
+docs-links: $(VENV)/.installed-docs
+	$(SPHINX) --builder linkcheck . .site/links
+
+# Pictures for the documents: Ray's dashboard, TensorBoard and reports in a headless Chromium, after training as `make train` does.
+screenshots: $(VENV)/.installed
+	$(BIN)/python docs/screenshots.py
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.
@@ -121,7 +136,7 @@ lock:
 	.lock/bin/python -m pip install --quiet uv
 	grep '^torch==' constraints.txt > .lock/torch.txt
 	.lock/bin/python -m venv .lock/all
-	.lock/all/bin/python -m pip install --quiet --constraint .lock/torch.txt --editable ".[dev]"
+	.lock/all/bin/python -m pip install --quiet --constraint .lock/torch.txt --editable ".[dev,docs]"
 	.lock/bin/uv pip freeze --quiet --python .lock/all/bin/python --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 	$(RESOLVE_GPU)
 	LC_ALL=C sort --unique --output constraints.txt constraints.txt .lock/gpu.txt
@@ -134,4 +149,4 @@ lock-check:
 	! grep --invert-match --line-regexp --fixed-strings --file constraints.txt .lock/gpu.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .lock .bench .prometheus .triton .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-score .lock .site .bench .prometheus .triton .drill .pytest_cache .mypy_cache .ruff_cache .hypothesis

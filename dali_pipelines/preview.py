@@ -160,10 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="the image file to write")
     parser.add_argument("--samples", type=int, default=PreviewConfig.samples, help="columns")
     parser.add_argument("--modality", help="of the store's; by default its first")
+    parser.add_argument(
+        "--patch", type=int, nargs=3, metavar="SIDE", default=PreviewConfig.patch_shape, help="voxels along z, y, x"
+    )
     parser.add_argument("--seed", type=int, default=PreviewConfig.seed)
     options = parser.parse_args(arguments)
     try:
-        config = PreviewConfig(samples=options.samples, modality=options.modality, seed=options.seed)
+        config = PreviewConfig(
+            samples=options.samples,
+            modality=options.modality,
+            patch_shape=tuple(options.patch),
+            seed=options.seed,
+        )
         store = open_store(options.store)
         labelled = [info.case_id for info in store.infos() if info.labelled]
         with tempfile.TemporaryDirectory() as folder:

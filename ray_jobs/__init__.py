@@ -10,7 +10,7 @@ if not os.environ.get("RAY_ADDRESS"):
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Threads that wait for each other by spinning starve the loader's threads: measured ten times slower on two busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Without it the dashboard's Train tab is empty. The driver decides: the run's controller takes it from there.
+# Without it the dashboard answers of no run of Ray Train. The driver decides: the run's controller takes it from there.
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
 # Tune prints a box on each search, whatever its verbosity; the search's own lines say it shorter.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

@@ -29,7 +29,7 @@ def test_what_the_project_asks_for_is_what_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     libraries = [Requirement(line) for line in [*project["dependencies"], *extras["train"], *extras["aws"]]]
-    for asked in [*libraries, *map(Requirement, extras["dev"])]:
+    for asked in [*libraries, *map(Requirement, [*extras["dev"], *extras["docs"]])]:
         if asked.name != project["name"]:
             assert asked.specifier.contains(PINS[normal(asked.name)])
             assert {each.operator for each in asked.specifier} == ({">=", "<"} if asked in libraries else {"=="})

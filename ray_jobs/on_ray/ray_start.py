@@ -112,6 +112,12 @@ def has_dashboard() -> bool:
     return node is None or bool(node.webui_url)
 
 
+def find_dashboard() -> str | None:
+    """Return the URL at which the cluster shows itself to its head, where that is known."""
+    node = ray._private.worker._global_node
+    return f"http://{node.webui_url}" if node is not None and node.webui_url else None
+
+
 def find_free_port() -> int:
     """Find a port that nobody listens on.
 

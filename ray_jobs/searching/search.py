@@ -22,6 +22,7 @@ from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.address import cluster_file, on_a_cluster
 from ray_jobs.on_ray.places import most_workers_at_a_place
+from ray_jobs.on_ray.ray_start import find_dashboard
 from ray_jobs.searching.fold_trials import make_fold_trial
 from ray_jobs.searching.old_names import know_old_names
 from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
@@ -35,6 +36,7 @@ from ray_jobs.settings.objective import RULES
 from ray_jobs.training.fit import fit
 from ray_jobs.training.memory_plan import MEMORY
 from ray_jobs.training.planning import Decided, decide
+from ray_jobs.watching.where_to_look import where_to_look
 from storage import InputError, Region
 from storage.store.objects import Objects
 
@@ -72,6 +74,8 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         at_once = search.max_concurrent or most_at_once(decided)
         console.print(describe_search(search, decided, at_once), soft_wrap=True)
+        for line in where_to_look(folder.runs, find_dashboard()):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         tuner = build_tuner(search, decided, folder, at_once)
         with signals_raised():
             grid = tuner.fit()

@@ -63,7 +63,7 @@ def read_options(box: Sequence[str]) -> dict[str, str]:
     name = ""
     for line in box[1:-1]:
         text = line.strip("│").strip()
-        if re.match(r"--?[A-Za-z]", text):  # no default that goes on below a flag, such as -30.0
+        if re.match(r"│ --?[A-Za-z]", line):  # no text that goes on below a flag, such as a default of -30.0
             name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line
             options[name] = " ".join(first)
         elif name:

@@ -35,7 +35,7 @@ class Trainer(DataParallelTrainer):
     def __init__(self, *, private: bool, shared: bool, shown: bool, board: Any = None, **settings: Any) -> None:
         """`private`: the cluster is this command's, has one machine and ends with it; `shared`: others may follow.
 
-        `shown`: it has a dashboard, whose Train tab somebody keeps up to date by asking it. `board`: for its notes.
+        `shown`: it has a dashboard, whose list of runs somebody keeps up to date by asking it. `board`: for its notes.
         """
         self._private, self._board = private, board
         # Of a placement group that is left behind only who comes later has to be spared.

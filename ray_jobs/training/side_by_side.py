@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
+from ray_jobs.on_ray.ray_start import find_dashboard
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
 from ray_jobs.watching.ledger import Ledger, Limit
 from ray_jobs.watching.progress import TrainingProgress
 from ray_jobs.watching.provenance import git_commit
+from ray_jobs.watching.where_to_look import where_to_look
 from storage import InputError
 
 
@@ -58,6 +60,8 @@ def train_all(
         except InputError as error:
             return {"failed": str(error)}
 
+    for line in where_to_look(runs[0][0].runs, find_dashboard()) if runs else ():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     works = [partial(train, folder, decided) for folder, decided in runs]
     results = stop.guard_all(works, ask=ask_all, at_once=at_once)
     return {runs[index][0].name: result for index, result in results.items()}

@@ -28,6 +28,7 @@ def test_train_from_nifti_then_again(
     assert (Path(summary["checkpoint"]) / "model.safetensors").is_file()
     assert list(run.glob("events.out.tfevents*"))
     assert list(run.glob("cross_section_*.png"))
+    assert f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}, then" in first.stdout
     assert "validation IoU" in first.stdout
     assert "no GPU, so memory settles nothing: patches of 16 x 16 x 16, 2 at once, activations kept" in first.stdout
     store = Path(summary["store"])

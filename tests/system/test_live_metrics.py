@@ -1,4 +1,4 @@
-"""A training run watched: every query of the Grafana dashboard against a real Prometheus, and Ray's own Train tab.
+"""A training run watched: every query of the Grafana dashboard against a real Prometheus, and Ray Train's own list.
 
 Grafana itself is not in Debian and is not started here.
 """
@@ -137,7 +137,7 @@ def test_every_query_has_data_while_a_run_trains(
 def watch(
     training: "subprocess.Popen[bytes]", prometheus: Prometheus, head: Any
 ) -> tuple[dict[Panel, list[float]], list[Any]]:
-    """Ask every query until it has data or the run ends; return what came, and what the Train tab knew of the run."""
+    """Ask every query until it has data or the run ends; return what came, and what Ray Train's list knew."""
     waiting = queries()
     seen: dict[Panel, list[float]] = {}
     runs: list[Any] = []

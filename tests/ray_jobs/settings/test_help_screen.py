@@ -77,6 +77,7 @@ def test_every_flag_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     groups = read_groups(ask(capsys, "--help", "all"))
     options = {name: text for box in groups.values() for name, text in read_options(box).items()}
     assert len(options) > 80
+    assert [name for name in options if " the " in name] == []  # a text that names a flag is none
     assert [name for name, text in options.items() if not text.partition("(default:")[0].strip()] == []
 
 
