@@ -20,6 +20,7 @@ ROOMS = {
     "storage": ("labels", "scans", "cases", "store", "archives", "splits"),
     "ray_jobs": (
         "settings",
+        "pages",
         "on_ray",
         "checkpoints",
         "evaluation",
@@ -69,6 +70,7 @@ MUST_NOT_KNOW = {
         "storage.store",
     },
     "ray_jobs/settings": {"torch", "ray", "nvidia"},
+    "ray_jobs/pages": {"torch", "ray", "nvidia", "models", "dali_pipelines", "storage", "ray_jobs.settings"},
     "ray_jobs/on_ray": {"models"},
     "ray_jobs/checkpoints": {"ray", "nvidia", "models", "dali_pipelines"},
     "ray_jobs/evaluation": {"ray"},
