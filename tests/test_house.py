@@ -26,6 +26,7 @@ ROOMS = {
         "evaluation",
         "pictures",
         "watching",
+        "reporting",
         "training",
         "searching",
         "predicting",
@@ -34,7 +35,7 @@ ROOMS = {
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring"),
+    *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring", "show"),
     *("spot_watcher", "placement_groups", "resubmit"),
     "__init__",
 }
@@ -75,6 +76,7 @@ MUST_NOT_KNOW = {
     "ray_jobs/checkpoints": {"ray", "nvidia", "models", "dali_pipelines"},
     "ray_jobs/evaluation": {"ray"},
     "ray_jobs/pictures": {"ray", "torch", "ray_jobs.on_ray", "ray_jobs.checkpoints"},
+    "ray_jobs/reporting": {"ray", "torch", "nvidia"},
     "ray_jobs/predicting": {"ray", "ray_jobs.training", "ray_jobs.searching"},
     "examples": {"ray"},
     "ray_jobs/exchange": {"ray", "ray_jobs.training", "ray_jobs.searching", "ray_jobs.predicting"},

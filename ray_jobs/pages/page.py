@@ -6,6 +6,7 @@ What is given as `str` is text from anywhere and is escaped; `Html` is markup th
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,19 @@ def text(content: str) -> Html:
     return content if isinstance(content, Html) else Html(html.escape(content))
 
 
+def with_code(content: str) -> Html:
+    """Return text as markup in which what stands between ` can be typed."""
+    return Html(re.sub("`([^`]+)`", r"<code>\1</code>", text(content)))
+
+
 def paragraph(content: str, *, kind: str = "prose") -> Html:
     """Return a paragraph; `kind` is a class of the style."""
     return Html(f'<p class="{kind}">{text(content)}</p>')
+
+
+def link(address: str, content: str) -> Html:
+    """Return a link to what lies beside the page."""
+    return Html(f'<a href="{html.escape(address)}">{text(content)}</a>')
 
 
 def bullets(lines: Iterable[str]) -> Html:
