@@ -23,7 +23,7 @@ class Html(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Section:
     """A part of a page under a heading. `name` is its place in the page's address, and plain."""
 

@@ -32,17 +32,17 @@ def build_folds_page(folder: RunFolder) -> bytes:
     whole = summary or {}
     sections = (
         Section(
-            name="next",
-            heading="What to do next",
-            content=[bullets(map(with_code, steps_after_folds(whole, folder.uri)))],
+            "next",
+            "What to do next",
+            [bullets(map(with_code, steps_after_folds(whole, folder.uri)))],
         ),
-        Section(name="scores", heading="Scores out of fold", content=_scores(whole)),
-        Section(name="folds", heading="Folds", content=_folds(len(folds), runs)),
-        Section(name="cases", heading="Cases", content=_cases(whole, runs)),
-        Section(name="thresholds", heading="Thresholds", content=_thresholds(whole)),
-        Section(name="time", heading="Time and money", content=[bullets(describe_costs(whole))]),
-        Section(name="mishaps", heading="Bad cases", content=_bad_cases(whole)),
-        Section(name="configuration", heading="Configuration", content=against_preset(config or identity)),
+        Section("scores", "Scores out of fold", _scores(whole)),
+        Section("folds", "Folds", _folds(len(folds), runs)),
+        Section("cases", "Cases", _cases(whole, runs)),
+        Section("thresholds", "Thresholds", _thresholds(whole)),
+        Section("time", "Time and money", [bullets(describe_costs(whole))]),
+        Section("mishaps", "Bad cases", _bad_cases(whole)),
+        Section("configuration", "Configuration", against_preset(config or identity)),
     )
     finished = sum(run.summary is not None for run in runs.values())
     said = (

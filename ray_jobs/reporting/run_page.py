@@ -26,7 +26,7 @@ from ray_jobs.watching.restarts import PARTS
 from ray_jobs.watching.summary import describe_costs
 
 REPORT = "report.html"
-STEP_PARTS = ("wait", "forward", "backward", "communication", "optimiser")
+PER_STEP = "seconds_per_step/"  # how the events call the parts of a step
 
 
 def write_run_page(folder: RunFolder) -> None:
@@ -45,14 +45,14 @@ def keep_page(write: Callable[[RunFolder], None], folder: RunFolder, tell: Calla
 def build_run_page(run: RunRecord) -> bytes:
     """Return the page."""
     sections = (
-        Section(name="next", heading="What to do next", content=[bullets(map(with_code, next_steps(run)))]),
-        Section(name="curves", heading="Training", content=[charts(_training(run))]),
-        Section(name="scores", heading="Scores", content=_scores(run)),
-        Section(name="thresholds", heading="Thresholds", content=_thresholds(run)),
-        Section(name="time", heading="Time and money", content=_time(run)),
-        Section(name="mishaps", heading="Restarts and bad cases", content=_mishaps(run)),
-        Section(name="configuration", heading="Configuration", content=against_preset(run.config)),
-        Section(name="origin", heading="Where it comes from", content=_origin(run)),
+        Section("next", "What to do next", [bullets(map(with_code, next_steps(run)))]),
+        Section("curves", "Training", [charts(_training(run))]),
+        Section("scores", "Scores", _scores(run)),
+        Section("thresholds", "Thresholds", _thresholds(run)),
+        Section("time", "Time and money", _time(run)),
+        Section("mishaps", "Restarts and bad cases", _mishaps(run)),
+        Section("configuration", "Configuration", against_preset(run.config)),
+        Section("origin", "Where it comes from", _origin(run)),
     )
     lead = Html(f"{paragraph(_state(run))}{key_figures(_key_figures(run))}")
     return build_page(f"Run {run.name}", sections, lead=lead)
@@ -105,7 +105,7 @@ def _training(run: RunRecord) -> list[str]:
         Curve(name="steps", points=thinned(run.series("loss/step"))),
         Curve(name="mean of the epoch", points=run.series("epoch/loss"), style=1),
     ]
-    drawn = [chart("Loss", loss, across, Axis(name="loss"))]
+    drawn: list[str] = [chart("Loss", loss, across, Axis(name="loss"))]
     for kind, name in sorted(SCORE_NAMES.items(), key=lambda each: each[0] != run.objective):
         scores = [
             Curve(name=region, points=run.series(f"validation/{kind}_{region}"), style=at)
@@ -185,12 +185,12 @@ def _time(run: RunRecord) -> list[str]:
         shares = {part: (f"{value:.1f}", value / total) for part, value in seconds.items()}
         content.append(bars("Where the time of the last start went", ["part", "seconds", "share"], shares))
     content.append(bullets(describe_costs(run.summary or {})))
-    parts = [
-        Curve(name=part, points=run.series(f"seconds_per_step/{part}"), style=at) for at, part in enumerate(STEP_PARTS)
+    parts = [name for name in run.events.scalars if name.startswith(PER_STEP)]
+    curves = [
+        Curve(name=part.removeprefix(PER_STEP), points=run.series(part), style=at) for at, part in enumerate(parts)
     ]
-    content.append(
-        charts([chart("Seconds a step", parts, Axis(name=run.across, whole=True), Axis(name="seconds", low=0.0))])
-    )
+    across, up = Axis(name=run.across, whole=True), Axis(name="seconds", low=0.0)
+    content.append(charts([chart("Seconds a step", curves, across, up)]))
     cost = _cost(run)
     if run.summary is None and cost:
         spent = "" if cost.get("dollars") is None else f", ${cost['dollars']:.2f} by list prices"

@@ -49,19 +49,19 @@ def _page_of_fields(folder: RunFolder, found: Mapping[str, Any]) -> bytes:
     config = {key: value for key, value in identity.items() if key != "search"}
     sections = (
         Section(
-            name="next",
-            heading="What to do next",
-            content=[bullets(map(with_code, steps_after_search(rows, folder.uri, objective)))],
+            "next",
+            "What to do next",
+            [bullets(map(with_code, steps_after_search(rows, folder.uri, objective)))],
         ),
-        Section(name="trials", heading="Trials", content=_trials(rows, folder, objective)),
-        Section(name="fields", heading="What was searched", content=_fields(scored, objective)),
-        Section(name="cost", heading="Cost against score", content=_costs(scored, objective)),
-        Section(name="thresholds", heading="Thresholds of each trial", content=_thresholds(scored, folder, objective)),
-        Section(name="failed", heading="Failed trials", content=[_failures(rows)]),
+        Section("trials", "Trials", _trials(rows, folder, objective)),
+        Section("fields", "What was searched", _fields(scored, objective)),
+        Section("cost", "Cost against score", _costs(scored, objective)),
+        Section("thresholds", "Thresholds of each trial", _thresholds(scored, folder, objective)),
+        Section("failed", "Failed trials", [_failures(rows)]),
         Section(
-            name="configuration",
-            heading="Configuration",
-            content=[_search_of(identity.get("search") or {}), *against_preset(config)],
+            "configuration",
+            "Configuration",
+            [_search_of(identity.get("search") or {}), *against_preset(config)],
         ),
     )
     counts = (f"{sum(row['status'] == status for row in rows)} {status}" for status in STATUSES)
@@ -249,8 +249,6 @@ def _page_of_thresholds(folder: RunFolder, found: Mapping[str, Any]) -> bytes:
             up,
         )
     ]
-    section = Section(
-        name="thresholds", heading="Thresholds", content=[table("Best thresholds", head, best), charts(drawn)]
-    )
+    section = Section("thresholds", "Thresholds", [table("Best thresholds", head, best), charts(drawn)])
     lead = paragraph(f"{len(rows)} thresholds on the {found['split']} cases. {SCORES_ARE}.")
     return build_page(f"Thresholds {folder.name}", [section], lead=lead)

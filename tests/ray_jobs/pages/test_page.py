@@ -33,13 +33,13 @@ def test_words_have_a_contrast_of_4_5_and_curves_of_3(scheme: str) -> None:
 
 def test_what_comes_from_outside_is_text() -> None:
     content = [paragraph(ODD), bullets([ODD]), table(ODD, [ODD], [[ODD, ODD]]), folded(ODD, [ODD]), ODD]
-    page = build_page(ODD, [Section(name="one", heading=ODD, content=content)], lead=ODD).decode()
+    page = build_page(ODD, [Section("one", ODD, content)], lead=ODD).decode()
     assert "<b>" not in page
     assert page.count("a &lt;b&gt;&amp;&quot;&#x27;") == 15
 
 
 def test_sections_are_linked_and_empty_ones_left_out() -> None:
-    made = [Section(name=name, heading=name, content=[content]) for name, content in (("a", "x"), ("b", ""))]
+    made = [Section(name, name, [content]) for name, content in (("a", "x"), ("b", ""))]
     page = build_page("page", made).decode()
     assert re.findall(r'href="#(\w+)"', page) == re.findall(r'<section id="(\w+)"', page) == ["a"]
 
