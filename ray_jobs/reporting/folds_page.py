@@ -15,6 +15,7 @@ from ray_jobs.reporting.run_record import RunRecord, read_run
 from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
 from ray_jobs.watching.fold_tables import INTERVAL, format_interval
 from ray_jobs.watching.summary import describe_costs
+from storage.store.objects import Objects
 
 
 def write_folds_page(folder: RunFolder) -> None:
@@ -122,20 +123,23 @@ def _folds(count: int, runs: Mapping[int, RunRecord]) -> list[str]:
         epoch = "" if run.best is None else str(run.best.epoch)
         state = "finished" if run.summary is not None else "not finished"
         cases = "" if scored is None else str(scored["cases"])
-        rows.append([link(f"{fold_name(fold)}/{REPORT}", f"fold {fold}"), state, cases, score, epoch])
-    name = SCORE_NAMES[next((run.objective for run in runs.values()), "iou")]
+        has_page = Objects(run.uri).size(REPORT) is not None
+        name = link(f"{fold_name(fold)}/{REPORT}", f"fold {fold}") if has_page else f"fold {fold}"
+        rows.append([name, state, cases, score, epoch])
+    shown = SCORE_NAMES[next((run.objective for run in runs.values()), "iou")]
     curves = [
         Curve(name=f"fold {fold}", points=run.series(f"validation/{run.objective}_mean"), style=fold)
         for fold, run in runs.items()
     ]
     losses = [Curve(name=f"fold {fold}", points=run.series("epoch/loss"), style=fold) for fold, run in runs.items()]
+    across, up = Axis(name="epoch", whole=True), Axis(name=shown, low=0.0, high=1.0)
     drawn = [
-        chart(f"Mean {name} of each fold", curves, Axis(name="epoch", whole=True), Axis(name=name, low=0.0, high=1.0)),
-        chart("Loss of each fold", losses, Axis(name="epoch", whole=True), Axis(name="loss")),
+        chart(f"Mean {shown} of each fold", curves, across, up),
+        chart("Loss of each fold", losses, across, Axis(name="loss")),
     ]
     return [
         table(
-            "Each fold is a run with a page of its own", ["fold", "state", "cases", f"mean {name}", "epoch kept"], rows
+            "Each fold is a run with a page of its own", ["fold", "state", "cases", f"mean {shown}", "epoch kept"], rows
         ),
         charts(drawn),
     ]

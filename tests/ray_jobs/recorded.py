@@ -1,9 +1,10 @@
-"""Folders of runs, searches and cross-validations as they are kept, written in a moment and without a training."""
+"""Folders of runs, searches and cross-validations as they are kept, written without a training; their pages, read."""
 
 import dataclasses
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,15 @@ def write_thresholds(runs: Path, name: str = "thresholds") -> Path:
     said = {"rules": "plain", "objective": "iou", "split": "validation", "best": best, "exact": best}
     search.write("results.json", {"trials": rows, **said})
     return runs / name
+
+
+def rows(page: str, caption: str) -> dict[str, list[str]]:
+    """The figures in the only table of a page that is called so, by the names of its rows."""
+    (table,) = re.findall(rf"<caption>{re.escape(caption)}</caption>(.*?)</table>", page, re.DOTALL)
+    found = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
+    return {re.sub("<.*?>", "", name): re.findall("<td>(.*?)</td>", cells) for name, cells in found}
+
+
+def sections(page: str) -> list[str]:
+    """The parts of a page."""
+    return re.findall(r'<section id="([a-z]+)"', page)
