@@ -65,7 +65,9 @@ def _state(run: RunRecord) -> str:
         return f"Finished{f' at {when}' if when else ''}{chosen}."
     if run.newest is None:
         return "Not finished; no checkpoint yet."
-    done = f"{run.newest.epoch} of {run.epochs} epochs" + (f" and {run.newest.step} steps" if run.newest.step else "")
+    done = f"{run.newest.epoch} of {run.epochs} epochs" + (
+        f" and step {run.newest.step} of the next" if run.newest.step else ""
+    )
     return f"Not finished: this is the run after {done}."
 
 
@@ -201,7 +203,10 @@ def _time(run: RunRecord) -> list[str]:
 def _mishaps(run: RunRecord) -> list[str]:
     restarts = ((run.summary or {}).get("restarts") or {}).get("each") or (run.spent or {}).get("restarts") or []
     if not restarts and not (bad := bad_cases(run)):
-        return [paragraph("No restarts, and every case could be read.")]
+        known = (
+            "and every case could be read" if run.summary is not None else "as far as it is; bad cases come at the end"
+        )
+        return [paragraph(f"No restarts, {known}.")]
     content: list[str] = []
     if restarts:
         rows = [

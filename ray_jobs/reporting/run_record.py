@@ -65,7 +65,7 @@ class RunRecord:
     def part(self, name: str) -> Mapping[str, Any] | None:
         """What summary.json says of `validation` or `test` cases; while there is none, of the best one's validation."""
         if self.summary is not None:
-            part: Mapping[str, Any] | None = self.summary[name]
+            part: Mapping[str, Any] | None = self.summary.get(name)
             return part
         if name == "test" or not self.cases:
             return None
