@@ -12,7 +12,7 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
 # What a command wants first.
-KIND = {"give": ["onnx"], "bring": ["nnunet", "nowhere"]}
+KIND = {"give": ["onnx"], "bring": ["nnunet", "nowhere"], "show": ["nowhere"]}
 
 # Runs a command as Python does, and says at its end which of the libraries named first were imported.
 WATCH = """
