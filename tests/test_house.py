@@ -20,11 +20,13 @@ ROOMS = {
     "storage": ("labels", "scans", "cases", "store", "archives", "splits"),
     "ray_jobs": (
         "settings",
+        "pages",
         "on_ray",
         "checkpoints",
         "evaluation",
         "pictures",
         "watching",
+        "reporting",
         "training",
         "searching",
         "predicting",
@@ -33,7 +35,7 @@ ROOMS = {
 }
 # All that a user types, and what opens the door.
 DOOR = {
-    *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring"),
+    *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring", "show"),
     *("spot_watcher", "placement_groups", "resubmit"),
     "__init__",
 }
@@ -69,10 +71,12 @@ MUST_NOT_KNOW = {
         "storage.store",
     },
     "ray_jobs/settings": {"torch", "ray", "nvidia"},
+    "ray_jobs/pages": {"torch", "ray", "nvidia", "models", "dali_pipelines", "storage", "ray_jobs.settings"},
     "ray_jobs/on_ray": {"models"},
     "ray_jobs/checkpoints": {"ray", "nvidia", "models", "dali_pipelines"},
     "ray_jobs/evaluation": {"ray"},
     "ray_jobs/pictures": {"ray", "torch", "ray_jobs.on_ray", "ray_jobs.checkpoints"},
+    "ray_jobs/reporting": {"ray", "torch", "nvidia"},
     "ray_jobs/predicting": {"ray", "ray_jobs.training", "ray_jobs.searching"},
     "examples": {"ray"},
     "ray_jobs/exchange": {"ray", "ray_jobs.training", "ray_jobs.searching", "ray_jobs.predicting"},

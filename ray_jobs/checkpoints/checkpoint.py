@@ -7,6 +7,7 @@ decision.json       what makes regions of its probabilities: 0.5 or the threshol
                     checkpoint, from the run's end on, what was chosen; only where the checkpoint closes epochs that end
                     with a validation. Earlier versions wrote thresholds.json, without what is left out.
 curves.json         IoU and Dice of each region at every threshold, on the validation cases, where there are any
+cases.json          IoU and Dice of each validation case by the decision of that moment, and whose exam it is
 evidence.npz        in the best checkpoint: what the decision was chosen by (models/evidence.py)
 record.json         epoch, step, scores, whose rules they follow and which is maximised, by thresholds and by the choice
                     of the best checkpoint; written last, so a folder with it is whole
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # PyTorch is imported where weights are touched: a checkpoint
     from torch import nn
 
 MODEL, STATE, RECORD = "model.safetensors", "state.pt", "record.json"
-DECISION, CURVES, EVIDENCE = "decision.json", "curves.json", "evidence.npz"
+DECISION, CURVES, CASES, EVIDENCE = "decision.json", "curves.json", "cases.json", "evidence.npz"
 FORMER_DECISION = "thresholds.json"
 
 
@@ -78,6 +79,7 @@ def encode_checkpoint(
     config: Mapping[str, Any],
     decision: Mapping[str, Any] | None = None,
     curves: Mapping[str, Any] | None = None,
+    cases: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint but for its record. Nothing in them changes when training goes on."""
     import safetensors.torch
@@ -101,6 +103,8 @@ def encode_checkpoint(
         files[DECISION] = encode_json(decision)
     if curves is not None:
         files[CURVES] = (json.dumps(dict(curves)) + "\n").encode()
+    if cases is not None:
+        files[CASES] = encode_json(cases)
     return files
 
 

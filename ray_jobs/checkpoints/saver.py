@@ -90,6 +90,8 @@ class Saver:
         begun = time.monotonic()
         self.store.save(record, files)
         self._seconds_to_write = time.monotonic() - begun
+        if not record.step:
+            self._session.mark("saved")  # with a validation, where there are cases for one
 
     def wait(self) -> None:
         """Wait until nothing is being written; tell of what could not be."""

@@ -21,8 +21,8 @@ from storage.store.objects import Objects
 
 T = TypeVar("T")
 
-# What a run comes to, by which watching/restarts.py tells what a loss cost it.
-Moment = Literal["begun", "ready", "batch", "step", "notice", "left", "lost"]
+# What a run comes to, by which watching/restarts.py tells what a loss cost it; "saved": an epoch's last checkpoint is.
+Moment = Literal["begun", "ready", "batch", "step", "notice", "left", "lost", "saved"]
 SECONDS_WITHOUT_A_DEADLINE = 120.0  # Ray Train's own, from when it knows of a node that goes
 
 

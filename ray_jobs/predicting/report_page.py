@@ -1,14 +1,10 @@
 """A run of predictions as one HTML file that needs nothing else: summary, cases from worst to best, figures within."""
 
-import base64
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
-
-from PIL import Image
 
 from ray_jobs.evaluation.case_scores import (
     MEAN,
@@ -22,13 +18,13 @@ from ray_jobs.evaluation.case_scores import (
     score_of,
     shown_of,
 )
+from ray_jobs.pages.page import STYLE, show_picture
 from scoring import RulesName, title_of
 from storage import Region
 
 PAGE = Path(__file__).with_name(
     "report.html"
 )  # markup, look and behaviour, with the names that `build_report` fills in
-_QUALITY = 82  # of WebP: about a fifth of the PNG's bytes
 _ASCENDING = ' aria-sort="ascending"'
 _OPEN_AT_FIRST = 3  # cases whose figures are unfolded: the worst
 _MOST_REGIONS_SIDE_BY_SIDE = 3  # with more, one score at a time is shown, at first the first
@@ -63,6 +59,7 @@ def build_report(
     if labelled:
         said += f" Scores are by {title_of(rules)}."
     parts = {
+        "style": STYLE,
         "title": html.escape(title),
         "said": said,
         "settings": _settings(settings),
@@ -165,7 +162,7 @@ def _case(
     cells = [_cell("dice", dice_of(record))] if labelled else []
     cells += [_cell(name, score_of(record, region, name), _score(name, shown)) for name in scores for region in regions]
     figures = [name for name in record["files"] if name.endswith(".png")]
-    pictures = "".join(_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
+    pictures = "".join(show_picture(read(name), f"{record['case_id']} {name}") for name in reversed(figures))
     folded = "" if place < _OPEN_AT_FIRST else " hidden"
     opened = "false" if folded else "true"
     width = 1 + sum(" hidden" not in cell for cell in cells)
@@ -178,12 +175,3 @@ def _case(
 def _cell(name: str, value: float | None, said: str = "") -> str:
     text = format_score(name, value)
     return f'<td{said} data-value="{value:.6f}">{text}</td>' if text else f'<td{said} data-value="">&ndash;</td>'
-
-
-def _picture(png: bytes, name: str) -> str:
-    with Image.open(io.BytesIO(png)) as image:
-        width, height = image.size
-        small = io.BytesIO()
-        image.convert("RGB").save(small, format="WEBP", quality=_QUALITY)
-    source = f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
-    return f'<img loading="lazy" width="{width}" height="{height}" alt="{html.escape(name)}" src="{source}">'

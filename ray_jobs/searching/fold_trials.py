@@ -8,6 +8,8 @@ from ray import tune
 from ray_jobs.checkpoints.folds import fold_folder
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.evaluation.out_of_fold import PLAIN, sum_up_folds
+from ray_jobs.reporting.folds_page import write_folds_page
+from ray_jobs.reporting.run_page import keep_page, write_run_page
 from ray_jobs.searching.space import set_fields
 from ray_jobs.settings.config import give_by_hand, run_identity
 from ray_jobs.training.fit import fit
@@ -30,6 +32,7 @@ def make_fold_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any
         summaries = {fold: train_fold(own.of_fold(fold), fold_folder(whole, fold)) for fold in folds}
         summary = sum_up_folds(summaries, open_store(own.plan.store).infos())
         whole.write(SUMMARY, summary)
+        keep_page(write_folds_page, whole, print)
         tune.report(report_of(summary, summaries))
 
     return trial
@@ -45,6 +48,7 @@ def train_fold(decided: Decided, folder: RunFolder) -> dict[str, Any]:
         raise InputError(result["failed"])
     summary = {"run": folder.name, **result}
     folder.write(SUMMARY, summary)
+    keep_page(write_run_page, folder, print)
     return summary
 
 

@@ -1,6 +1,7 @@
 """A search from its checked settings to the table of its trials."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -12,10 +13,12 @@ from ray_jobs.checkpoints.checkpoint_store import BEST
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.ray_start import ray_running
 from ray_jobs.on_ray.unfinished import kept_for_another_head
+from ray_jobs.reporting.run_page import keep_page
 from ray_jobs.searching.figure import save_search_figure
 from ray_jobs.searching.results import RESULTS, describe_values, has_folds
 from ray_jobs.searching.search import run_search
 from ray_jobs.searching.search_config import SearchConfig
+from ray_jobs.searching.search_page import write_search_page
 from ray_jobs.searching.threshold_trials import print_threshold_search, run_threshold_search
 from ray_jobs.settings.console import figures_table
 from ray_jobs.settings.objective import SCORE_NAMES, SCORES_ARE
@@ -26,7 +29,9 @@ MOST_TRIALS_AT_ONCE = 8
 def search_thresholds(search: SearchConfig, case_ids: Sequence[str], console: Console) -> int:
     """Score the checkpoint on these cases, a threshold a trial; return the exit status."""
     with ray_running(tune_drivers=MOST_TRIALS_AT_ONCE):
-        print_threshold_search(*run_threshold_search(search, case_ids, console), console)
+        found, folder = run_threshold_search(search, case_ids, console)
+    keep_page(write_search_page, folder, partial(console.print, markup=False, soft_wrap=True))
+    print_threshold_search(found, folder, console)
     return 0
 
 
@@ -39,6 +44,7 @@ def search_fields(search: SearchConfig, console: Console) -> int:
     scored = any("iou" in row for row in rows)
     if scored:
         save_search_figure(rows, found.regions, folder, found.objective)
+    keep_page(write_search_page, folder, partial(console.print, markup=False, soft_wrap=True))
     print_trials(rows, folder, console, found.objective)
     return 0 if scored else 1
 

@@ -3,20 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
-
-import ray
+from typing import TYPE_CHECKING, Any, Self
 
 from models import Objective
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.folds import folds_of
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.searching.space import LEARNING_RATE
-from ray_jobs.training.planning import Decided
 from storage import InputError
 from storage.store.objects import Objects
 
+if TYPE_CHECKING:  # rows are read without Ray and PyTorch, too
+    from ray_jobs.training.planning import Decided
+
 RESULTS = "results.json"
+TRIALS = "trials"  # the folder below the search's that holds the trials' runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,10 @@ class Pricing:
     workers_per_node: int
 
     @classmethod
-    def of_cluster(cls, price: float | None, decided: Decided) -> Self:
+    def of_cluster(cls, price: float | None, decided: "Decided") -> Self:
         """Of nodes like the largest there is now, each worker having one GPU, or one CPU where there are none."""
+        import ray
+
         kind = "GPU" if decided.use_gpu else "CPU"
         most = max((int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]), default=1)
         return cls(price_per_node_hour=price, workers=decided.workers, workers_per_node=max(1, most))

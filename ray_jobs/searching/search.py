@@ -23,9 +23,10 @@ from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.address import cluster_file, on_a_cluster
 from ray_jobs.on_ray.places import most_workers_at_a_place
 from ray_jobs.on_ray.ray_start import find_dashboard
+from ray_jobs.reporting.run_page import keep_page, write_run_page
 from ray_jobs.searching.fold_trials import make_fold_trial
 from ray_jobs.searching.old_names import know_old_names
-from ray_jobs.searching.results import RESULTS, Pricing, export_best, make_row, sort_rows
+from ray_jobs.searching.results import RESULTS, TRIALS, Pricing, export_best, make_row, sort_rows
 from ray_jobs.searching.scheduler import RememberingASHA
 from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.space import set_fields
@@ -39,8 +40,6 @@ from ray_jobs.training.planning import Decided, decide
 from ray_jobs.watching.where_to_look import where_to_look
 from storage import InputError, Region
 from storage.store.objects import Objects
-
-TRIALS = "trials"  # the folder below the search's that holds the trials' runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +171,7 @@ def make_trial(decided: Decided, trials: str) -> Callable[[Mapping[str, Any]], N
         history: list[dict[str, Any]] = result["history"]
         best = max(history, key=lambda row: row[f"{config.objective}_mean"])
         own.write(SUMMARY, result)
+        keep_page(write_run_page, own, print)
         tune.report({**best, "epoch": history[-1]["epoch"], "best_epoch": best["epoch"], "run_finished": True})
 
     return trial

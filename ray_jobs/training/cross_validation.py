@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,6 +15,8 @@ from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.evaluation.out_of_fold import sum_up_folds
 from ray_jobs.evaluation.pooled import decide_together
 from ray_jobs.on_ray.address import on_a_cluster
+from ray_jobs.reporting.folds_page import write_folds_page
+from ray_jobs.reporting.run_page import keep_page
 from ray_jobs.settings.config import TrainConfig, default_run_name, keep_given_patch, run_identity
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
@@ -103,4 +106,5 @@ def conclude(decided: Decided, folder: RunFolder, folds: int, console: Console) 
     costs = add_up_folds(there.values())
     summary = {**about(folder, decided), **decide_and_sum_up(there, infos), **costs, **finished_now()}
     folder.write(SUMMARY, summary)
+    keep_page(write_folds_page, folder, partial(console.print, markup=False, soft_wrap=True))
     return summary

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -228,14 +228,21 @@ def save(
         config |= {"made_with": made_with, **describe_task(trained_on)}
         with weights_to_keep(run):
             curves = None if scored is None else scored.curves.to_json()
+            cases = None if scored is None else each_case(scored)
             made = None if decision is None else encode_decision(decision, run.cache.task.region_names)
-            return encode_checkpoint(run.model, state=state, config=config, decision=made, curves=curves)
+            return encode_checkpoint(run.model, state=state, config=config, decision=made, curves=curves, cases=cases)
 
     with run.clock.aside("checkpoints"):
         saver.save(record, encode)
         session.publish()  # what lies before the checkpoint goes with it
     monitor.after_checkpoint()
     return record.name
+
+
+def each_case(scored: Evaluation) -> dict[str, Any]:
+    """Return whose exam each case is and its scores, as cases.json says it."""
+    scores = scored.summary()["by_case"]
+    return {case_id: {"subject": scored.subjects.get(case_id, case_id), **own} for case_id, own in scores.items()}
 
 
 def restore(run: Run, monitor: Monitor, session: Session, store: CheckpointStore) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.on_ray.ray_start import find_dashboard
+from ray_jobs.reporting.run_page import keep_page, write_run_page
 from ray_jobs.training.fit import fit
 from ray_jobs.training.gentle_stop import Stop
 from ray_jobs.training.planning import Decided
@@ -41,11 +42,12 @@ def train_all(
         limit = Limit(dollars=plan.config.max_cost, dollars_an_hour=plan.config.max_cost_an_hour)
         shown: dict[str, Any] = {"epochs": plan.config.epochs, "workers": workers, "use_gpu": use_gpu}
         shown |= {"name": folder.name if at_once > 1 else "", "limit": partial(limit.reached, ledgers.values())}
+        show_page = partial(keep_page, write_run_page, folder, partial(console.print, markup=False, soft_wrap=True))
         try:
             with folder.only_writer():
                 if (reason := limit.reached(ledgers.values())) is not None:
                     return {"stopped": f"before it began: {reason}; give more"}
-                with TrainingProgress(console, ledgers[folder.name], **shown) as progress:
+                with TrainingProgress(console, ledgers[folder.name], after_saving=show_page, **shown) as progress:
                     console.print(describe_run(folder, decided))
                     under_way.append(progress)
                     if stop.asked:  # after `ask_all` had looked
@@ -54,9 +56,10 @@ def train_all(
                     under_way.remove(progress)
                 if "stopped" in result and progress.over_limit is not None:
                     result = {"stopped": f"{result['stopped']}: {progress.over_limit}; give more"}
-                if "failed" in result or "stopped" in result:
-                    return result
-                return sum_up(folder, decided, result | ledgers[folder.name].summary())
+                if "failed" not in result and "stopped" not in result:
+                    result = sum_up(folder, decided, result | ledgers[folder.name].summary())
+                show_page()
+                return result
         except InputError as error:
             return {"failed": str(error)}
 

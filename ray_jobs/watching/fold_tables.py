@@ -61,12 +61,12 @@ def _print_intervals(
         figures = [
             text
             for values in scores.values()
-            for text in (f"{values[region]['mean']:.3f}", _format_interval(values[region]))
+            for text in (f"{values[region]['mean']:.3f}", format_interval(values[region]))
         ]
         table.add_row(region, *figures)
     console.print(table)
 
 
-def _format_interval(score: Mapping[str, float | None]) -> str:
-    """Of a single subject there is none."""
+def format_interval(score: Mapping[str, float | None]) -> str:
+    """Return an interval; of a single subject there is none."""
     return "" if score["low"] is None else f"{score['low']:.3f}–{score['high']:.3f}"

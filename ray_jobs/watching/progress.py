@@ -110,7 +110,8 @@ class Lines:
 class TrainingProgress:
     """Context manager that shows a run's progress on `console` while the body blocks in `fit()`.
 
-    With a `name`, for there are others beside it, in lines that begin with it. `limit` says why its cost ends it.
+    With a `name`, for there are others beside it, in lines that begin with it. `limit` says why its cost ends it, and
+    `after_saving` is called after each checkpoint that ends an epoch, here: neither the workers nor the GPUs wait.
     """
 
     def __init__(
@@ -123,8 +124,10 @@ class TrainingProgress:
         use_gpu: bool,
         name: str = "",
         limit: Callable[[], str | None] = lambda: None,
+        after_saving: Callable[[], None] = lambda: None,
     ) -> None:
         self.board, self.ledger, self._limit = start_board(), ledger, limit
+        self._after_saving, self._saved = after_saving, False
         self.over_limit: str | None = None  # why the run was asked to stop, where that was its cost
         self._console, self._name = console, name
         self._workers, self._resource = workers, "GPU" if use_gpu else "CPU"
@@ -158,7 +161,11 @@ class TrainingProgress:
     def _watch(self) -> None:
         asked = False
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
-            if self._show() or asked:
+            begun = self._show()
+            if self._saved:
+                self._saved = False
+                self._after_saving()
+            if begun or asked:
                 continue
             there = int(ray.cluster_resources().get(self._resource, 0))
             if there < self._workers:
@@ -171,6 +178,7 @@ class TrainingProgress:
     def _show(self) -> bool:
         """Show what is new; return whether the workers have spoken yet."""
         latest, notes, marks, machines = ray.get(self.board.look.remote())
+        self._saved = self._saved or any(moment == "saved" for moment, *_ in marks)
         restarts = self.ledger.take(marks, machines, time.time())
         for note in [*notes, *map(str, restarts)]:
             self.say(note)

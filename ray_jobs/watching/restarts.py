@@ -65,7 +65,7 @@ class Restarts:
                 self._notice = True
             elif moment in ("lost", "left"):
                 self._since.setdefault(moment, mark)
-            else:
+            elif moment != "saved":
                 if moment == "begun":  # again, where the workers before came to no step
                     over += self._close()
                 self._since[moment] = mark

@@ -44,6 +44,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     for line in describe_costs(summary):
         console.print(line, soft_wrap=True, highlight=False)
     places = {"store": summary["store"], "run folder": summary["folder"], "checkpoint": summary["checkpoint"]}
+    places["look at it"] = f"python ray_jobs/show.py {summary['folder']}"
     for what, place in places.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
 # What a command wants first.
-KIND = {"give": ["onnx"], "bring": ["nnunet", "nowhere"]}
+KIND = {"give": ["onnx"], "bring": ["nnunet", "nowhere"], "show": ["nowhere"]}
 
 # Runs a command as Python does, and says at its end which of the libraries named first were imported.
 WATCH = """
@@ -37,7 +37,7 @@ def answer(tmp_path: Path, name: str, *arguments: str) -> tuple[int, str, set[st
 @pytest.mark.parametrize(
     "name",
     [
-        *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring"),
+        *("train", "tune", "threshold", "convert", "predict", "score", "package", "give", "bring", "show"),
         *("spot_watcher", "placement_groups", "resubmit"),
     ],
 )
@@ -65,6 +65,8 @@ def test_help_and_a_misspelt_flag(tmp_path: Path, name: str, arguments: list[str
         ("package", ["--checkpoint", "nowhere", "--tag", "team", "--output", "out"]),
         ("give", ["onnx", "--checkpoint", "nowhere", "--output", "out"]),
         ("bring", ["nnunet", "nowhere", "--output", "out"]),
+        ("show", ["nowhere"]),
+        ("show", ["nowhere/run", "--serve"]),
     ],
 )
 def test_a_folder_that_is_not_there(tmp_path: Path, name: str, arguments: list[str]) -> None:

@@ -29,6 +29,8 @@ def test_train_from_nifti_then_again(
     assert list(run.glob("events.out.tfevents*"))
     assert list(run.glob("cross_section_*.png"))
     assert f"TensorBoard: tensorboard --logdir {tmp_path / 'runs'}, then" in first.stdout
+    page = (run / "report.html").read_text()
+    assert f"Finished at {summary['finished']}" in page and "is not up to date" not in first.stdout
     assert "validation IoU" in first.stdout
     assert "no GPU, so memory settles nothing: patches of 16 x 16 x 16, 2 at once, activations kept" in first.stdout
     store = Path(summary["store"])

@@ -223,6 +223,17 @@ def test_after_a_failure_the_run_ends_where_it_is_told_to(tmp_path: Path, monkey
         assert "the disk that holds it is full" in saver.failure
 
 
+def test_an_epochs_last_checkpoint_is_marked_when_it_is_there_and_no_other(tmp_path: Path) -> None:
+    session = Told(tmp_path)
+    with Saver(session, CheckpointConfig(every_minutes=None), print) as saver:
+        saver.save(record(1, step=2), lambda: FILES)
+        saver.wait()
+        assert "saved" not in session.marks
+        saver.save(record(1, iou=0.5), lambda: FILES)
+        saver.wait()
+        assert session.marks == ["saved"] and saver.store.best() == record(1, iou=0.5)
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may_write = threading.Event()
     save = CheckpointStore.save

@@ -109,6 +109,8 @@ def test_a_search_of_four_trials_two_at_a_time_of_which_two_fail(
     assert best.decision.thresholds == pytest.approx(tuple(rows[0]["threshold"].values()))
     assert best.config.optimiser.learning_rate == rows[0]["values"]["optimiser.learning_rate"]
     assert (search / "search.png").stat().st_size > 10_000
+    links = re.findall('href="(trials/[^"]*)"', (search / "report.html").read_text())
+    assert len(links) == 2 and all("Finished" in (search / link).read_text() for link in links)
     filled = [(values, metrics) for values, metrics in hparams_of_trials(search) if values]
     assert {values["optimiser.learning_rate"] for values, _ in filled} == {0.001, 0.01}
     assert all("ray/tune/iou_mean" in metrics and "ray/tune/threshold_WT" in metrics for _, metrics in filled)

@@ -227,12 +227,14 @@ def test_stopped_in_the_middle_and_gone_on_with(
     said = (tmp_path / "said").read_text()
     assert process.returncode == 143, said
     assert "stopped cv/fold-0 after step" in said and "the same command goes on from there" in said
+    assert "Not finished" in (folds[0] / "report.html").read_text() and "is not up to date" not in said
     assert not (folds[1] / "summary.json").exists() and not (tmp_path / "runs" / "cv" / "summary.json").exists()
 
     done = run_here("train.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "going on from checkpoint_epoch_000" in done.stdout
-    assert "all 6 cases of 6 subjects, out of fold" in done.stdout
+    assert "all 6 cases of 6 subjects, out of fold" in done.stdout and "is not up to date" not in done.stdout
+    assert 'href="fold-1/report.html"' in (tmp_path / "runs" / "cv" / "report.html").read_text()
     summary = json.loads((tmp_path / "runs" / "cv" / "summary.json").read_text())
     for fold, place in enumerate(folds):
         own = json.loads((place / "summary.json").read_text())["validation"]

@@ -116,6 +116,7 @@ def test_result_checkpoint_and_events(trained: Any, small_config: TrainConfig) -
         "config.json",
         "decision.json",
         "curves.json",
+        "cases.json",
         "record.json",
     }
     weights = safetensors.torch.load_file(checkpoint / "model.safetensors")

@@ -55,7 +55,7 @@ def test_store_run_and_resume_on_s3(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     listed = client().list_objects_v2(Bucket=BUCKET, Prefix="runs/far/")["Contents"]
     names = {item["Key"].removeprefix("runs/far/") for item in listed}
-    assert {"config.json", "summary.json"} <= names
+    assert {"config.json", "summary.json", "report.html"} <= names and "is not up to date" not in done.stdout
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert any(name.startswith("cross_section_") for name in names)
     summary = json.loads(client().get_object(Bucket=BUCKET, Key="runs/far/summary.json")["Body"].read())

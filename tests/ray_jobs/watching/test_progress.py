@@ -60,6 +60,27 @@ def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(tmp_path: Path, m
     assert asked == ["stop", "stop"]  # a worker that begins later finds it on the board
 
 
+def test_after_an_epochs_last_checkpoint_the_page_is_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = ("saved", 0, 5.0)
+    seen: list[Any] = [(latest(0, 1), [], [("step", 1, 4.0)], []), (latest(1, 0), [], [saved, saved], [])]
+    board = SimpleNamespace(look=SimpleNamespace(remote=lambda: seen.pop(0)))
+    monkeypatch.setattr(progress, "start_board", lambda: board)
+    monkeypatch.setattr(progress.ray, "get", lambda answer: answer)
+    asked: list[int] = []
+    shown = TrainingProgress(
+        Console(file=io.StringIO()),
+        Ledger(RunFolder(str(tmp_path), "run")),
+        **{"epochs": 2, "workers": 2, "use_gpu": False},
+        after_saving=lambda: asked.append(len(seen)),
+    )
+    shown._metrics = SimpleNamespace(show=lambda figures: None)
+    monkeypatch.setattr(shown, "_stop", SimpleNamespace(wait=lambda seconds: not seen))
+    shown._watch()
+    assert asked == [0]
+
+
 def test_a_log_gets_a_line_an_epoch_or_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

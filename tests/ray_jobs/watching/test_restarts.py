@@ -21,7 +21,9 @@ def come_back(at: float, *, from_step: int) -> list[Mark]:
 
 
 def test_without_notice_what_was_done_since_the_checkpoint_is_done_again() -> None:
-    (restart,) = Restarts().take([*START, ("lost", 0, 34), ("lost", 0, 35), *come_back(50, from_step=10)])
+    (restart,) = Restarts().take(
+        [*START, ("saved", 0, 20), ("lost", 0, 34), ("lost", 0, 35), *come_back(50, from_step=10)]
+    )
     parts = {"noticed": 20, "workers": 16, "restored": 2, "cache": 7, "first step": 1, "again": 1}
     assert {name: seconds for name, seconds in restart.seconds.items() if seconds} == parts
     assert (restart.notice, restart.steps_again, restart.lost) == (False, 2, 47)
