@@ -51,7 +51,7 @@ def run(config: PredictionBenchmark) -> None:
         probabilities=False,
     )
     predictor = CasePredictor(plan, [network], device)
-    finish = CaseFinisher(scored_by=choose_rules(None, task), written=None, figures=True)
+    finish = CaseFinisher(scored_by=choose_rules(None, task), written=None, figures=True, viewer=True)
 
     def seconds_of(case_ids: Sequence[str], now: Callable[[], float]) -> dict[str, float]:
         spent: dict[str, float] = {}

@@ -65,7 +65,7 @@ def sections_figure(
     front of the head is up in axial views, the crown in the others, the patient's right on the left.
     """
     masks = side_by_side(label_RDHW, predicted_RDHW)
-    centre = _widest_slices(tumour_to_show(label_RDHW, predicted_RDHW))
+    centre = widest_slices(tumour_to_show(label_RDHW, predicted_RDHW))
     columns = [*modalities, *masks]
     pictures: list[list[NDArray[np.float32]]] = [[], [], []]
     shown: set[str] = set()
@@ -223,7 +223,7 @@ def as_png(figure: "Figure", *, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
-def _widest_slices(mask_DHW: NDArray[np.bool_]) -> tuple[int, int, int]:
+def widest_slices(mask_DHW: NDArray[np.bool_]) -> tuple[int, int, int]:
     """Return the slice along z, y and x in which the mask has most voxels; the middle of an empty mask."""
     if not mask_DHW.any():
         depth, height, width = mask_DHW.shape

@@ -10,6 +10,7 @@ from ray_jobs.evaluation.case_scores import encode_csv, encode_statistics, print
 from ray_jobs.predicting.case_by_case import CasesToDo, OutcomesOf, Words, do_cases
 from ray_jobs.predicting.folder import CaseFolder
 from ray_jobs.predicting.report_page import build_report
+from ray_jobs.predicting.viewer import LIBRARY, NIIVUE, copies_of
 from ray_jobs.settings.exit_status import REFUSED
 from storage import TASKS
 from storage.cases.notes import summarise_notes
@@ -83,6 +84,8 @@ def conclude(
         regions=[named[name] for name in scored or [region.name for region in cases.regions]],
         read=folder.read,
     )
+    if copies_of(records):
+        folder.write(LIBRARY, NIIVUE.read_bytes())
     folder.write(REPORT, page)
     if not records:
         console.print(f"{words.none}; the reasons are above", style="red")

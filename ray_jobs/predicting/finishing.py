@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_jobs.evaluation.case_scores import describe_case, volumes_of
+from ray_jobs.pictures.copies import encode_copy
 from ray_jobs.pictures.renders import draw_render
 from ray_jobs.pictures.sections import draw_sections
 from ray_jobs.predicting.folder import CaseResult
+from ray_jobs.predicting.viewer import COPY
 from scoring import RulesName, score_case
 from storage import CaseInfo, HeldCase, InputError, Task, region_masks
 from storage.cases.grid import box_slices, uncropped
@@ -58,6 +60,8 @@ class CaseFinisher:
     written: LabelConvention | None
     """In whose values segmentations are written; None: each case's own."""
     figures: bool
+    viewer: bool
+    """Whether a copy is made to scroll through."""
     spacing: Spacing | None = None
     """Of the voxels that the networks were trained on, where they say it."""
 
@@ -66,7 +70,9 @@ class CaseFinisher:
         try:
             return self.finish(predicted, Clock())
         except MemoryError as error:
-            raise too_large(predicted.held.case.case_id, error, "fewer --workers, or --no-figures") from error
+            raise too_large(
+                predicted.held.case.case_id, error, "fewer --workers, or --no-figures --no-viewer"
+            ) from error
 
     def finish(self, predicted: Predicted, clock: Clock) -> CaseResult:
         """Return the case's files and record."""
@@ -88,14 +94,18 @@ class CaseFinisher:
         if held.label_refused is not None:
             record["label_refused"] = held.label_refused
         clock.lap("scoring")
-        if self.figures:
+        if self.figures or self.viewer:
             inside, regions = box_slices(case.bbox), task.regions
             label = None if label_DHW is None else region_masks(label_DHW[inside], regions).astype(bool)
             drawn = region_masks(predicted_DHW[inside], regions).astype(bool)
             shown = (case, regions, held.arrays.image_MDHW, label, drawn)
-            files[SECTIONS] = draw_sections(*shown)
-            files[RENDER] = draw_render(*shown, skull_stripped=task.skull_stripped)
-            clock.lap("figures")
+            if self.figures:
+                files[SECTIONS] = draw_sections(*shown)
+                files[RENDER] = draw_render(*shown, skull_stripped=task.skull_stripped)
+                clock.lap("figures")
+            if self.viewer:
+                files[COPY] = encode_copy(*shown, skull_stripped=task.skull_stripped)
+                clock.lap("viewer")
         named = {name.format(case_id=case.case_id): content for name, content in files.items()}
         return CaseResult(files=named, record={**record, "seconds": {**predicted.seconds, **clock.seconds}})
 

@@ -73,6 +73,7 @@ def predict(
         scored_by=scored_by,
         written=None if written is None else written.convention,
         figures=config.figures,
+        viewer=config.viewer,
         spacing=read_spacing(checkpoints[0]),
     )
     cases = CasesToDo(
@@ -115,11 +116,13 @@ def describe_prediction(
         "probabilities": plan.probabilities,
         "figures": finish.figures,
     }
-    # Only where they do something: folders of before, which do not name them, go on.
+    # Only where they are not as ever: folders of before, which do not name them, go on.
     if rules.largest_tumour_only:
         described["largest_tumour_only"] = True
     if any(rules.empty_below):
         described["empty_below_mm3"] = dict(zip(regions, rules.empty_below, strict=True))
+    if not finish.viewer:
+        described["viewer"] = False
     decoded: dict[str, Any] = json.loads(json.dumps(described))
     return decoded
 

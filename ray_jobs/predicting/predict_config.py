@@ -61,6 +61,8 @@ class PredictConfig:
     """Also write <case_id>_prob.nii.gz: float32, the task's regions along the fourth axis."""
     figures: bool = True
     """Draw cross-sections and a 3-D render of each case."""
+    viewer: bool = True
+    """Keep a copy of each case's scans, of 8 bits, in which the report lets one scroll: 2 to 3 MB a case."""
     modalities: tuple[str, ...] | None = None
     """The scans the networks were trained on, in that order. Default: as the checkpoint says; older ones do not, then
     flair t1 t1ce t2."""

@@ -19,6 +19,7 @@ from ray_jobs.evaluation.case_scores import (
     shown_of,
 )
 from ray_jobs.pages.page import STYLE, show_picture
+from ray_jobs.predicting.viewer import open_button, viewer_part
 from scoring import RulesName, title_of
 from storage import Region
 
@@ -74,7 +75,9 @@ def build_report(
             _case(record, scores, shown, names, bool(labelled), place, read) for place, record in enumerate(ordered)
         ),
     }
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(parts).encode()
+    page = PAGE.read_text(encoding="utf-8")
+    bytes_so_far = len(page) + sum(map(len, parts.values()))
+    return Template(page).substitute(parts, viewer=viewer_part(ordered, read, bytes_so_far)).encode()
 
 
 def sort_worst_first(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -167,7 +170,8 @@ def _case(
     opened = "false" if folded else "true"
     width = 1 + sum(" hidden" not in cell for cell in cells)
     unfold = f'<button type="button" class="unfold" aria-expanded="{opened}">{case_id}</button>' if figures else case_id
-    row = f'<tr class="scores"><td data-value="{case_id}">{unfold}</td>{"".join(cells)}</tr>'
+    first = f'<td data-value="{case_id}">{unfold}{open_button(record)}</td>'
+    row = f'<tr class="scores">{first}{"".join(cells)}</tr>'
     below = f'<tr class="figures"{folded}><td colspan="{width}">{pictures}</td></tr>' if figures else ""
     return f'<tbody class="case" id="{case_id}">{row}{below}</tbody>'
 

@@ -91,7 +91,7 @@ def test_a_cohort_of_two_scans_is_trained_on_to_the_end_and_predicted(
             inference=InferenceConfig(),
             probabilities=True,
         )
-        finish = CaseFinisher(scored_by="plain", written=None, figures=isinstance(source, FolderInput))
+        finish = CaseFinisher(scored_by="plain", written=None, figures=isinstance(source, FolderInput), viewer=False)
         predicted.append(finish(MakePredictor(plan=prediction, use_gpu=False)()(splits.test[0])).files)
     from_store, from_folder = predicted
     assert len(from_store) == 2 and len(from_folder) == 4  # with figures

@@ -72,6 +72,7 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
         *("config.json", "metrics.csv", "metrics.json", "report.html"),
         *(f"{case_id}_seg.{end}" for case_id in (ONE, TWO) for end in ("nii.gz", "json")),
         *(f"figures/{case_id}_{end}.png" for case_id in (ONE, TWO) for end in ("sections", "3d")),
+        *(f"viewer/{name}.js" for name in (ONE, TWO, "niivue")),
     }
     metrics = json.loads((output / "metrics.json").read_text())
     assert [case["case_id"] for case in metrics["cases"]] == [ONE, TWO] and list(metrics["refused"]) == [THREE]
@@ -96,8 +97,9 @@ def test_a_folder_is_predicted_and_again_only_what_is_missing(
     unchanged = {name for name in made if name.startswith(("Bra", "fig", "config"))}
     assert {name: files_of(output)[name] for name in unchanged} == {name: made[name] for name in unchanged}
 
-    with pytest.raises(InputError, match=r"were made otherwise \(thresholds.ET: 0.499 -> 0.5; .*give another --output"):
-        run(*arguments, "--thresholds", "0.5", "0.5", "0.5")
+    changes = r"\(thresholds.ET: 0.499 -> 0.5; .*; viewer: None -> False\)"
+    with pytest.raises(InputError, match=rf"were made otherwise {changes}: give another --output"):
+        run(*arguments, "--thresholds", "0.5", "0.5", "0.5", "--no-viewer")
     assert {name: files_of(output)[name] for name in unchanged} == {name: made[name] for name in unchanged}
 
 

@@ -253,7 +253,7 @@ def predict_one(run: Trained) -> set[int]:
         probabilities=False,
     )
     case_id = run.cohort.store.case_ids[0]
-    finish = CaseFinisher(scored_by="plain", written=None, figures=False)
+    finish = CaseFinisher(scored_by="plain", written=None, figures=False, viewer=False)
     files = finish(MakePredictor(plan=plan, use_gpu=False)()(case_id)).files
     return set(np.unique(nib.Nifti1Image.from_bytes(gzip.decompress(files[f"{case_id}_seg.nii.gz"])).dataobj))
 

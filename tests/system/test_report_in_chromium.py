@@ -2,18 +2,10 @@
 
 import asyncio
 import base64
-import itertools
-import json
-import os
-import shutil
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 
@@ -25,100 +17,15 @@ from storage import find_cases, region_masks
 from storage.labels.conventions import BRATS_124, MODALITIES
 from storage.labels.tasks import GLI_2021_TASK, GLIOMA_REGIONS, POST_TREATMENT_REGIONS
 from storage.store.held_case import hold_source
+from tests.chromium import opened, running_chromium
 
 pytestmark = pytest.mark.system
 
 
-class Page:
-    """A page of a browser, spoken to by the DevTools protocol; keeps what went wrong in it."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket, self._numbers = socket, itertools.count(1)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.loaded = False
-
-    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            message = await self._socket.receive_json(timeout=60)
-            if message.get("id") == number:
-                assert "error" not in message, message
-                result: dict[str, Any] = message["result"]
-                return result
-            self._hear(message)
-
-    async def run(self, script: str) -> Any:
-        answer = await self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    async def open(self, url: str) -> None:
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await self.ask(f"{domain}.enable")
-        self.loaded = False  # about:blank may have been heard of
-        await self.ask("Page.navigate", url=url)
-        while not self.loaded:
-            self._hear(await self._socket.receive_json(timeout=60))
-
-    async def click(self, selector: str) -> None:
-        """A real click of the mouse in the middle of an element."""
-        find = f"const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-        middle = "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2];"
-        place = await self.run(f"(() => {{ {find} {middle} }})()")
-        for kind in ("mousePressed", "mouseReleased"):
-            x, y = place
-            await self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        method, said = message.get("method"), message.get("params", {})
-        if method == "Page.loadEventFired":
-            self.loaded = True
-        elif method == "Network.requestWillBeSent":
-            self.requests.append(said["request"]["url"])
-        elif method == "Runtime.exceptionThrown":
-            self.complaints.append(json.dumps(said["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
-            self.complaints.append(json.dumps(said["args"]))
-        elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(json.dumps(said["entry"]))
-
-
 @pytest.fixture
 def chromium(tmp_path: Path) -> Iterator[str]:
-    """The DevTools address of a headless Chromium, on loopback."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed: make test-system installs it")
-    folder = tmp_path / "chromium"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
-    options += ["--remote-debugging-address=127.0.0.1", "--no-first-run", "--window-size=1400,1000"]
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    process = subprocess.Popen(
-        [program, *options, "about:blank"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    port_file = folder / "DevToolsActivePort"
-    try:
-        deadline = time.monotonic() + 60
-        while not (port_file.exists() and port_file.read_text().count("\n")):
-            assert process.poll() is None and time.monotonic() < deadline, "chromium did not start"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@asynccontextmanager
-async def opened(address: str, report: Path) -> AsyncIterator[Page]:
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{address}/json") as response:
-            (target,) = [each for each in await response.json() if each["type"] == "page"]
-        async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-            page = Page(socket)
-            await page.open(report.as_uri())
-            yield page
+    with running_chromium(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def predict(phantom_store: CohortStore) -> Predict:
             inference=InferenceConfig(),
             probabilities=True,
         )
-        finish = CaseFinisher(scored_by="plain", written=None, figures=False)
+        finish = CaseFinisher(scored_by="plain", written=None, figures=False, viewer=False)
         of_finish = {name: changes.pop(name) for name in ("figures", "written") if name in changes}
         predicted = MakePredictor(plan=dataclasses.replace(plan, **changes), use_gpu=False)()(CASE)
         # As it comes from the worker that predicted it: what is shared between processes cannot be written to.
@@ -217,7 +217,7 @@ def test_the_benchmark_says_what_each_part_costs(
     file = tmp_path / "figures.json"
     run(PredictionBenchmark(checkpoint=nowhere, input=str(phantom_source), cases=1, device="cpu", json=file))
     rows = {row["part"]: row["CPU-s a case"] for row in json.loads(file.read_text())["rows"]}
-    assert list(rows) == ["reading", "network", "writing", "scoring", "figures", "all but the network"]
+    assert list(rows) == ["reading", "network", "writing", "scoring", "figures", "viewer", "all but the network"]
     assert rows.pop("all but the network") == pytest.approx(sum(rows.values()) - rows["network"])
     assert all(rows.values())
     source, case_ids = open_input(phantom_store.uri, GLI_2021_TASK, MODALITIES)
