@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = folder_of(config)
     console = open_console()
     commands = write_package(config, checkpoints, folder)
-    console.print(f"wrote {folder}, {len(checkpoints)} networks; then", markup=False, soft_wrap=True, highlight=False)
+    console.print(f"wrote {folder}, {len(checkpoints)} networks; then", soft_wrap=True, highlight=False)
     for command in commands:
-        console.print(command, markup=False, soft_wrap=True, highlight=False)
+        console.print(command, soft_wrap=True, highlight=False)
     return 0
 
 

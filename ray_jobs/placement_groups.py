@@ -59,7 +59,7 @@ def show(group: "LeakedGroup", console: Console, *, removed: bool) -> None:
     """Print one group on a line."""
     held = ", ".join(f"{amount:g} {name}" for name, amount in sorted(group.resources.items()))
     verb = "freed" if removed else "leaked"
-    console.print(f"{verb} {group.group_id} of job {group.job_id}: {held}", markup=False, highlight=False)
+    console.print(f"{verb} {group.group_id} of job {group.job_id}: {held}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         from ray_jobs.training.dry_run import describe_run
 
         for line in describe_run(config):
-            open_console().print(line, markup=False, highlight=False, soft_wrap=True)
+            open_console().print(line, highlight=False, soft_wrap=True)
         return 0
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.training.job import train

@@ -33,17 +33,17 @@ def show_help(print_whole: Callable[[], object], topic: str, *, seldom: Collecti
     whole = _capture(print_whole)
     groups = read_groups(whole)
     if topic == EVERYTHING:
-        console.print(whole, markup=False, highlight=False, end="")
+        console.print(whole, highlight=False, end="")
     elif topic in groups:
-        console.print("\n".join(groups[topic]), markup=False, highlight=False)
+        console.print("\n".join(groups[topic]), highlight=False)
     elif topic:
         raise InputError(f"--help {topic}: wanted {', '.join(groups)} or {EVERYTHING}")
     else:
-        console.print(whole[: whole.index("╭")].rstrip() + "\n", markup=False, highlight=False)
+        console.print(whole[: whole.index("╭")].rstrip() + "\n", highlight=False)
         everyday = {k: v for k, v in read_options(groups[TOP]).items() if k.split(",")[0].split()[0] not in seldom}
         _print_options(everyday, console)
-        console.print(f"\nMore flags by group: --help {' | '.join(groups)}", highlight=False, markup=False)
-        console.print(f"All of them: --help {EVERYTHING}", highlight=False, markup=False)
+        console.print(f"\nMore flags by group: --help {' | '.join(groups)}", highlight=False)
+        console.print(f"All of them: --help {EVERYTHING}", highlight=False)
 
 
 def read_groups(whole: str) -> dict[str, list[str]]:
@@ -77,7 +77,7 @@ def _print_options(options: dict[str, str], console: Console) -> None:
     table.add_column()
     for name, text in options.items():
         table.add_row(name.replace("{None}|", ""), text.replace("(default: None)", "").strip())
-    console.print(table, markup=False, highlight=False)
+    console.print(table, highlight=False)
 
 
 def _capture(print_whole: Callable[[], object]) -> str:

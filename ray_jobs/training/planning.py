@@ -65,7 +65,7 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     whole = config.splits.folds is not None and config.splits.fold is None
     splits = split_cohort(store, config.splits.of_fold(0) if whole else config.splits)
     for notice in cohort_notices(store.infos(), store.task) if whole else find_notices(store, splits):
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
     return Decided(

@@ -31,9 +31,9 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
             "then give --store PATH here, not --source"
         ) from None
     for refusal in report.refused:
-        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"refused {refusal}", style="yellow", soft_wrap=True)
     for notice in report.notices:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     return open_store(uri)
 
 

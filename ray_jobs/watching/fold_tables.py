@@ -42,9 +42,9 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
         f"{INTERVAL}: bootstrap over subjects. {SCORES_ARE}."
     )
     for line in summary.get("decision", {}).get("said", ()):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     for case_id, reason in summary["bad_cases"].items():
-        console.print(f"left out {case_id}: {reason}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"left out {case_id}: {reason}", style="yellow", soft_wrap=True)
     for line in describe_costs(summary):
         console.print(line, soft_wrap=True, highlight=False)
     for what, place in {"store": summary["store"], "run folder": summary["folder"]}.items():

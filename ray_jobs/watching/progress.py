@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 
 from ray_jobs.on_ray.live_metrics import LiveMetrics
-from ray_jobs.settings.console import SECONDS_BETWEEN_LINES
+from ray_jobs.settings.console import SECONDS_BETWEEN_LINES, text_column
 from ray_jobs.watching.board import start_board
 from ray_jobs.watching.ledger import Ledger
 from storage import InputError
@@ -54,11 +54,11 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("{task.fields[left]}"),
+            text_column("{task.fields[figures]}"),
+            text_column("{task.fields[left]}"),
             console=console,
         )
         self._task = self._bar.add_task("starting workers", total=None, figures="", left="")
@@ -192,7 +192,7 @@ class TrainingProgress:
     def say(self, note: str) -> None:
         """Print a line."""
         said = f"{self._name}  {note}" if self._name else note
-        self._console.print(said, markup=False)  # an error's text may have brackets in it
+        self._console.print(said)
 
     def _write(self) -> None:
         self._written = time.monotonic()
