@@ -10,6 +10,7 @@ import tyro
 from benchmarks import settings
 from benchmarks.contest import settings as contest
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 
 # Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
 BENCHMARKS: dict[str, Callable[..., object]] = {
@@ -53,9 +54,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> object:
     """Return the settings of the benchmark that the command line names."""
-    return tyro.extras.subcommand_cli_from_dict(
-        BENCHMARKS, args=list(arguments), prog="python -m benchmarks", description=__doc__
-    )
+    read = tyro.extras.subcommand_cli_from_dict
+    return read_flags(BENCHMARKS, arguments, read=read, prog="python -m benchmarks", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
 from ray_jobs.checkpoints.checkpoint import RECORD
 from ray_jobs.exchange.bring_config import BringConfig
 from ray_jobs.exchange.nnunet_plans import PLANS, read_json
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.label_choice import told_task
 from storage import InputError
 from storage.store.objects import Objects
@@ -17,7 +16,7 @@ from storage.store.objects import Objects
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(BringConfig, args=list(arguments), description=__doc__)
+    config = read_flags(BringConfig, arguments, description=__doc__)
     folder, task = Path(config.folder).expanduser(), told_task(config.task)
     assert task is not None
     read_json(folder, PLANS)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from storage import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PlacementGroupsConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(PlacementGroupsConfig, args=list(arguments), description=__doc__)
+    config = read_flags(PlacementGroupsConfig, arguments, description=__doc__)
     if not os.environ.get("RAY_ADDRESS"):
         raise InputError(
             "wanted a cluster, RAY_ADDRESS is not set: "

@@ -56,8 +56,7 @@ class LiveMetrics:
     def __init__(self, run: str, rank: int | Literal["driver"]) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        # Ray takes tags in ASCII alone: there é is \xe9.
-        tags = {"run": run.encode("ascii", "backslashreplace").decode(), "rank": str(rank)}
+        tags = {"run": run, "rank": str(rank)}
 
         def make(kind: Any, name: str, help_text: str, *more: str, **options: Any) -> Any:
             metric = kind(f"brats_{name}", description=help_text, tag_keys=("run", "rank", *more), **options)

@@ -51,19 +51,14 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
 def make(sent: Sent) -> Iterator[Any]:
     made: list[LiveMetrics] = []
 
-    def make_one(rank: int, run: str = "trial") -> LiveMetrics:
-        made.append(LiveMetrics(run, rank))
+    def make_one(rank: int) -> LiveMetrics:
+        made.append(LiveMetrics("trial", rank))
         return made[-1]
 
     yield make_one
     for each in made:
         each.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "live-metrics"]
-
-
-def test_a_runs_name_reaches_ray_in_ascii(make: Any, sent: Sent) -> None:
-    make(0, run="études 1").show({"loss": 2.0})
-    assert sent[0][2]["run"] == r"\xe9tudes 1"
 
 
 def test_a_figure_is_shown_again_and_again_at_its_last_value(make: Any, sent: Sent) -> None:
