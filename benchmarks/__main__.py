@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import tyro
 
@@ -11,6 +12,7 @@ from benchmarks import settings
 from benchmarks.contest import settings as contest
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.flags import read_flags
+from storage.store.objects import refuse_unwritable
 
 # Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
 BENCHMARKS: dict[str, Callable[..., object]] = {
@@ -45,6 +47,9 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark that the command line names; return the exit status."""
     chosen = parse(arguments)
+    record: Path | None = getattr(chosen, "json", None)
+    if record is not None:
+        refuse_unwritable(record.parent)
     # As in the Makefile: with it ten processes of each command would compile anew what they import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     (name,) = (name for name, kind in BENCHMARKS.items() if type(chosen) is kind)

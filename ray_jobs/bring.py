@@ -11,7 +11,7 @@ from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.label_choice import told_task
 from storage import InputError
-from storage.store.objects import Objects
+from storage.store.objects import Objects, refuse_unwritable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,6 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     assert task is not None
     read_json(folder, PLANS)
     fold = config.fold or _only_fold(folder)
+    refuse_unwritable(config.output)
+    if (Path(config.output).expanduser() / RECORD).exists():  # of a bucket it is asked below
+        raise InputError(f"wanted a new folder, {config.output} has a checkpoint; name another --output")
     # PyTorch takes seconds to import: not before the command line stands.
     from ray_jobs.exchange.nnunet_results import bring
 

@@ -13,6 +13,7 @@ from ray_jobs.settings.flags import read_flags
 from storage import InputError
 from storage.archives.kinds import find_kind
 from storage.scans.dataset_json import check_dataset_folder
+from storage.store.objects import refuse_unwritable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str]) -> int:
         check_dataset_folder(config.to_nnunet)
     if config.source is not None:
         find_kind(config.source)
+        refuse_unwritable(config.store)
+    for place in filter(None, (config.to_nnunet, config.mirror)):
+        refuse_unwritable(place)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.conversion_job import convert
 

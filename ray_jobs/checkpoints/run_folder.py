@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.settings.config import without_former_parts
+from ray_jobs.settings.folders import refuse_odd_name
 from storage import InputError
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
@@ -19,8 +20,7 @@ class RunFolder:
     """The folder of run `name` below `runs`, a local path or an s3:// URL. Nothing is written before `claim`."""
 
     def __init__(self, runs: str, name: str) -> None:
-        if not name or "/" in name or name.startswith("."):
-            raise InputError(f"--name must be a plain word without slashes, got {name!r}")
+        refuse_odd_name(name)
         try:
             parse_uri(runs)
         except InputError as error:
