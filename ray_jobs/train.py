@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.on_ray.planned_machines import check_limit
 from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.console import open_console
@@ -14,6 +15,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
     config = parse_training(arguments)
     check_input(config)
+    if config.init_from is not None:
+        find_checkpoint(config.init_from)
     check_limit(config)
     if config.dry_run:
         from ray_jobs.training.dry_run import describe_run

@@ -49,10 +49,10 @@ class RunFolder:
             return None
         changes = describe_changes(without_former_parts(before or self.read(CONFIG) or {}), identity)
         if changes:
-            raise InputError(
-                f"run {self.name} in {self.runs} was started otherwise ({changes}): "
-                "give another --name, or the same values to resume it"
-            )
+            remedy = "give another --name, or the same values to resume it"
+            if self.read(SUMMARY) is not None:
+                remedy = f"give another --name, with --init-from {self.uri} to begin with the weights of this one"
+            raise InputError(f"run {self.name} in {self.runs} was started otherwise ({changes}): {remedy}")
         return self.read(SUMMARY)
 
     def only_writer(self) -> AbstractContextManager[None]:
@@ -94,6 +94,17 @@ class RunFolder:
 def encode_json(content: Mapping[str, Any]) -> bytes:
     """Return the content of a JSON file that people read too."""
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def decode_json(content: bytes, place: str) -> dict[str, Any]:
+    """Return what a JSON file at `place` says; raises InputError where it is cut off or no object."""
+    try:
+        said = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{place} is damaged ({error}): give another folder, or bring the file back") from error
+    if not isinstance(said, dict):
+        raise InputError(f"wanted {place} as these commands write it, found another file of that name")
+    return said
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
