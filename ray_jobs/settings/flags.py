@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,12 @@ def read_flags(kind: Any, arguments: Sequence[str], *, read: Callable[..., Any] 
     read = read or tyro.cli
     if HELP.intersection(arguments):
         return read(kind, args=list(arguments), **told)
+    for before, value in itertools.pairwise(["the command's name", *arguments]):
+        if re.fullmatch(r"(--[^=]+=)?", value):
+            where = f"as {value}" if value else f"after {before}"
+            raise InputError(
+                f"wanted a value, got an empty text {where}: perhaps of a shell's variable that is not set"
+            )
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # where tyro sees no UTF-8, it draws no boxes
     refused = io.StringIO()
     try:

@@ -90,6 +90,8 @@ def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> N
         (["--epochs"], "missing value for argument '--epochs': wanted 1 values; --help lists the flags"),
         (["--gpu", "maybe"], "invalid choice 'maybe' for argument '--gpu': wanted one of"),
         (["--optimiser.learning-rat", "3"], "--optimiser.learning-rat, 3; perhaps --optimiser.learning-rate FLOAT"),
+        (["--runs", ""], "wanted a value, got an empty text after --runs: perhaps of a shell's variable that is"),
+        (["--runs="], "got an empty text as --runs=: perhaps"),
         (["stray"], "unrecognized options: stray; --help lists the flags"),
         (["--sampling.patch-shape", "3", "x", "4"], "wanted --sampling.patch-shape [INT [INT ...]]: "),
     ],
