@@ -54,7 +54,8 @@ def describe_box(box: str) -> str:
     if said.startswith("Error parsing"):
         name, _, came = said.removeprefix("Error parsing ").partition(": ")
         return f"{' '.join(['wanted', *_flags(rest[0])[:1]]) if _flags(rest[0]) else name}: {came}; --help says more"
-    meant = [flag for part in rest if part[0].startswith(("Perhaps", "Arguments similar")) for flag in _flags(part)]
+    alike = [flag for part in rest if part[0].startswith(("Perhaps", "Arguments similar")) for flag in _flags(part)]
+    meant = [*{flag.split()[0]: flag for flag in alike if flag.startswith("--")}.values()]  # each of several kinds once
     listed = [part[0] for part in rest if part[0].startswith("Available")]
     remedy = f"perhaps {' or '.join(meant)}" if meant else "".join(listed).lower() or "--help lists the flags"
     return f"{said[0].lower()}{said[1:].rstrip('.').replace('. Expected', ': wanted')}; {remedy}"

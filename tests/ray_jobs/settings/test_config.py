@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import tyro
 
 from models import Execution
 from ray_jobs.predicting.predict_config import PredictConfig
@@ -21,6 +22,7 @@ from ray_jobs.settings.config import (
     run_identity,
 )
 from ray_jobs.settings.flags import read_flags
+from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.settings.presets import PRESETS, preset
 from ray_jobs.training.planning import check_world_sizes
 from storage import InputError
@@ -114,6 +116,12 @@ def test_it_is_one_line_on_any_terminal(encoding: str, monkeypatch: pytest.Monke
     ):
         read_flags(PredictConfig, [])
     assert os.environ["COLUMNS"] == "40"
+
+
+def test_a_flag_of_several_subcommands_is_named_once() -> None:
+    read: Any = tyro.extras.subcommand_cli_from_dict
+    with pytest.raises(InputError, match=r"--input \(applied to .* a\).*; perhaps --input STR$"):
+        read_flags({"a": CheckpointConfig, "b": PredictConfig, "c": PredictConfig}, ["a", "--input", "x"], read=read)
 
 
 def test_what_is_missing_is_said_with_what_came_instead() -> None:
