@@ -75,7 +75,7 @@ def refuse_unfit(config: TrainConfig) -> None:
         if network.network is not None:
             check_network(network, sides)
             if config.validation.whole:
-                flag = "--validation.whole True predicts whole cases at once: --model.network"
+                flag = "--validation.whole predicts whole cases at once: --model.network"
                 check_network(network, tuple(side + network.side_multiple for side in network.round_up_sides(sides)))
         if config.loss.function is not None:
             flag = "--loss.function"
