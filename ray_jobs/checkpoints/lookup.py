@@ -1,5 +1,6 @@
 """A checkpoint found, and what it says of its training, without loading its weights: no PyTorch."""
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,20 @@ def find_checkpoint(uri: str) -> Checkpoint:
 
 def _open_folder(uri: str) -> Objects:
     if "://" not in uri and not Path(uri).expanduser().is_dir():
-        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
+        near = _alike(Path(uri).expanduser())
+        raise InputError(
+            f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names"
+            + (f", perhaps {near}" if near else "")
+        )
     return Objects(uri)
+
+
+def _alike(missing: Path) -> Path | None:
+    """Return the folder beside it whose name goes on where the missing one's ends, the last of several, or is alike."""
+    beside = sorted(path.name for path in missing.parent.glob("*") if path.is_dir())
+    longer = [name for name in beside if missing.name and name.startswith(missing.name)]
+    names = longer[-1:] or difflib.get_close_matches(missing.name, beside, 1)
+    return missing.parent / names[0] if names else None
 
 
 def _count_folds(folder: Objects) -> int | None:

@@ -84,3 +84,13 @@ def test_a_damaged_file_is_named(file: str, make_checkpoint: Callable[..., str],
         open_trained(find_checkpoint(str(place.parent)).uri, torch.device("cpu"))
         find_checkpoint(str(place.parents[1]))
         read_decision(find_checkpoint(str(place.parent)))
+
+
+def test_a_run_that_is_called_otherwise_is_suggested(tmp_path: Path) -> None:
+    for name in ("demo-20261130-0700", "demo-20261130-0800", "other"):
+        (tmp_path / name).mkdir()
+    for asked, meant in {"demo": "demo-20261130-0800", "othre": "other"}.items():
+        with pytest.raises(InputError, match=f"names, perhaps {tmp_path / meant}$"):
+            find_checkpoint(str(tmp_path / asked))
+    with pytest.raises(InputError, match=r"tune\.py names$"):
+        find_checkpoint(str(tmp_path / "nothing" / "alike"))
