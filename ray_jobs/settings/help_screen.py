@@ -63,7 +63,8 @@ def read_options(box: Sequence[str]) -> dict[str, str]:
     name = ""
     for line in box[1:-1]:
         text = line.strip("│").strip()
-        if re.match(r"--?[A-Za-z]", text):  # no default that goes on below a flag, such as -30.0
+        # Not a default that goes on below a flag, such as -30.0, nor a flag that a text names where its line begins.
+        if re.match(r" --?[A-Za-z]", line.strip("│")):
             name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line
             options[name] = " ".join(first)
         elif name:
@@ -76,7 +77,7 @@ def _print_options(options: dict[str, str], console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in options.items():
-        table.add_row(name.replace("{None}|", ""), text.replace("(default: None)", "").strip())
+        table.add_row(name.replace("{None}|", ""), text.replace("(default: None)", "").replace("(default: )", "").strip())
     console.print(table, highlight=False)
 
 
