@@ -1,6 +1,7 @@
 """A run's folder, on disk or S3: what a run is (config.json) and what came of it (summary.json)."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -51,7 +52,7 @@ class RunFolder:
         if changes:
             remedy = "give another --name, or the same values to resume it"
             if self.read(SUMMARY) is not None:
-                remedy = f"give another --name, with --init-from {self.uri} to begin with the weights of this one"
+                remedy = f"give another --name, with --init-from {shlex.quote(self.uri)} to begin with the weights of this one"
             raise InputError(f"run {self.name} in {self.runs} was started otherwise ({changes}): {remedy}")
         return self.read(SUMMARY)
 

@@ -91,10 +91,10 @@ def test_cases_that_may_have_trained_it_are_a_notice(
 def test_it_is_another_run_and_a_finished_one_says_how_to_go_on(small_config: TrainConfig, tmp_path: Path) -> None:
     told = dataclasses.replace(small_config, init_from="/runs/a")
     assert default_run_name(told, "digest") != default_run_name(small_config, "digest")
-    folder = RunFolder(str(tmp_path), "a")
+    folder = RunFolder(str(tmp_path), "a b")
     folder.claim({"epochs": 8})
     with pytest.raises(InputError, match=r"or the same values to resume it$"):
         folder.claim({"epochs": 16})
     folder.write(SUMMARY, {})
-    with pytest.raises(InputError, match=f"with --init-from {folder.uri} to begin with the weights"):
+    with pytest.raises(InputError, match=f"with --init-from '{folder.uri}' to begin with the weights"):
         folder.claim({"epochs": 16})
