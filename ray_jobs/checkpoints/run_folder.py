@@ -52,7 +52,7 @@ class RunFolder:
         if changes:
             remedy = "give another --name, or the same values to resume it"
             if self.read(SUMMARY) is not None:
-                remedy = f"give another --name, with --init-from {shlex.quote(self.uri)} to begin with the weights of this one"
+                remedy = f"give another --name, with --init-from {shlex.quote(self.uri)} to begin with its weights"
             raise InputError(f"run {self.name} in {self.runs} was started otherwise ({changes}): {remedy}")
         return self.read(SUMMARY)
 

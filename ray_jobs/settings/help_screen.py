@@ -77,9 +77,7 @@ def _print_options(options: dict[str, str], console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in options.items():
-        table.add_row(
-            name.replace("{None}|", ""), text.replace("(default: None)", "").replace("(default: )", "").strip()
-        )
+        table.add_row(name.replace("{None}|", ""), re.sub(r"\(default: (None)?\)", "", text).strip())
     console.print(table, highlight=False)
 
 

@@ -50,9 +50,8 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     for what, place in {"store": summary["store"], "run folder": summary["folder"]}.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
-    console.print(
-        f"predict.py --checkpoint {shlex.quote(summary['folder'])} averages the {len(folds)} networks", soft_wrap=True
-    )
+    command = f"predict.py --checkpoint {shlex.quote(summary['folder'])}"
+    console.print(f"{command} averages the {len(folds)} networks", soft_wrap=True)
 
 
 def _print_intervals(

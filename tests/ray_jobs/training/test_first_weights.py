@@ -96,5 +96,5 @@ def test_it_is_another_run_and_a_finished_one_says_how_to_go_on(small_config: Tr
     with pytest.raises(InputError, match=r"or the same values to resume it$"):
         folder.claim({"epochs": 16})
     folder.write(SUMMARY, {})
-    with pytest.raises(InputError, match=f"with --init-from '{folder.uri}' to begin with the weights"):
+    with pytest.raises(InputError, match=f"with --init-from '{folder.uri}' to begin with its weights"):
         folder.claim({"epochs": 16})
