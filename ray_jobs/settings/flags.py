@@ -3,13 +3,13 @@
 import contextlib
 import io
 import itertools
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
+from ray_jobs.settings.help_screen import of_width
 from storage import InputError
 
 HELP = {"-h", "--help", "-H", "--help-verbose"}
@@ -31,7 +31,7 @@ def read_flags(kind: Any, arguments: Sequence[str], *, read: Callable[..., Any] 
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # where tyro sees no UTF-8, it draws no boxes
     refused = io.StringIO()
     try:
-        with _wide(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(refused):
+        with of_width(WIDTH), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(refused):
             return read(kind, args=list(arguments), **told)
     except SystemExit as ended:
         if not refused.getvalue():  # it was asked for something else, such as a shell's completions
@@ -64,16 +64,3 @@ def describe_box(box: str) -> str:
 def _flags(part: Sequence[str]) -> list[str]:
     """What stands four places in: below it, eight places in, stand the texts."""
     return [line.strip() for line in part if line.startswith(" " * 4) and not line.startswith(" " * 5)]
-
-
-@contextlib.contextmanager
-def _wide() -> Iterator[None]:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(WIDTH)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -82,16 +82,22 @@ def _print_options(options: dict[str, str], console: Console) -> None:
 
 
 def _capture(print_whole: Callable[[], object]) -> str:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(WIDTH)
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # where it sees no UTF-8, tyro draws no boxes
+    with of_width(WIDTH), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        print_whole()
+    printed.seek(0)
+    return printed.read()
+
+
+@contextlib.contextmanager
+def of_width(columns: int) -> Iterator[None]:
+    """Have tyro print for a terminal of so many columns."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            print_whole()
+        yield
     finally:
         if before is None:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-    printed.seek(0)
-    return printed.read()
