@@ -15,6 +15,8 @@ from ray_jobs.checkpoints.first_weights import find_first_weights, notice_of_oth
 from ray_jobs.checkpoints.run_folder import SUMMARY, RunFolder
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.config import TrainConfig, default_run_name
+from ray_jobs.settings.console import open_console
+from ray_jobs.training import planning
 from ray_jobs.training.plan import TrainPlan
 from ray_jobs.training.run import Run, prepare
 from storage import CohortStore, InputError
@@ -29,6 +31,7 @@ def weights_of(run: Run) -> torch.Tensor:
     return torch.cat([value.flatten() for value in run.model.state_dict().values()])
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_them_and_its_average_too(
     make_checkpoint: Callable[..., str], begin: Callable[[TrainConfig], Run], small_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -98,3 +101,19 @@ def test_it_is_another_run_and_a_finished_one_says_how_to_go_on(small_config: Tr
     folder.write(SUMMARY, {})
     with pytest.raises(InputError, match=f"with --init-from '{folder.uri}' to begin with its weights"):
         folder.claim({"epochs": 16})
+
+
+def test_what_is_decided_names_the_checkpoint_and_says_what_is_odd(
+    make_checkpoint: Callable[..., str],
+    small_config: TrainConfig,
+    phantom_store: CohortStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, answer in {"choose_workers": (1, False), "most_workers": 1, "refuse_hidden_folder": None}.items():
+        monkeypatch.setattr(planning, name, lambda *_, answer=answer, **__: answer)  # which ask Ray
+    told = dataclasses.replace(small_config, store=phantom_store.uri, init_from=make_checkpoint("before", seed=5))
+    monkeypatch.setenv("COLUMNS", "400")
+    decided = planning.decide(told, open_console())
+    assert decided.plan.config.init_from == f"{told.init_from}/checkpoint_epoch_0001"
+    assert "dealt out otherwise" in capsys.readouterr().out
