@@ -3,6 +3,7 @@
 Imports nothing heavy.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
 
     The packages of the extra [train], Ray among them, may be missing: that is the user's to mend, too.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose letters may not be those of a path: stderr writes \\xe9 then
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()  # what nobody reads any more is said here, and not as Python ends

@@ -110,3 +110,11 @@ def test_what_nobody_reads_any_more_is_no_error(tmp_path: Path) -> None:
         command = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--help"]
         done = subprocess.run(command, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, text=True)
     assert done.returncode != 0 and done.stderr == ""
+
+
+def test_a_terminal_that_lacks_a_letter_gets_it_in_other_words(tmp_path: Path) -> None:
+    """tune.py's help says `--space …=choice:…`."""
+    command = [sys.executable, str(ROOT / "ray_jobs" / "tune.py"), "--help"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and r"--space \u2026=choice:\u2026" in done.stdout, done.stderr
