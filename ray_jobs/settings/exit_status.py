@@ -30,7 +30,7 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
 
     The packages of the extra [train], Ray among them, may be missing: that is the user's to mend, too.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whose letters may not be those of a path: stderr writes \\xe9 then
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose letters may not be those of a path: stderr writes \xe9 then
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
