@@ -71,11 +71,16 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versi
 # What the packages bring and nothing opens, 330 MB: test suites and programs, Java, headers, bindings of other Pythons.
 SURPLUS = torch/test torch/bin/*[tT]est* torch/bin/*Store* torch/bin/protoc* ray/jars nvidia/dali/include
 DROP = cd $(VENV)/lib/python3*/site-packages && rm -rf $(SURPLUS) && find . -type d -name tests -prune -exec rm -r {} + \
-	&& find . -name '*.cpython-3*.so' ! -name "*.cpython-$$(basename $$(realpath ..) | tr -dc 0-9)-*" -delete
+	&& find . -name '*.cpython-3*.so' ! -name "*.cpython-$$(basename "$$(realpath ..)" | tr -dc 0-9)-*" -delete
+
+# A version that does not do, and half an environment, as Debian's Python without python3-venv leaves it, would stay.
+MAKE_VENV = { $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] in ((3, 11), (3, 12)) else \
+	"wanted Python 3.11 or 3.12, $(PYTHON) is " + ".".join(map(str, sys.version_info[:3])) + ": type make PYTHON=python3.11 ...")' \
+	&& { $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }; }
 
 # What training imports is compiled here, once, not by ten processes that start at the same time.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(MAKE_VENV)
 	$(INSTALL) --editable '.[train]'
 	$(DROP)
 	$(BIN)/python -c "import ray_jobs.training.job, ray_jobs.training.train_loop, ray.train.torch"

@@ -4,12 +4,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import tyro
 
 from benchmarks import settings
 from benchmarks.contest import settings as contest
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
+from storage.store.objects import refuse_unwritable
 
 # Each is a module of this package, which is imported when it is to run and no sooner: torch alone takes seconds.
 BENCHMARKS: dict[str, Callable[..., object]] = {
@@ -44,6 +47,9 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark that the command line names; return the exit status."""
     chosen = parse(arguments)
+    record: Path | None = getattr(chosen, "json", None)
+    if record is not None:
+        refuse_unwritable(record.parent)
     # As in the Makefile: with it ten processes of each command would compile anew what they import.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     (name,) = (name for name, kind in BENCHMARKS.items() if type(chosen) is kind)
@@ -53,9 +59,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> object:
     """Return the settings of the benchmark that the command line names."""
-    return tyro.extras.subcommand_cli_from_dict(
-        BENCHMARKS, args=list(arguments), prog="python -m benchmarks", description=__doc__
-    )
+    read = tyro.extras.subcommand_cli_from_dict
+    return read_flags(BENCHMARKS, arguments, read=read, prog="python -m benchmarks", description=__doc__)
 
 
 if __name__ == "__main__":

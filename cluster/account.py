@@ -22,6 +22,7 @@ from budget import make_budget, remove_budget
 from doctor import examine
 from machine_image import bake_image, baked_images, has_image, look_up_image, remove_image
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from roles import make_roles, remove_roles
 from smoke import rent_and_look
 from storage import InputError
@@ -258,7 +259,7 @@ def main(arguments: Sequence[str]) -> int:
         "remove": (Remove, remove),
     }
     kinds: Any = Union[*(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in commands.items())]
-    config: Any = tyro.cli(kinds, args=list(arguments), description=__doc__)
+    config: Any = read_flags(kinds, arguments, description=__doc__)
     try:
         return dict(commands.values())[type(config)](config) or 0
     except (ClientError, BotoCoreError) as error:

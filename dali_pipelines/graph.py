@@ -5,7 +5,9 @@ A CPU's batches are computed by delivery_on_cpu.py, which shares `change_intensi
 M modalities, R regions, D H W voxels z, y, x; slices have no D.
 """
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nvidia.dali import fn, pipeline_def, types
@@ -81,7 +83,20 @@ def build_patch_pipeline(config: GraphConfig) -> Any:
         image = change_intensities(augment, image, given, config)
         return deliver(image, config), augment.regions(label, config.regions)
 
-    return train_on_patches(batch_size=config.batch_size, num_threads=config.num_threads, device_id=config.device_id)
+    graph = train_on_patches(batch_size=config.batch_size, num_threads=config.num_threads, device_id=config.device_id)
+    remove_sources()
+    return graph
+
+
+def remove_sources() -> None:
+    """Remove the files in the temp folder through which DALI loaded the functions of graphs that are built.
+
+    It does so itself where a process ends by itself, which Ray's workers do not, and never with what was compiled.
+    """
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("__autograph_generated_file") and module.__spec__ is not None:
+            for file in filter(None, (module.__spec__.origin, module.__spec__.cached)):
+                Path(file).unlink(missing_ok=True)
 
 
 def parameter_inputs(augmentation: AugmentationConfig) -> dict[str, int]:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import matplotlib
 import numpy as np
@@ -24,6 +25,7 @@ from dali_pipelines.augmentation import NNUNET, NONE, AugmentationConfig
 from dali_pipelines.loader import PatchLoader
 from dali_pipelines.sampling import SamplingConfig
 from storage import DecodedCaseCache, InputError, Region, open_store
+from storage.store.objects import refuse_unwritable
 
 _CACHE_BYTES = 8 * 2**30
 
@@ -164,8 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--patch", type=int, nargs=3, metavar="SIDE", default=PreviewConfig.patch_shape, help="voxels along z, y, x"
     )
     parser.add_argument("--seed", type=int, default=PreviewConfig.seed)
-    options = parser.parse_args(arguments)
+    parser.error = refuse  # type: ignore[method-assign]
     try:
+        options = parser.parse_args(arguments)
+        refuse_unwritable(options.out.parent)
+        known = Figure().canvas.get_supported_filetypes()
+        if options.out.suffix.lstrip(".").lower() not in known:
+            raise InputError(f"wanted --out with one of the endings {', '.join(sorted(known))}, got {options.out}")
         config = PreviewConfig(
             samples=options.samples,
             modality=options.modality,
@@ -176,11 +183,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labelled = [info.case_id for info in store.infos() if info.labelled]
         with tempfile.TemporaryDirectory() as folder:
             sheet = draw_sheet(DecodedCaseCache(store, Path(folder), max_bytes=_CACHE_BYTES), labelled, config)
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.savefig(options.out, dpi=150, facecolor=sheet.get_facecolor())
+    except (InputError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
         return 2
-    sheet.savefig(options.out, dpi=150, facecolor=sheet.get_facecolor())
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
     return 0
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise what the parser has against a command line."""
+    raise InputError(f"{message}; --help lists the flags")
 
 
 if __name__ == "__main__":

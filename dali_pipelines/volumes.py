@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack
 from dali_pipelines import augment
 from dali_pipelines.augmentation import NONE
 from dali_pipelines.devices import make_current, parse_device
-from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise
+from dali_pipelines.graph import NORMALISE, GraphConfig, declare_parameters, declare_voxels, normalise, remove_sources
 from dali_pipelines.run_ahead import RunAhead
 from dali_pipelines.source import CaseReadError, OnBadCase, is_of_the_case, stored_dtype
 from storage import CaseInfo, DecodedCaseCache, Frame, HeldCase, normalisation_coefficients
@@ -56,7 +56,9 @@ def build_volume_pipeline(config: GraphConfig) -> Any:
         image, label = declare_voxels(config)
         return normalise(image, given, config), augment.regions(label, config.regions)
 
-    return prepare_volume(batch_size=1, num_threads=config.num_threads, device_id=config.device_id)
+    graph = prepare_volume(batch_size=1, num_threads=config.num_threads, device_id=config.device_id)
+    remove_sources()
+    return graph
 
 
 class VolumeLoader:

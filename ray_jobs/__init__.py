@@ -1,6 +1,8 @@
 """Commands. The only package that knows Ray, ranks, URIs and the command line."""
 
 import os
+import sys
+from types import TracebackType
 
 # Ray reads these once, when it is first imported; so commands import it only through this package.
 # A private cluster's ports listen on every interface, and who reaches them may run code: it always wants a token
@@ -14,3 +16,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
 # Tune prints a box on each search, whatever its verbosity; the search's own lines say it shorter.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+
+def _say_interrupted(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """After Ctrl-C while a command still imports what it needs; settings/exit_status.py says what comes later."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _say_interrupted

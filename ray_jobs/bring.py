@@ -4,24 +4,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
 from ray_jobs.checkpoints.checkpoint import RECORD
 from ray_jobs.exchange.bring_config import BringConfig
 from ray_jobs.exchange.nnunet_plans import PLANS, read_json
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.label_choice import told_task
 from storage import InputError
-from storage.store.objects import Objects
+from storage.store.objects import Objects, refuse_unwritable
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(BringConfig, args=list(arguments), description=__doc__)
+    config = read_flags(BringConfig, arguments, description=__doc__)
     folder, task = Path(config.folder).expanduser(), told_task(config.task)
     assert task is not None
     read_json(folder, PLANS)
     fold = config.fold or _only_fold(folder)
+    refuse_unwritable(config.output)
+    if (Path(config.output).expanduser() / RECORD).exists():  # of a bucket it is asked below
+        raise InputError(f"wanted a new folder, {config.output} has a checkpoint; name another --output")
     # PyTorch takes seconds to import: not before the command line stands.
     from ray_jobs.exchange.nnunet_results import bring
 

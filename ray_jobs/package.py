@@ -15,6 +15,7 @@ from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.label_choice import refuse_incomplete, told_task
+from storage.store.objects import refuse_unwritable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,11 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     if written is not None:
         refuse_incomplete(written.convention, task)
     folder = folder_of(config)
+    refuse_unwritable(folder)
     console = open_console()
     commands = write_package(config, checkpoints, folder)
-    console.print(f"wrote {folder}, {len(checkpoints)} networks; then", markup=False, soft_wrap=True, highlight=False)
+    console.print(f"wrote {folder}, {len(checkpoints)} networks; then", soft_wrap=True, highlight=False)
     for command in commands:
-        console.print(command, markup=False, soft_wrap=True, highlight=False)
+        console.print(command, soft_wrap=True, highlight=False)
     return 0
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from storage import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PlacementGroupsConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(PlacementGroupsConfig, args=list(arguments), description=__doc__)
+    config = read_flags(PlacementGroupsConfig, arguments, description=__doc__)
     if not os.environ.get("RAY_ADDRESS"):
         raise InputError(
             "wanted a cluster, RAY_ADDRESS is not set: "
@@ -59,7 +59,7 @@ def show(group: "LeakedGroup", console: Console, *, removed: bool) -> None:
     """Print one group on a line."""
     held = ", ".join(f"{amount:g} {name}" for name, amount in sorted(group.resources.items()))
     verb = "freed" if removed else "leaked"
-    console.print(f"{verb} {group.group_id} of job {group.job_id}: {held}", markup=False, highlight=False)
+    console.print(f"{verb} {group.group_id} of job {group.job_id}: {held}", highlight=False)
 
 
 if __name__ == "__main__":

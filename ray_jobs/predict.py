@@ -21,6 +21,7 @@ from ray_jobs.predicting.predict_config import (
 from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
+from storage.store.objects import refuse_unwritable
 
 # What the first screen of --help leaves out: how unusual names and labels are told, and where it runs.
 SELDOM = ("--modalities", "--names", "--task", "--label-map", "--trust-grid", "--write-task", "--workers", "--gpu")
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         source, _ = find_input(config.input)
         if folder.folder is not None:
             refuse_overlap(folder.folder.resolve(), Path(source))
+    refuse_unwritable(folder.uri)
     # PyTorch, DALI and Ray take seconds to import: not before the command line stands.
     from ray_jobs.on_ray.ray_start import ray_running
     from ray_jobs.predicting.job import predict

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from ray_jobs.on_ray.unfinished import find_unfinished, submit, unpack_code
 from ray_jobs.settings.config import environment_default
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class ResubmitConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(ResubmitConfig, args=list(arguments), description=__doc__)
+    config = read_flags(ResubmitConfig, arguments, description=__doc__)
     runs, console = config.runs or environment_default("RUNS") or "", open_console()
     jobs = find_unfinished(runs) if "://" in runs else []
     for job in jobs:

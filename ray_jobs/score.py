@@ -14,6 +14,7 @@ from ray_jobs.predicting.score_config import ScoreConfig
 from ray_jobs.settings.command import parse
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
+from storage.store.objects import refuse_unwritable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = CaseFolder(config.output, record="{case_id}_scores.json", made="scores")
     pairs = find_pairs(config)
     rules = choose_rules(config.rules, pairs.task)
+    refuse_unwritable(folder.uri)
     # NumPy's friends take a second to import: not before the command line stands.
     from ray_jobs.predicting.score_job import score_pairs
 

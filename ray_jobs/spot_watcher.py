@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from ray_jobs.on_ray.draining import DrainError, drain, find_node
 from ray_jobs.on_ray.kubernetes_node import KubernetesNode
 from ray_jobs.on_ray.metadata_service import ADDRESS, NOTICE, MetadataError, MetadataService
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from storage import InputError
 
 log = logging.getLogger("spot_watcher")
@@ -55,7 +54,7 @@ Drain = Callable[[float, str], None]
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job the command line describes; return the exit status."""
-    config = tyro.cli(SpotWatcherConfig, args=list(arguments))
+    config = read_flags(SpotWatcherConfig, arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     if config.leave_in is not None:

@@ -4,13 +4,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
 from models import Objective
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_config
 from ray_jobs.searching.cases_to_score import Split, cases_of
 from ray_jobs.settings.config import environment_default
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.groups import refuse_below_one
 from storage import InputError
 
@@ -38,7 +37,7 @@ class ThresholdConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status: 3 where some cases were left out."""
-    config = tyro.cli(ThresholdConfig, args=list(arguments), description=__doc__)
+    config = read_flags(ThresholdConfig, arguments, description=__doc__)
     store = config.store or environment_default("STORE")
     if store is None:
         raise InputError("wanted --store PATH_OR_URL, got none, and BRATS_STORE is not set")

@@ -11,7 +11,7 @@ from ray_jobs.settings.command import parse_over_preset
 from ray_jobs.settings.config import TrainConfig, environment_default
 from ray_jobs.settings.console import open_console
 from ray_jobs.settings.exit_status import run_command
-from ray_jobs.settings.input_check import check_input
+from ray_jobs.settings.input_check import check_input, check_place
 
 # What the first screen of --help leaves out.
 SELDOM = ("--grace-epochs", "--max-concurrent", "--search-seed", "--split", "--threshold-steps", "--precision")
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the search the command line describes; return the exit status: 1 where no trial came to a score."""
     search = parse_over_preset(arguments, search_over, SearchConfig, seldom=SELDOM)
     if search.search == "threshold":
+        check_place(search.training)
         checkpoint, store = search.to_score()
         case_ids = cases_of(store, search.split, checkpoint)
         # PyTorch, DALI and Ray take seconds to import: not before the command line stands.

@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from ray_jobs.checkpoints.run_folder import CONFIG, encode_json
+from ray_jobs.checkpoints.run_folder import CONFIG, decode_json, encode_json
 from ray_jobs.settings.objective import RULES, Objective
 from scoring import RulesName
 from storage import InputError
@@ -68,8 +68,14 @@ class CheckpointRecord:
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
-        """The inverse of `encode`."""
-        return cls(**json.loads(raw))
+        """The inverse of `encode`; raises InputError where it is none."""
+        try:
+            return cls(**json.loads(raw))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"wanted a {RECORD} that says epoch and step of its checkpoint, found another ({error}): delete the "
+                "folder that it lies in to use an earlier checkpoint"
+            ) from error
 
 
 def encode_checkpoint(
@@ -117,10 +123,17 @@ class Checkpoint:
         self.uri = f"{run.uri}/{name}" if name else run.uri
 
     def load_weights(self, model: "nn.Module") -> None:
-        """Put the weights into `model`. Raises RuntimeError naming missing and unexpected weights."""
+        """Put the weights into `model`.
+
+        Raises RuntimeError naming missing and unexpected weights, InputError where the file is cut off.
+        """
         import safetensors.torch
 
-        model.load_state_dict(safetensors.torch.load(self.read(MODEL)))
+        try:
+            weights = safetensors.torch.load(self.read(MODEL))
+        except safetensors.SafetensorError as error:
+            raise InputError(f"{self.uri}/{MODEL} is damaged ({error}): give another checkpoint") from error
+        model.load_state_dict(weights)
 
     def state(self) -> dict[str, Any]:
         """The training state, on the CPU."""
@@ -136,6 +149,10 @@ class Checkpoint:
     def put(self, file: str, content: bytes) -> None:
         """Write another file into it, whole or not at all; raises InputError where it cannot be."""
         self._run.put(f"{self._prefix}{file}", content)
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """What JSON `file` says; raises InputError where it is missing or none."""
+        return decode_json(self.read(file), f"{self.uri}/{file}")
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`; raises InputError where it is missing."""

@@ -1,6 +1,6 @@
 """A checkpoint found, and what it says of its training, without loading its weights: no PyTorch."""
 
-import json
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from ray_jobs.checkpoints.checkpoint import RECORD, Checkpoint
 from ray_jobs.checkpoints.checkpoint_store import BEST, CheckpointStore
 from ray_jobs.checkpoints.folds import fold_name, folds_of
-from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY
+from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, decode_json
 from ray_jobs.checkpoints.trained_on import decode_task
 from ray_jobs.settings.config import TrainConfig, decode_config
 from storage import InputError
@@ -59,25 +59,37 @@ def find_checkpoint(uri: str) -> Checkpoint:
 
 def _open_folder(uri: str) -> Objects:
     if "://" not in uri and not Path(uri).expanduser().is_dir():
-        raise InputError(f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names")
+        near = _alike(Path(uri).expanduser())
+        raise InputError(
+            f"wanted a checkpoint at {uri}, found no folder: give one that train.py or tune.py names"
+            + (f", perhaps {near}" if near else "")
+        )
     return Objects(uri)
+
+
+def _alike(missing: Path) -> Path | None:
+    """Return the folder beside it whose name goes on where the missing one's ends, the last of several, or is alike."""
+    beside = sorted(path.name for path in missing.parent.glob("*") if path.is_dir())
+    longer = [name for name in beside if missing.name and name.startswith(missing.name)]
+    names = longer[-1:] or difflib.get_close_matches(missing.name, beside, 1)
+    return missing.parent / names[0] if names else None
 
 
 def _count_folds(folder: Objects) -> int | None:
     config = folder.get(CONFIG)
-    return None if config is None else folds_of(json.loads(config))
+    return None if config is None else folds_of(decode_json(config, f"{folder.uri}/{CONFIG}"))
 
 
 def read_config(checkpoint: Checkpoint) -> TrainConfig:
     """Return the configuration of the run that wrote the checkpoint."""
-    values: dict[str, Any] = json.loads(checkpoint.read(CONFIG))
+    values: dict[str, Any] = checkpoint.read_json(CONFIG)
     decode_task(values, checkpoint.uri)
     return decode_config(values)
 
 
 def other_version(checkpoint: Checkpoint) -> str | None:
     """Say where an imported network is installed in another version than the checkpoint was made with."""
-    made_with = json.loads(checkpoint.read(CONFIG)).get("made_with", {}).get("network")
+    made_with = checkpoint.read_json(CONFIG).get("made_with", {}).get("network")
     network = read_config(checkpoint).model
     if network.network is None or made_with == network.distribution:
         return None
@@ -88,7 +100,7 @@ def other_version(checkpoint: Checkpoint) -> str | None:
 
 def read_modalities(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """Return the scans that the network was trained on, in its order; None where an older version wrote none down."""
-    modalities: list[str] | None = json.loads(checkpoint.read(CONFIG)).get("modalities")
+    modalities: list[str] | None = checkpoint.read_json(CONFIG).get("modalities")
     return None if modalities is None else tuple(modalities)
 
 
@@ -114,4 +126,4 @@ def refuse_other_scans(checkpoint: Checkpoint, given: Sequence[str], source: str
 
 def read_store_digest(checkpoint: Checkpoint) -> str:
     """Return the digest of the store that the checkpoint's run trained on, as it was then."""
-    return str(json.loads(checkpoint.read(CONFIG))["store_digest"])
+    return str(checkpoint.read_json(CONFIG)["store_digest"])

@@ -1,6 +1,7 @@
 """A run's folder, on disk or S3: what a run is (config.json) and what came of it (summary.json)."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_jobs.settings.config import without_former_parts
+from ray_jobs.settings.folders import refuse_odd_name
 from storage import InputError
 from storage.store.in_use import only_writer
 from storage.store.objects import Objects, parse_uri
@@ -19,8 +21,7 @@ class RunFolder:
     """The folder of run `name` below `runs`, a local path or an s3:// URL. Nothing is written before `claim`."""
 
     def __init__(self, runs: str, name: str) -> None:
-        if not name or "/" in name or name.startswith("."):
-            raise InputError(f"--name must be a plain word without slashes, got {name!r}")
+        refuse_odd_name(name)
         try:
             parse_uri(runs)
         except InputError as error:
@@ -49,10 +50,10 @@ class RunFolder:
             return None
         changes = describe_changes(without_former_parts(before or self.read(CONFIG) or {}), identity)
         if changes:
-            raise InputError(
-                f"run {self.name} in {self.runs} was started otherwise ({changes}): "
-                "give another --name, or the same values to resume it"
-            )
+            remedy = "give another --name, or the same values to resume it"
+            if self.read(SUMMARY) is not None:
+                remedy = f"give another --name, with --init-from {shlex.quote(self.uri)} to begin with its weights"
+            raise InputError(f"run {self.name} in {self.runs} was started otherwise ({changes}): {remedy}")
         return self.read(SUMMARY)
 
     def only_writer(self) -> AbstractContextManager[None]:
@@ -94,6 +95,17 @@ class RunFolder:
 def encode_json(content: Mapping[str, Any]) -> bytes:
     """Return the content of a JSON file that people read too."""
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def decode_json(content: bytes, place: str) -> dict[str, Any]:
+    """Return what a JSON file at `place` says; raises InputError where it is cut off or no object."""
+    try:
+        said = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{place} is damaged ({error}): give another folder, or bring the file back") from error
+    if not isinstance(said, dict):
+        raise InputError(f"wanted {place} as these commands write it, found another file of that name")
+    return said
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

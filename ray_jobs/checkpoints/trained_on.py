@@ -1,6 +1,5 @@
 """What a network was trained on, as its checkpoint says it: the scans and the task. Beside its configuration."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,18 +41,18 @@ def read_task(checkpoint: Checkpoint) -> Task:
 
     Raises InputError where it is none that this version understands.
     """
-    return decode_task(json.loads(checkpoint.read(CONFIG)), checkpoint.uri)
+    return decode_task(checkpoint.read_json(CONFIG), checkpoint.uri)
 
 
 def read_spacing(checkpoint: Checkpoint) -> Spacing | None:
     """Return the usual voxel of the training's cases, z y x in mm; None where an older version wrote none down."""
-    spacing: list[float] | None = json.loads(checkpoint.read(CONFIG)).get("spacing")
+    spacing: list[float] | None = checkpoint.read_json(CONFIG).get("spacing")
     return None if spacing is None else (spacing[0], spacing[1], spacing[2])
 
 
 def read_origin(checkpoint: Checkpoint) -> str | None:
     """Return what a network was brought from, which bring.py wrote down; None where it was trained here."""
-    origin: str | None = json.loads(checkpoint.read(CONFIG)).get("brought_from")
+    origin: str | None = checkpoint.read_json(CONFIG).get("brought_from")
     return origin
 
 

@@ -1,6 +1,5 @@
 """A checkpoint's decision: decision.json, and thresholds.json of earlier versions. Imports no PyTorch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ def read_decision(checkpoint: Checkpoint) -> Decision | None:
     """
     regions = read_task(checkpoint).region_names
     if checkpoint.has(DECISION):
-        return decode_decision(json.loads(checkpoint.read(DECISION)), regions)
+        return decode_decision(checkpoint.read_json(DECISION), regions)
     if checkpoint.has(FORMER_DECISION):
-        return decode_decision({"thresholds": json.loads(checkpoint.read(FORMER_DECISION))}, regions)
+        return decode_decision({"thresholds": checkpoint.read_json(FORMER_DECISION)}, regions)
     return None
 
 

@@ -128,7 +128,7 @@ def _describe_regions(task: Task) -> dict[str, Any]:
 def describe_training(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a model card says of where the network comes from: as far as checkpoint and run folder tell it."""
     record = CheckpointRecord.decode(checkpoint.read(RECORD))
-    config: Mapping[str, Any] = json.loads(checkpoint.read(CONFIG))
+    config: Mapping[str, Any] = checkpoint.read_json(CONFIG)
     summary = _read_summary(checkpoint)
     return {
         "checkpoint": checkpoint.uri,

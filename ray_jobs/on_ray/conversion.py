@@ -15,6 +15,7 @@ from ray_jobs.on_ray.conversion_workers import Workers, open_once
 from ray_jobs.on_ray.early_conversion import EarlyConversion
 from ray_jobs.on_ray.ray_start import refuse_hidden_folder
 from ray_jobs.on_ray.settled_search import SettledSearch, find_existing, make_store, settle_search, without_other_scans
+from ray_jobs.settings.console import open_console
 from storage import CohortStore, InputError, Refusal, find_cases
 from storage.archives.kinds import SourceKind, find_kind, place_of
 from storage.archives.passing_cases import PassingCases
@@ -66,7 +67,7 @@ def convert_cohort(
     finished stays.
     """
     started = time.monotonic()
-    console = console or Console(stderr=True)
+    console = console or open_console(stderr=True)
     source = place_of(source)
     workers = Workers(console, start_workers, source)
     existing = find_existing(store_uri, modalities, console)
@@ -213,7 +214,7 @@ def verify_cohort(
     """Every problem found by reading all of the store again, and the source `files` of each case where given."""
     this = uuid.uuid4().hex  # what an earlier one has opened is read again
     jobs = [(store.uri, this, case_id, dict((files or {}).get(case_id, {}))) for case_id in store.case_ids]
-    found = Workers(console or Console(stderr=True), start_workers).map(_verify_one, jobs, "verifying")
+    found = Workers(console or open_console(stderr=True), start_workers).map(_verify_one, jobs, "verifying")
     return tuple(problem for problems in found for problem in problems)
 
 

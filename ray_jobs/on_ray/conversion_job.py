@@ -79,7 +79,7 @@ def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[],
             files = {case.case_id: files_of(case) for case in cases}
     problems += verify_cohort(store, files=files, console=console, start_workers=start_workers)
     for problem in problems:
-        console.print(problem, markup=False, style="red", soft_wrap=True)
+        console.print(problem, style="red", soft_wrap=True)
     console.print(f"verified {len(store.case_ids)} cases: {len(problems)} problems")
     return REFUSED if problems else 0
 
@@ -87,9 +87,9 @@ def _verify(config: ConvertConfig, console: Console, start_workers: Callable[[],
 def show(report: ConversionReport, console: Console) -> None:
     """Print what a conversion did as a table, and each refusal and notice on a line of its own."""
     for refusal in report.refused:
-        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"refused {refusal}", style="yellow", soft_wrap=True)
     for notice in report.notices:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     table = figures_table(f"{report.store_uri} ({report.task})", "cases", "count")
     for name, items in (
         ("converted", report.converted),

@@ -51,6 +51,12 @@ def ray_running(*, tune_drivers: int = 0, dashboard: bool = True) -> Iterator[No
                     dashboard_host=DASHBOARD_HOST,
                     **quiet,
                 )
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            raise InputError(
+                f"Ray's sockets want a temp folder with a shorter path: set RAY_TMPDIR=/tmp ({error})"
+            ) from error
         finally:
             for name in told:
                 del os.environ[name]

@@ -5,6 +5,7 @@ worker. The training loop sees only `Session`.
 """
 
 import dataclasses
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -138,11 +139,19 @@ class RaySession:
         if not self._remote:
             return
         run = Objects(self.folder)
+        self._here_alone = True
         try:
             for file in self.artifacts.iterdir():
                 run.put(file.name, file.read_bytes())
+            self._here_alone = False
         except InputError as error:  # they still lie here
             self.tell(Progress(stage="note", message=f"events and figures are brought over later: {error}"))
+
+    def end(self) -> None:
+        """Leave nothing in this machine's temp folder, but for artifacts that cannot be brought to the run folder."""
+        self.publish()
+        if self._remote and not self._here_alone:
+            shutil.rmtree(self.artifacts, ignore_errors=True)
 
     def tell(self, progress: Progress) -> None:
         if self._board is not None:

@@ -65,7 +65,7 @@ def do_cases(
     def refuse(case_id: str, reason: str) -> None:
         refused[case_id] = reason
         folder.discard(case_id)
-        console.print(f"refused {reason}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"refused {reason}", style="yellow", soft_wrap=True)
 
     for refusal in cases.refused:
         refuse(refusal.case_id, str(refusal))
@@ -77,7 +77,7 @@ def do_cases(
                 continue
             if "label_refused" in done.record:
                 reason = done.record["label_refused"]
-                console.print(f"not scored {reason}", markup=False, style="yellow", soft_wrap=True)
+                console.print(f"not scored {reason}", style="yellow", soft_wrap=True)
             about = {**done.record, "source": cases.sources[case_id], "made_by": made_by}
             records[case_id] = folder.finish(done.files, about)
     return [records[case_id] for case_id in cases.sources if case_id in records], refused

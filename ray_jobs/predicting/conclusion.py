@@ -59,7 +59,7 @@ def conclude(
     notes = {record["case_id"]: record.get("notes", ()) for record in records}
     notices = [*cases.notices, *gather_notices(records), *summarise_notes(notes)]
     for notice in notices:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     metrics = {
         "settings": cases.identity,
         "rules": cases.rules,
@@ -92,5 +92,5 @@ def conclude(
         return REFUSED
     print_means(records, cases.rules, console, title=f"{len(records)} cases {words.done}, {len(refused)} refused")
     for what, name in {words.files: "", "scores": TABLE, "report": REPORT}.items():
-        console.print(f"{what:<13} {folder.uri}/{name}", markup=False, soft_wrap=True, highlight=False)
+        console.print(f"{what:<13} {folder.uri}/{name}", soft_wrap=True, highlight=False)
     return REFUSED if refused else 0

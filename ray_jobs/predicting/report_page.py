@@ -66,7 +66,8 @@ def build_report(
         "settings": _settings(settings),
         "summary": _summary(records) if records else "",
         "regions": "; ".join(f"{html.escape(each.name)}: {html.escape(each.title)}" for each in regions),
-        "refused": _list("refused", "Refused", [reason for _, reason in sorted(refused.items())]),
+        "refused": _list("refused", "Refused", [reason for _, reason in sorted(refused.items())])
+        + _list("unscored", "Not scored", [each["label_refused"] for each in records if "label_refused" in each]),
         "notices": _list("notices", "Noticed", notices),
         "order": "from worst to best by mean Dice" if labelled else "by name",
         "choices": _choices(scores, shown),

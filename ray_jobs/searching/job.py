@@ -73,10 +73,10 @@ def print_trials(rows: Sequence[Mapping[str, Any]], folder: RunFolder, console: 
     for row in rows:
         if "error" in row:
             why = f"failed ({describe_values(row['values'])}): {row['error']}"
-            console.print(why, markup=False, style="yellow", soft_wrap=True)
+            console.print(why, style="yellow", soft_wrap=True)
         elif "iou" in row and row.get("checkpoint", "") is None:
             why = f"no checkpoint of the trial with {describe_values(row['values'])} was written: it cannot be the best"
-            console.print(why, markup=False, style="yellow", soft_wrap=True)
+            console.print(why, style="yellow", soft_wrap=True)
     console.print(f"results {folder.uri}/{RESULTS}", soft_wrap=True, highlight=False)
     if any("iou" in row for row in rows):
         console.print(f"picture {folder.uri}/search.png", soft_wrap=True, highlight=False)

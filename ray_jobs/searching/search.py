@@ -80,7 +80,7 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
             grid = tuner.fit()
         settled = folder.read(MEMORY)
         if settled is not None:
-            console.print(settled["reason"], markup=False, soft_wrap=True)
+            console.print(settled["reason"], soft_wrap=True)
         pricing = Pricing.of_cluster(search.price_per_node_hour, decided)
         trials = f"{folder.uri}/{TRIALS}"
         made = [make_row(result, trials, pricing, epochs=base.epochs, objective=base.objective) for result in grid]

@@ -149,7 +149,7 @@ def scan_thresholds(
     if workers is None and not use_gpu:
         some = max(some, most_on_cpus())
     if (notice := other_version(found)) is not None:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     make = Counter(checkpoint=found.uri, store=store.uri, cache=cache_folder())
     merged = ThresholdCounts(num_regions=len(store.task.regions))
     passes: dict[str, int] = {}
@@ -158,7 +158,7 @@ def scan_thresholds(
     for outcome in tracked(outcomes, console, "predicting each case once", total=len(case_ids)):
         if outcome.result is None:
             bad[outcome.item] = outcome.error or ""
-            console.print(f"left out {outcome.item}: {outcome.error}", markup=False, style="yellow", soft_wrap=True)
+            console.print(f"left out {outcome.item}: {outcome.error}", style="yellow", soft_wrap=True)
         else:
             merged.merge(ThresholdCounts.from_state(outcome.result.state))
             passes[outcome.item] = outcome.result.forward_passes

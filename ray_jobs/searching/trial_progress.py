@@ -59,7 +59,6 @@ class SearchProgress(tune.Callback):
     def _say(self, trial: Any, what: str) -> None:
         open_console().print(
             f"trial {trial.trial_id} ({describe_values(trial.config)})  {what}",
-            markup=False,
             highlight=False,
             soft_wrap=True,
         )

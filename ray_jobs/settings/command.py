@@ -10,6 +10,7 @@ import tyro
 
 from ray_jobs.settings.config import TrainConfig, apply_environment, environment_default, give_by_hand, idle_fields
 from ray_jobs.settings.console import open_console
+from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.help_screen import help_topic, show_help
 from ray_jobs.settings.presets import preset
 from storage import InputError
@@ -67,7 +68,8 @@ def parse(
         show = functools.partial(tyro.cli, kind, default=default, args=["--help"])
         show_help(show, topic, seldom=seldom, console=open_console())
         sys.exit(0)
-    return tyro.cli(kind, default=default, args=list(arguments))
+    parsed: Config = read_flags(kind, arguments, default=default)
+    return parsed
 
 
 def _is_given(name: str, arguments: Sequence[str]) -> bool:

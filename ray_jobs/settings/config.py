@@ -46,6 +46,9 @@ class TrainConfig:
     name: str | None = None
     """Name of the run, or of the search: train.py resumes the run of that name, tune.py with --resume the search.
     Default: preset and a hash of configuration and store."""
+    init_from: str | None = None
+    """Checkpoint, or a run's folder for its best one, whose weights a new run begins with: for more epochs than a
+    finished run had, or other settings of training. A path or an s3:// URL."""
     workers: int | None = None
     """Training processes, one per GPU. Default: one per GPU, or two on a machine without."""
     min_workers: int | None = None
@@ -211,6 +214,8 @@ def without_former_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
     part = {key: value for key, value in identity.items() if key != "micro_batch_size"}
     if part.get("objective") == "iou":  # which all runs maximised before they could do otherwise
         del part["objective"]
+    if part.get("init_from") is None:
+        part.pop("init_from", None)
     if "execution" in part:
         part["execution"] = {key: v for key, v in part["execution"].items() if key != "activation_checkpointing"}
     for group, named, used in IMPORTED:

@@ -17,10 +17,18 @@ SECONDS_BETWEEN_LINES = 30.0  # of a log; training adds one at an epoch's end
 Item = TypeVar("Item")
 
 
-def open_console() -> Console:
-    """Return a console as wide as the terminal; in a log, such as a submitted job's, wide enough to break no line."""
+def open_console(*, stderr: bool = False) -> Console:
+    """Return a console as wide as the terminal; in a log, such as a submitted job's, wide enough to break no line.
+
+    What is printed is text: names and paths of users have brackets and colons in them.
+    """
     is_log = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=WIDTH_OF_A_LOG if is_log else None)
+    return Console(width=WIDTH_OF_A_LOG if is_log else None, stderr=stderr, markup=False, emoji=False)
+
+
+def text_column(text: str) -> TextColumn:
+    """Return a column of a bar, which takes its texts for markup unless it is told otherwise."""
+    return TextColumn(text, markup=False)
 
 
 def figures_table(title: str, first: str, *figures: str) -> Table:
@@ -38,7 +46,7 @@ def tracked(items: Iterable[Item], console: Console, title: str, *, total: int |
     A bar on a terminal; in a log, where a bar shows nothing until its end, a line now and then.
     """
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, completed=done)
             for item in items:

@@ -3,6 +3,8 @@
 Imports nothing heavy.
 """
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -12,6 +14,7 @@ from storage import InputError
 USER_ERROR = 2
 REFUSED = 3  # some cases, named; the others are done
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 
 class StoppedBySignalError(Exception):
@@ -27,8 +30,12 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
 
     The packages of the extra [train], Ray among them, may be missing: that is the user's to mend, too.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whose letters may not be those of a path: stderr writes \xe9 then
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main(sys.argv[1:])
+        status = main(sys.argv[1:])
+        sys.stdout.flush()  # what nobody reads any more is said here, and not as Python ends
+        return status
     except BaseException as error:
         # C code that a signal finds waiting, as Ray's, raises a SystemError over what the signal's handler raised.
         for cause in _causes(error):
@@ -43,6 +50,11 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
                 f"wanted the packages of [train], Ray among them, {error.name.split('.')[0]} is not installed here; in "
                 'the project\'s folder type pip install --constraint constraints.txt --editable ".[train]"'
             )
+        if isinstance(error, BrokenPipeError):  # of `| head`, which has read what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        if isinstance(error, OSError) and error.filename is not None:
+            error = InputError(f"cannot use {error.filename}: {error.strerror}; name another place, or mend this one")
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
             return USER_ERROR

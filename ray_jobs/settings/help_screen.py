@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -33,17 +33,17 @@ def show_help(print_whole: Callable[[], object], topic: str, *, seldom: Collecti
     whole = _capture(print_whole)
     groups = read_groups(whole)
     if topic == EVERYTHING:
-        console.print(whole, markup=False, highlight=False, end="")
+        console.print(whole, highlight=False, end="")
     elif topic in groups:
-        console.print("\n".join(groups[topic]), markup=False, highlight=False)
+        console.print("\n".join(groups[topic]), highlight=False)
     elif topic:
         raise InputError(f"--help {topic}: wanted {', '.join(groups)} or {EVERYTHING}")
     else:
-        console.print(whole[: whole.index("╭")].rstrip() + "\n", markup=False, highlight=False)
+        console.print(whole[: whole.index("╭")].rstrip() + "\n", highlight=False)
         everyday = {k: v for k, v in read_options(groups[TOP]).items() if k.split(",")[0].split()[0] not in seldom}
         _print_options(everyday, console)
-        console.print(f"\nMore flags by group: --help {' | '.join(groups)}", highlight=False, markup=False)
-        console.print(f"All of them: --help {EVERYTHING}", highlight=False, markup=False)
+        console.print(f"\nMore flags by group: --help {' | '.join(groups)}", highlight=False)
+        console.print(f"All of them: --help {EVERYTHING}", highlight=False)
 
 
 def read_groups(whole: str) -> dict[str, list[str]]:
@@ -63,7 +63,8 @@ def read_options(box: Sequence[str]) -> dict[str, str]:
     name = ""
     for line in box[1:-1]:
         text = line.strip("│").strip()
-        if re.match(r"│ --?[A-Za-z]", line):  # no text that goes on below a flag, such as a default of -30.0
+        # Not a default that goes on below a flag, such as -30.0, nor a flag that a text names where its line begins.
+        if re.match(r" --?[A-Za-z]", line.strip("│")):
             name, *first = re.split(r"\s{2,}", text, maxsplit=1)  # a short name has its text on its own line
             options[name] = " ".join(first)
         elif name:
@@ -76,21 +77,27 @@ def _print_options(options: dict[str, str], console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in options.items():
-        table.add_row(name.replace("{None}|", ""), text.replace("(default: None)", "").strip())
-    console.print(table, markup=False, highlight=False)
+        table.add_row(name.replace("{None}|", ""), re.sub(r"\(default: (None)?\)", "", text).strip())
+    console.print(table, highlight=False)
 
 
 def _capture(print_whole: Callable[[], object]) -> str:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(WIDTH)
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # where it sees no UTF-8, tyro draws no boxes
+    with of_width(WIDTH), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        print_whole()
+    printed.seek(0)
+    return printed.read()
+
+
+@contextlib.contextmanager
+def of_width(columns: int) -> Iterator[None]:
+    """Have tyro print for a terminal of so many columns."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            print_whole()
+        yield
     finally:
         if before is None:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-    printed.seek(0)
-    return printed.read()

@@ -4,12 +4,16 @@ import dataclasses
 
 from models import number_labels
 from ray_jobs.settings.config import TrainConfig
+from ray_jobs.settings.folders import refuse_odd_name, refuse_unwritable_run
 from storage import CohortStore, InputError, find_cases, list_source, open_store
 from storage.archives.kinds import SourceKind, find_kind
 
 
 def check_input(config: TrainConfig) -> None:
-    """Raise InputError for a store or source that cannot be used, before Ray starts and anything is written."""
+    """Raise InputError for a name, a folder, a store or a source that cannot be used, before Ray starts and anything is
+    written.
+    """
+    check_place(config)
     if config.store is not None:
         fit_to_store(config, open_store(config.store))
         return
@@ -26,6 +30,13 @@ def check_input(config: TrainConfig) -> None:
                 f"wanted at least {len(parts)} labelled subjects below {config.source}, for {', '.join(parts)}; "
                 f"{found}: add cases, or download the missing scans{reason}"
             )
+
+
+def check_place(config: TrainConfig) -> None:
+    """Raise InputError where a run or a search cannot be kept: for its name, or as its folders cannot be written to."""
+    if config.name is not None:
+        refuse_odd_name(config.name)
+    refuse_unwritable_run(config.runs, converts=config.store is None)
 
 
 def fit_to_store(config: TrainConfig, store: CohortStore) -> TrainConfig:
@@ -64,7 +75,7 @@ def refuse_unfit(config: TrainConfig) -> None:
         if network.network is not None:
             check_network(network, sides)
             if config.validation.whole:
-                flag = "--validation.whole True predicts whole cases at once: --model.network"
+                flag = "--validation.whole predicts whole cases at once: --model.network"
                 check_network(network, tuple(side + network.side_multiple for side in network.round_up_sides(sides)))
         if config.loss.function is not None:
             flag = "--loss.function"

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from ray_jobs.checkpoints.first_weights import find_first_weights, notice_of_other_cases
 from ray_jobs.checkpoints.run_folder import RunFolder
 from ray_jobs.on_ray.ray_start import choose_workers, most_workers, refuse_hidden_folder
 from ray_jobs.settings.config import TrainConfig
@@ -62,10 +63,16 @@ def decide(config: TrainConfig, console: Console) -> Decided:
     check_world_sizes(config, least, workers, room=most_workers(use_gpu=use_gpu))
     store = find_or_make_store(config, console)
     config = fit_to_store(config, store)
+    if (first := find_first_weights(config, store)) is not None:
+        refuse_hidden_folder(first.uri, "checkpoint")
+        config = dataclasses.replace(config, init_from=first.uri)
     whole = config.splits.folds is not None and config.splits.fold is None
     splits = split_cohort(store, config.splits.of_fold(0) if whole else config.splits)
-    for notice in cohort_notices(store.infos(), store.task) if whole else find_notices(store, splits):
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+    notices = cohort_notices(store.infos(), store.task) if whole else find_notices(store, splits)
+    if first is not None and (other := notice_of_other_cases(first, config, store)) is not None:
+        notices = [*notices, other]
+    for notice in notices:
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     refuse_hidden_folder(store.uri, "store")
     plan = TrainPlan(config=config, store=store.uri, splits=splits, cache=cache_folder())
     return Decided(

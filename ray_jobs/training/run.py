@@ -26,7 +26,7 @@ from models.device_setup import keep_compiled_code, load_optimiser_state, set_up
 from models.rank_sums import sum_over_ranks
 from ray_jobs.checkpoints.checkpoint import CheckpointRecord, encode_checkpoint
 from ray_jobs.checkpoints.checkpoint_store import CheckpointStore
-from ray_jobs.checkpoints.lookup import other_version
+from ray_jobs.checkpoints.lookup import find_checkpoint, other_version
 from ray_jobs.checkpoints.saver import Saver
 from ray_jobs.checkpoints.trained_on import describe_task
 from ray_jobs.evaluation.decision_file import encode_decision
@@ -94,7 +94,9 @@ def prepare(plan: TrainPlan, session: Session) -> Run:
         decode_threads=idle_threads(config, session),
         ready_batches=config.ready_batches,
     )
-    model = build(config, execution).to(session.device)
+    model = build(config, execution)
+    begin_with_weights(model, config, session)
+    model = model.to(session.device)
     parallel = distribute(model, config.parallel, world_size=session.world_size)
     gradients_kept_local: Callable[[], AbstractContextManager[None]] = nullcontext
     if isinstance(parallel, nn.parallel.DistributedDataParallel):
@@ -133,6 +135,16 @@ def build(config: TrainConfig, execution: Execution) -> Network:
         return build_network(config.model, execution)
     except ValueError as error:
         raise InputError(f"--model.network: {error}") from error
+
+
+def begin_with_weights(model: nn.Module, config: TrainConfig, session: Session) -> None:
+    """Put the weights of --init-from into the network, but for a start that goes on from the run's own checkpoint."""
+    if config.init_from is None or same_on_every_rank(CheckpointStore(session.folder).newest, session) is not None:
+        return
+    try:
+        find_checkpoint(config.init_from).load_weights(model)
+    except RuntimeError as error:
+        raise InputError(f"--init-from {config.init_from} has weights of another network: {error}") from error
 
 
 def seed_step(run: Run, session: Session) -> None:

@@ -1,5 +1,6 @@
 """From what the user named (a folder of NIfTI files, a store, or nothing) to an open store and its splits."""
 
+import shlex
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -27,13 +28,13 @@ def find_or_make_store(config: TrainConfig, console: Console) -> CohortStore:
         report = convert_cohort(source, uri, console=console)
     except UnknownLabelsError as error:  # its flags are those of convert.py
         raise InputError(
-            f"{error}: python ray_jobs/convert.py --source {source} --store PATH takes these flags; "
+            f"{error}: python ray_jobs/convert.py --source {shlex.quote(str(source))} --store PATH takes these flags; "
             "then give --store PATH here, not --source"
         ) from None
     for refusal in report.refused:
-        console.print(f"refused {refusal}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"refused {refusal}", style="yellow", soft_wrap=True)
     for notice in report.notices:
-        console.print(f"notice: {notice}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"notice: {notice}", style="yellow", soft_wrap=True)
     return open_store(uri)
 
 

@@ -42,7 +42,9 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     session.mark("begun")
     session.hire(look_around(session))
     hidden = find_hidden(config["seen"], session)
-    return {"failed": hidden} if hidden is not None else train(config["plan"], session)
+    result = {"failed": hidden} if hidden is not None else train(config["plan"], session)
+    session.end()
+    return result
 
 
 def find_hidden(seen: Sequence[SeenFile], session: Session) -> str | None:

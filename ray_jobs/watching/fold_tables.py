@@ -1,5 +1,6 @@
 """The end of a cross-validation: tables for people."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,14 +43,15 @@ def print_folds(summary: Mapping[str, Any], console: Console) -> None:
         f"{INTERVAL}: bootstrap over subjects. {SCORES_ARE}."
     )
     for line in summary.get("decision", {}).get("said", ()):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     for case_id, reason in summary["bad_cases"].items():
-        console.print(f"left out {case_id}: {reason}", markup=False, style="yellow", soft_wrap=True)
+        console.print(f"left out {case_id}: {reason}", style="yellow", soft_wrap=True)
     for line in describe_costs(summary):
         console.print(line, soft_wrap=True, highlight=False)
     for what, place in {"store": summary["store"], "run folder": summary["folder"]}.items():
         console.print(f"{what:<11} {place}", soft_wrap=True, highlight=False)
-    console.print(f"predict.py --checkpoint {summary['folder']} averages the {len(folds)} networks", soft_wrap=True)
+    command = f"predict.py --checkpoint {shlex.quote(summary['folder'])}"
+    console.print(f"{command} averages the {len(folds)} networks", soft_wrap=True)
 
 
 def _print_intervals(

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import ray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 
 from ray_jobs.on_ray.live_metrics import LiveMetrics
-from ray_jobs.settings.console import SECONDS_BETWEEN_LINES
+from ray_jobs.settings.console import SECONDS_BETWEEN_LINES, text_column
 from ray_jobs.watching.board import start_board
 from ray_jobs.watching.ledger import Ledger
 from storage import InputError
@@ -21,13 +21,13 @@ SECONDS_BETWEEN_WRITES = 60.0  # of what a run costs: so much of it a lost head 
 
 
 class News:
-    """The run's news in words, and how long it will still take at the pace since the first of them."""
+    """The run's news in words, and how long it will still take at the pace since these workers' first news."""
 
     def __init__(self, *, epochs: int) -> None:
         self._epochs = epochs
         self._first: tuple[float, int] | None = None
         self.stage, self.figures, self.left = "starting workers", "", ""
-        self.done, self.total = 0, 0
+        self.done, self.total, self._last = 0, 0, 0
         self.epoch = 0
 
     def take(self, latest: dict[str, Any], now: float, cost: str = "") -> None:
@@ -41,8 +41,9 @@ class News:
         if latest["score"] == latest["score"]:  # not NaN: there has been a validation
             parts.append(f"{latest['score_name']} {latest['score']:.3f}")
         self.figures = "  ".join([*parts, *([cost] if cost else [])])
-        if self._first is None:
-            self._first = now, self.done
+        if self._first is None or self.done < self._last:  # workers started again go on from an earlier step
+            self._first, self.left = (now, self.done), ""
+        self._last = self.done
         started, before = self._first
         if self.done > before:
             seconds = (self.total - self.done) * (now - started) / (self.done - before)
@@ -54,11 +55,11 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("{task.fields[left]}"),
+            text_column("{task.fields[figures]}"),
+            text_column("{task.fields[left]}"),
             console=console,
         )
         self._task = self._bar.add_task("starting workers", total=None, figures="", left="")
@@ -200,7 +201,7 @@ class TrainingProgress:
     def say(self, note: str) -> None:
         """Print a line."""
         said = f"{self._name}  {note}" if self._name else note
-        self._console.print(said, markup=False)  # an error's text may have brackets in it
+        self._console.print(said)
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -29,7 +29,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     )
     console.print(f"{cases} cases; {_describe_choices(summary, objective)}")
     for line in (summary.get("decision") or {}).get("said", ()):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     if validation and (plain := validation.get("plain")):
         also = f", test {test['plain'][objective]['mean']:.3f}" if test else ""
         score = f"mean {SCORE_NAMES[objective]} on validation {plain[objective]['mean']:.3f}{also}"

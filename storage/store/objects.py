@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -177,7 +178,7 @@ def _explain(uri: str, error: Exception) -> str:
     if "ermission denied" in text and isinstance(error, BaseError):
         return f"no permission at {uri}; give this user read and write permission"
     if isinstance(error, OSError) or not uri.startswith("s3://"):
-        return f"cannot use {uri}: {first_line}"
+        return f"cannot use {uri}: {first_line}; name another place, or mend this one"
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "the default endpoint")
     return f"cannot reach {uri} through {endpoint}: {first_line}; check the endpoint and the network"
 
@@ -199,6 +200,22 @@ def parse_uri(uri: str | Path) -> tuple[str, Path | None]:
         raise InputError(f"wanted a path or an s3:// URL, got {text}")
     folder = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - resolve() would rewrite links in messages
     return str(folder), folder
+
+
+def refuse_unwritable(uri: str | Path) -> None:
+    """Raise InputError where no file can be written at a path, which need not exist yet; leaves nothing there.
+
+    To be asked before anything is computed for it. A bucket is not asked.
+    """
+    uri, folder = parse_uri(uri)
+    if folder is None:
+        return
+    with explained(uri):
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not place.is_dir():
+            raise InputError(f"wanted a folder at {uri}, found a file at {place}; name another place")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"?")
 
 
 def _open_s3(uri: str) -> S3Store:

@@ -17,10 +17,13 @@ HEAVY = {"torch", "ray", "nvidia", "matplotlib", "pandas", "scipy"}
 PROBE = """
 import sys
 from benchmarks.__main__ import main
+from storage import InputError
 try:
     main(sys.argv[1:])
 except SystemExit as ended:
     status = ended.code
+except InputError:
+    status = 2
 print("\\n" + " ".join([str(status), *{name.split(".")[0] for name in sys.modules}]))
 """
 

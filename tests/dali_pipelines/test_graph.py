@@ -1,5 +1,8 @@
 """The GPU's graph, checked without a GPU: it serialises, and all it puts on the GPU exists there."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from nvidia.dali.backend import RegisteredCPUOps, RegisteredGPUOps
 
@@ -67,3 +70,12 @@ def test_the_volume_graph_serialises_for_the_gpu(skull_stripped: bool) -> None: 
     placed = operators(build_volume_pipeline(gpu_config("none", (1, 1, 1), skull_stripped=skull_stripped)))
     assert placed["gpu"] <= set(RegisteredGPUOps())
     assert NORMALISE.keys() == {"normalise_scale", "normalise_offset"}
+
+
+def test_a_built_graph_leaves_no_file_in_the_temp_folder() -> None:
+    """What DALI leaves there it removes at a process's end, which a worker that Ray kills does not come to."""
+    build_volume_pipeline(gpu_config("none", (1, 1, 1)))
+    build_patch_pipeline(gpu_config("none", (16, 16, 16)))
+    loaded = [module.__spec__ for name, module in sys.modules.items() if "autograph_generated" in name]
+    assert loaded  # else there was nothing to remove
+    assert [file for spec in loaded for file in (spec.origin, spec.cached) if Path(file).exists()] == []

@@ -32,6 +32,16 @@ def test_the_sheet_has_a_cell_for_every_row_and_sample(phantom_store: CohortStor
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--store", str(tmp_path / "none"), "--out", str(tmp_path / "sheet.png")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    for wrong in (
+        ["--out", str(tmp_path)],
+        ["--out", "/proc/none/x.png"],
+        ["--out", "sheet.xyz"],
+        ["--samples", "x"],
+        [],
+    ):
+        assert main(["--store", "nowhere", *wrong]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and "nowhere" not in said
     with pytest.raises(InputError, match="sample"):
         PreviewConfig(samples=0)
 

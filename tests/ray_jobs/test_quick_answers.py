@@ -1,6 +1,7 @@
 """What a command line gets wrong is said at once: before PyTorch, DALI or Ray are imported, which takes seconds."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,33 @@ def test_the_watch_sees_what_is_imported(tmp_path: Path) -> None:
     script.write_text("import scipy")
     command = [sys.executable, "-c", WATCH, " ".join(HEAVY), str(script)]
     assert subprocess.run(command, capture_output=True, text=True).stderr.split() == ["imported", "scipy"]
+
+
+@pytest.mark.parametrize("script", ["ray_jobs/train.py", "ray_jobs/predict.py", "ray_jobs/convert.py", "benchmarks"])
+def test_ctrl_c_while_a_command_imports_what_it_needs(tmp_path: Path, script: str) -> None:
+    """A library that is interrupted as it is imported: before anything of ours can catch that."""
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    command = ["-m", "benchmarks"] if script == "benchmarks" else [str(ROOT / script)]
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
+def test_what_nobody_reads_any_more_is_no_error(tmp_path: Path) -> None:
+    """As of `train.py --help | head -1`: its reader has gone before it is written."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as gone:
+        command = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--help"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0 and done.stderr == ""
+
+
+def test_a_terminal_that_lacks_a_letter_gets_it_in_other_words(tmp_path: Path) -> None:
+    """tune.py's help says `--space …=choice:…`."""
+    command = [sys.executable, str(ROOT / "ray_jobs" / "tune.py"), "--help"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and r"--space \u2026=choice:\u2026" in done.stdout, done.stderr

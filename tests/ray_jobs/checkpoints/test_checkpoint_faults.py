@@ -98,6 +98,26 @@ class Outage(LocalSession):
         return False
 
 
+class Elsewhere(LocalSession):
+    """A session whose run folder is not where it writes its artifacts, as one on S3 is not."""
+
+    publish, end = RaySession.publish, RaySession.end
+    _remote = True
+
+
+def test_a_worker_that_ends_leaves_no_artifacts_behind(tmp_path: Path) -> None:
+    session = Elsewhere(tmp_path / "scratch", torch.device("cpu"))
+    session.folder = str(tmp_path / "run")
+    (tmp_path / "scratch" / "events").write_text("of the last steps, after the last checkpoint")
+    (tmp_path / "run" / "events").mkdir(parents=True)  # cannot be written over
+    session.end()
+    assert (tmp_path / "scratch" / "events").exists()
+    (tmp_path / "run" / "events").rmdir()
+    session.end()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "events").read_text() == "of the last steps, after the last checkpoint"
+
+
 @pytest.fixture
 def make(
     small_config: TrainConfig, make_plan: Callable[[TrainConfig], TrainPlan], tmp_path: Path, endpoint: Endpoint

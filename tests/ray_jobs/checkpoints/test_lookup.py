@@ -11,6 +11,8 @@ import pytest
 from ray_jobs.checkpoints.folds import fold_folder, fold_of, folds_of
 from ray_jobs.checkpoints.lookup import find_checkpoint, find_checkpoints, other_version, read_config
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
+from ray_jobs.evaluation.decision_file import read_decision
+from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.settings.config import TrainConfig, run_identity
 from storage import InputError, SplitConfig
 
@@ -70,3 +72,25 @@ def test_another_version_of_an_imported_network_is_named(
     assert told("torch 1.0") == f"{found.uri}: torch.nn:Conv3d was trained with torch 1.0, and here it is {here}"
     assert (told(None) or "").endswith(f"was trained with a module of no known version, and here it is {here}")
     assert other_version(find_checkpoint(make_checkpoint("ours", seed=0))) is None
+
+
+@pytest.mark.parametrize("file", [CONFIG, "record.json", "decision.json", "model.safetensors"])
+def test_a_damaged_file_is_named(file: str, make_checkpoint: Callable[..., str], small_config: TrainConfig) -> None:
+    import torch
+
+    place = Path(make_checkpoint("run", seed=1)) / "checkpoint_epoch_0001" / file
+    place.write_bytes(place.read_bytes()[:20])
+    with pytest.raises(InputError, match=f"{file}.* (damaged|another) "):
+        open_trained(find_checkpoint(str(place.parent)).uri, torch.device("cpu"))
+        find_checkpoint(str(place.parents[1]))
+        read_decision(find_checkpoint(str(place.parent)))
+
+
+def test_a_run_that_is_called_otherwise_is_suggested(tmp_path: Path) -> None:
+    for name in ("demo-20261130-0700", "demo-20261130-0800", "other"):
+        (tmp_path / name).mkdir()
+    for asked, meant in {"demo": "demo-20261130-0800", "othre": "other"}.items():
+        with pytest.raises(InputError, match=f"names, perhaps {tmp_path / meant}$"):
+            find_checkpoint(str(tmp_path / asked))
+    with pytest.raises(InputError, match=r"tune\.py names$"):
+        find_checkpoint(str(tmp_path / "nothing" / "alike"))

@@ -1,6 +1,7 @@
 """A private cluster keeps to itself, and where no cluster is, that is said."""
 
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
@@ -66,3 +67,13 @@ def test_what_is_no_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match=why) as said, ray_running():
             pass
         assert str(said.value).startswith(f"RAY_ADDRESS is {address}, ") and "\n" not in str(said.value)
+
+
+@pytest.mark.processes
+def test_a_temp_folder_too_deep_for_sockets_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("deep" * 25)))
+    with pytest.raises(InputError, match="set RAY_TMPDIR=/tmp"), ray_running(dashboard=False):
+        pass
+    assert not ray.is_initialized()

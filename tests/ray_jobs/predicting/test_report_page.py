@@ -73,6 +73,12 @@ def test_what_is_odd_is_listed() -> None:
     assert 'id="notices"' not in build(RECORDS)
 
 
+def test_why_a_label_was_refused_is_said() -> None:
+    page = build([*RECORDS[:1], {**RECORDS[1], "label_refused": "b (b_seg.nii.gz): zero <bytes>"}], {"x": "x: cut"})
+    assert '<section id="unscored"><h2>Not scored</h2><ul><li>b (b_seg.nii.gz): zero &lt;bytes&gt;</li></ul>' in page
+    assert "<li>x: cut</li>" in page and 'id="unscored"' not in build(RECORDS)
+
+
 def test_names_from_outside_are_text_not_markup() -> None:
     page = build(RECORDS, {"x": "x: <script>alert(1)</script>"})
     assert "<b>" not in page and "run &amp; name" in page and "a&lt;b" in page

@@ -1,11 +1,16 @@
 """Presets, the environment's defaults, and what makes two starts one run."""
 
 import dataclasses
+import io
+import os
+import sys
 from typing import Any
 
 import pytest
+import tyro
 
 from models import Execution
+from ray_jobs.predicting.predict_config import PredictConfig
 from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.config import (
     PATCH,
@@ -16,6 +21,8 @@ from ray_jobs.settings.config import (
     keep_given_patch,
     run_identity,
 )
+from ray_jobs.settings.flags import read_flags
+from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.settings.presets import PRESETS, preset
 from ray_jobs.training.planning import check_world_sizes
 from storage import InputError
@@ -78,11 +85,48 @@ def test_mistakes_are_answered_in_one_line(arguments: list[str], says: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse_training(["--optimiser.learning-rat", "3"])
-    assert ended.value.code == 2
-    assert "--optimiser.learning-rate" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--epochs", "x"], "wanted --epochs INT: invalid literal for int() with base 10: 'x'; --help says more"),
+        (["--epochs"], "missing value for argument '--epochs': wanted 1 values; --help lists the flags"),
+        (["--gpu", "maybe"], "invalid choice 'maybe' for argument '--gpu': wanted one of"),
+        (["--optimiser.learning-rat", "3"], "--optimiser.learning-rat, 3; perhaps --optimiser.learning-rate FLOAT"),
+        (["--runs", ""], "wanted a value, got an empty text after --runs: perhaps of a shell's variable that is"),
+        (["--runs="], "got an empty text as --runs=: perhaps"),
+        (["stray"], "unrecognized options: stray; --help lists the flags"),
+        (["--sampling.patch-shape", "3", "x", "4"], "wanted --sampling.patch-shape [INT [INT ...]]: "),
+    ],
+)
+def test_what_the_parser_refuses_is_said_in_one_line_too(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_training(arguments)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_it_is_one_line_on_any_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(
+        InputError, match=r"^wanted --checkpoint \[STR \[STR ...\]\], --input STR, --output STR, got none"
+    ):
+        read_flags(PredictConfig, [])
+    assert os.environ["COLUMNS"] == "40"
+
+
+def test_a_flag_of_several_subcommands_is_named_once() -> None:
+    read: Any = tyro.extras.subcommand_cli_from_dict
+    with pytest.raises(InputError, match=r"--input \(applied to .* a\).*; perhaps --input STR$"):
+        read_flags({"a": CheckpointConfig, "b": PredictConfig, "c": PredictConfig}, ["a", "--input", "x"], read=read)
+
+
+def test_what_is_missing_is_said_with_what_came_instead() -> None:
+    with pytest.raises(InputError, match=r"^wanted --input STR, --output STR, got none, and not --inputs; --help"):
+        read_flags(PredictConfig, ["--checkpoint", "a", "--inputs"])
 
 
 def test_run_name_follows_what_the_result_depends_on() -> None:

@@ -27,6 +27,11 @@ def first_screen(main: Callable[[Sequence[str]], int], capsys: pytest.CaptureFix
     return capsys.readouterr().out
 
 
+def test_a_flag_that_a_text_names_is_no_option() -> None:
+    box = ["╭─ options ──╮", "│ --name STR  Names what --resume │", "│             --resume goes on with. │", "╰──╯"]
+    assert read_options(box) == {"--name STR": "Names what --resume --resume goes on with."}
+
+
 def test_first_screen_is_one_screen_and_names_the_groups(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

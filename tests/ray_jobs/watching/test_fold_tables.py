@@ -25,7 +25,7 @@ def printed(*, width: int = 80, **said: Any) -> str:
         **said,
     }
     written = io.StringIO()
-    print_folds(summary, Console(file=written, width=width))
+    print_folds(summary, Console(file=written, width=width, markup=False))
     return written.getvalue()
 
 

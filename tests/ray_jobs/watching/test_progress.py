@@ -41,6 +41,17 @@ def test_the_pace_of_a_resumed_run_is_that_of_this_start() -> None:
     assert news.left == "0:00:10 left"
 
 
+def test_workers_that_are_started_again_have_a_pace_of_their_own() -> None:
+    news = News(epochs=4)
+    news.take(latest(0, 0), now=0.0)
+    news.take(latest(2, 0), now=20.0)
+    assert news.left == "0:00:20 left"
+    news.take(latest(1, 5), now=500.0)  # from the checkpoint before; a machine was waited for meanwhile
+    assert news.left == ""
+    news.take(latest(2, 0), now=505.0)
+    assert news.left == "0:00:20 left"
+
+
 def test_whoever_asks_to_stop_hears_whether_a_worker_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = [(None, [], [], []), (latest(0, 1), [], [], [])]
     asked: list[str] = []
