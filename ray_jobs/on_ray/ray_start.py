@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from storage import InputError
 
 DASHBOARD_HOST = "127.0.0.1"  # of a private cluster
 SECONDS_TO_ANSWER = 10
+SECONDS_TO_START = 180  # of a private cluster
 
 
 @contextlib.contextmanager
@@ -99,17 +101,43 @@ def _answers(place: str) -> bool:
 
 @contextlib.contextmanager
 def starting_no_helpers() -> Iterator[None]:
-    """Ray starts no process that has nothing to do here: an autoscaler's, and one that sends the driver all logs."""
+    """Ray starts no process that has nothing to do here: an autoscaler's, and one that sends the driver all logs.
+
+    Those that it starts have minutes to come up, not Ray's 30 seconds: other work may keep the machine from them.
+    """
+    from ray._private import services
     from ray._private.node import Node
 
     needless = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor")}
     for name in needless:
         setattr(Node, name, lambda _: None)
+    look = services.get_node
+    services.get_node = wait_longer(look)
     try:
         yield
     finally:
+        services.get_node = look
         for name, start in needless.items():
             setattr(Node, name, start)
+
+
+def wait_longer(look: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Ray's look-up of a node, which raises RuntimeError where there is none, with SECONDS_TO_START for it."""
+
+    def look_again(*of: Any) -> Any:
+        until = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                return look(*of)
+            except RuntimeError as error:
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"Ray did not start within {SECONDS_TO_START} s; its logs are in /tmp/ray/session_latest/logs: "
+                        "give the machine less to do, or more memory, and try again"
+                    ) from error
+            time.sleep(0.1)
+
+    return look_again
 
 
 def has_dashboard() -> bool:

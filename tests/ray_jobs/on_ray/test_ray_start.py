@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -77,3 +78,25 @@ def test_a_temp_folder_too_deep_for_sockets_is_said(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match="set RAY_TMPDIR=/tmp"), ray_running(dashboard=False):
         pass
     assert not ray.is_initialized()
+
+
+def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own 30 s ended commands in a traceback where other work kept the machine busy."""
+    from ray._private import services
+
+    answers = iter([None, None, {"node": 1}])
+
+    def look(*of: str) -> Any:
+        assert of == ("head", "id")
+        found = next(answers, None)
+        if found is None:
+            raise RuntimeError("no such node")
+        return found
+
+    monkeypatch.setattr(services, "get_node", look)
+    with ray_start.starting_no_helpers():
+        assert services.get_node("head", "id") == {"node": 1}
+        monkeypatch.setattr(ray_start, "SECONDS_TO_START", 0)
+        with pytest.raises(InputError, match="Ray did not start within 0 s"):
+            services.get_node("head", "id")
+    assert services.get_node is look
