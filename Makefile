@@ -122,8 +122,8 @@ docs-links: $(VENV)/.installed-docs
 	$(SPHINX) --builder linkcheck . .site/links
 
 # Pictures for the documents: Ray's dashboard, TensorBoard and reports in a headless Chromium, after training as `make train` does.
-screenshots: $(VENV)/.installed
-	$(BIN)/python docs/screenshots.py
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m docs.screenshots
 
 # What a laptop can measure, peers beside ours, into benchmarks/records and BENCHMARKS.md: an hour or two on two cores.
 # `make bench SOURCE=DIR` takes your scans instead of synthetic ones.

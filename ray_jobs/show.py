@@ -6,13 +6,12 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tyro
-
 from ray_jobs.checkpoints.folds import folds_of
 from ray_jobs.checkpoints.run_folder import CONFIG, RunFolder
 from ray_jobs.pages.serving import LOOPBACK, make_server
 from ray_jobs.settings.config import environment_default
 from ray_jobs.settings.exit_status import run_command
+from ray_jobs.settings.flags import read_flags
 from ray_jobs.settings.folders import home_folder
 from ray_jobs.settings.show_config import ShowConfig
 from storage import InputError
@@ -23,7 +22,7 @@ REPORT, PREDICTIONS, RESULTS = "report.html", "metrics.json", "results.json"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config = tyro.cli(ShowConfig, args=list(arguments), description=__doc__)
+    config = read_flags(ShowConfig, arguments, description=__doc__)
     folder = find_folder(config.run)
     make = maker_of(folder)
     if config.serve:

@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")  # WebGL on a CPU
+
 
 class Page:
     """A page of a browser, spoken to by the DevTools protocol; keeps what went wrong in it."""
@@ -100,11 +102,17 @@ def running_chromium(folder: Path, *drawing: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def opened(address: str, report: Path) -> AsyncIterator[Page]:
+async def attached(address: str) -> AsyncIterator[Page]:
+    """The browser's one page, whatever it shows."""
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{address}/json") as response:
             (target,) = [each for each in await response.json() if each["type"] == "page"]
         async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-            page = Page(socket)
-            await page.open(report.as_uri())
-            yield page
+            yield Page(socket)
+
+
+@asynccontextmanager
+async def opened(address: str, report: Path) -> AsyncIterator[Page]:
+    async with attached(address) as page:
+        await page.open(report.as_uri())
+        yield page

@@ -1,8 +1,9 @@
 """What showing a report is told."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from storage import InputError
 
@@ -11,7 +12,7 @@ from storage import InputError
 class ShowConfig:
     """Make the report of a run, a search, a cross-validation or predictions anew, and open it in a browser."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """Its folder, a path or an s3:// URL; or its name among the runs (BRATS_RUNS, else ./runs)."""
     serve: bool = False
     """Serve it on loopback until Ctrl-C, made anew at each look, and open nothing: for a machine far away, with

@@ -18,12 +18,11 @@ from ray_jobs.predicting.finishing import SEGMENTATION, CaseFinisher, Predicted
 from ray_jobs.predicting.report_page import build_report
 from ray_jobs.predicting.viewer import COPY, LIBRARY, NIIVUE
 from storage.labels.tasks import GLIOMA_REGIONS
-from tests.chromium import Page, opened, running_chromium
+from tests.chromium import SOFTWARE, Page, opened, running_chromium
 from tests.small_case import AFFINE, CASE_ID, HIGH, LOW, hold_small_case
 
 pytestmark = pytest.mark.system
 
-SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 READY = "!document.getElementById('viewer-controls').disabled"
 SAID = "document.getElementById('viewer-said').textContent"
 HERE = "document.getElementById('viewer-here').value"
