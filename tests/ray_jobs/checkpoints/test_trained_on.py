@@ -33,7 +33,7 @@ def test_networks_of_two_tasks_are_not_averaged(tmp_path: Path) -> None:
     said = {
         name: describe_task(create_store(tmp_path / name, task=TASKS[name])) for name in ("gli-2021", "ssa", "men-rt")
     }
-    glioma, africa, heads = (Mock(uri=name, read=Mock(return_value=json.dumps(said[name]))) for name in said)
+    glioma, africa, heads = (Mock(uri=name, read_json=Mock(return_value=said[name])) for name in said)
     assert choose_task([glioma, africa]) == TASKS["gli-2021"]  # whose regions are the same
     with pytest.raises(
         InputError, match=r"^men-rt was trained on men-rt \(GTV\), gli-2021 is .*: only networks of the "
