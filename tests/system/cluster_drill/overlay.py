@@ -19,14 +19,14 @@ def overlay(file: Path, home: Path) -> dict[str, Any]:
     cluster["provider"]["use_internal_ips"] = True
     # ssh looks for ~ in the list of users, and this user's home is the drill's.
     cluster["auth"]["ssh_private_key"] = cluster["auth"]["ssh_private_key"].replace("~", str(home))
-    cluster["idle_timeout_minutes"] = 0.5
+    cluster["idle_timeout_minutes"] = 0.75
     for name, kind in cluster["available_node_types"].items():
         if name != cluster["head_node_type"]:
             kind["resources"] |= {"CPU": 1, "GPU": 0}
     environment = (
         f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=1 "
         "RAY_AUTOSCALER_RECONCILE_REQUEST_STATUS_TIMEOUT_S=15 "
-        "AUTOSCALER_UPDATE_INTERVAL_S=2 AUTOSCALER_NODE_SSH_INTERVAL_S=1 "
+        "AUTOSCALER_UPDATE_INTERVAL_S=3 AUTOSCALER_NODE_SSH_INTERVAL_S=1 "
         "RAY_gcs_rpc_server_reconnect_timeout_s=20 OMP_NUM_THREADS=1"
     )
     cluster["setup_commands"].insert(1, f"printf 'export %s\\n' {environment} >> ~/brats.env")
