@@ -1,7 +1,8 @@
 """One network for any scans: what modality dropout costs where all are there, and what it is worth where they are not.
 
 Trained in two folds, so that every case is scored once by a network that never saw it: as usual, with the dropout, and
-on some sets of scans alone; of the second all sets are asked, by taking files away. Everything is paired by case.
+on some sets of scans alone. The one with the dropout is asked for each of these sets, by taking files away; all is
+paired by case.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def measure(race: Race, own: Race, name: str, method: Method, job: Job, sets: Se
     `own` has the store that the method reads. All steps are planned by what one of the usual network costs.
     """
     run = f"fold{job.fold + 1}-{name}"
-    records = {scans: race.records / (f"{run}-of-{scans}.json" if scans else f"{run}.json") for scans in sets}
+    records = {scans: race.records / f"{run}-of-{scans}.json" for scans in sets}
     if all(record.exists() for record in records.values()):
         return
     folder = race.shared.with_name(run)
@@ -53,14 +54,15 @@ def measure(race: Race, own: Race, name: str, method: Method, job: Job, sets: Se
         job = replace(job, folder=str(folder), settings={**method.settings, "rehearsal": str(rehearsal)})
         trained = phase(method, "train", job, folder / "trained.json")
         for scans, record in records.items():
-            asked = replace(job, folder=str(folder / scans)) if scans else job
-            if scans:
-                asked = replace(asked, settings={**job.settings, "scans": scans.split("+")})
+            asked = job
+            if scans != ALL_SCANS:
+                settings = {**job.settings, "scans": scans.split("+")}
+                asked = replace(job, folder=str(folder / scans), settings=settings)
                 asked.path().mkdir(exist_ok=True)
                 if not asked.path("weights-100").exists():
                     asked.path("weights-100").symlink_to(folder / "weights-100")
             scored = predict(race, method, asked, trained["kept"][-1])
             origin = describe_origin(f"{method.title}, fold {job.fold + 1}")
             said = describe_run(name, method, job, prepared, trained, [scored])
-            write_whole(record, {**origin, **said, "scans": scans or "all"})
+            write_whole(record, {**origin, **said, "scans": scans})
             print(record, flush=True)

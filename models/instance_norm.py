@@ -55,17 +55,17 @@ class InstanceNormChannelsLast(torch.autograd.Function):
         eps = context.eps
         rows_BNX, joined = as_rows(features)
         along_BNX, _ = as_rows(direction.contiguous(memory_format=FORMATS[features.ndim]))
+        weights_BX, means_BX, variances_BX = (
+            each_BC.repeat(1, joined) for each_BC in (weight.expand_as(mean_BC), mean_BC, variance_BC)
+        )
         # As if mean and variance were constants; what they hang on is a straight line in the features.
         parts_BS = [
             [
-                aten.native_batch_norm_backward(
-                    *pair, weight.repeat(joined), mean.repeat(joined), variance.repeat(joined), None, None,
-                    AS_CONSTANTS, eps, [True] * 3,
-                )
+                aten.native_batch_norm_backward(*pair, *known, None, None, AS_CONSTANTS, eps, [True] * 3)
                 for pair in zip(along.split(ROWS_A_PART), rows.split(ROWS_A_PART), strict=True)
             ]
-            for along, rows, mean, variance in zip(along_BNX, rows_BNX, mean_BC, variance_BC, strict=True)
-        ]  # fmt: skip
+            for along, rows, *known in zip(along_BNX, rows_BNX, weights_BX, means_BX, variances_BX, strict=True)
+        ]
         weights_BC, biases_BC = (each_BSPC.sum((1, 2)) for each_BSPC in stack_parts(parts_BS, (1, 2), joined))
         scale_BC = -weight * torch.rsqrt(variance_BC + eps) / (features[0, 0].numel())
         gradient = torch.empty_like(features)

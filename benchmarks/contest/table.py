@@ -16,8 +16,8 @@ from ray_jobs.evaluation.out_of_fold import mean_and_interval
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Mean Dice whose first sight is told in minutes."""
 SETS = ("flair", "t1ce", "t1ce+flair")
-"""Scans of which networks of their own are trained; "" is all of them."""
-ALL_SCANS = ""
+"""Scans of which networks of their own are trained."""
+ALL_SCANS = "all"
 Record = Mapping[str, Any]
 Rows = list[dict[str, str | float | int]]
 
@@ -109,7 +109,7 @@ def missing_scans_rows(records: Sequence[Record]) -> dict[str, Rows]:
     for record in records:
         scored[record["method"], record["scans"]] |= record["curve"][-1]["cases"]
     # In a store of its own scans a network has all there are.
-    pairs = {"all": ("usual", "all"), **{scans: (f"only-{scans}", "all") for scans in SETS}}
+    pairs = {ALL_SCANS: ("usual", ALL_SCANS), **{scans: (f"only-{scans}", ALL_SCANS) for scans in SETS}}
     rows: Rows = []
     for scans, beside in pairs.items():
         ours, theirs = scored["dropout", scans], scored[beside]
