@@ -8,7 +8,10 @@ MONITOR_LOG, MONITOR_OUT = "monitor.log", "monitor.out"
 
 
 class NewLines:
-    """The whole lines that are added to `file` from now on, which need not be there yet."""
+    """The whole lines that are added to `file` from now on, which need not be there yet, or any more.
+
+    It goes with its cluster, at any moment.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -16,11 +19,12 @@ class NewLines:
 
     def read(self) -> str:
         """Those since the last time."""
-        if not self._file.exists():
+        try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._read)
+                whole = stream.read().rpartition(b"\n")[0]  # a line that is being written is read the next time
+        except FileNotFoundError:
             return ""
-        with self._file.open("rb") as stream:
-            stream.seek(self._read)
-            whole = stream.read().rpartition(b"\n")[0]  # a line that is being written is read the next time
         self._read += len(whole)
         return whole.decode(errors="replace")
 

@@ -43,6 +43,13 @@ def test_three_failures_of_one_machine_are_told_with_the_reason(logs: Path) -> N
     assert log.trouble() == "the set-up of a worker failed 3 times on i-2: wanted NVIDIA driver 580"
 
 
+def test_logs_that_went_with_their_cluster_say_nothing(logs: Path) -> None:
+    log = SetupLog(logs)
+    for name in ("monitor.log", "monitor.out"):
+        (logs / name).unlink()
+    assert log.trouble() is None
+
+
 def test_a_reason_that_nobody_gave_is_in_the_log(logs: Path) -> None:
     log = SetupLog(logs)
     add(logs, failed("i-1") * 3)
