@@ -47,8 +47,10 @@ class Gang(ScalingPolicy):
         self._next_look = 0.0
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Begin with the first place."""
-        self._choice = Choice(self._places, needed=self.scaling_config.min_workers, now=time.monotonic())
+        """Begin with the first place that has enough idle machines, as after another run; where none has, the first."""
+        nodes, needed = ray.nodes(), self.scaling_config.min_workers
+        first = next((index for index, place in enumerate(self._places) if room_at(place, nodes) >= needed), 0)
+        self._choice = Choice(self._places, needed=needed, now=time.monotonic(), first=first)
         self._refusals = Refusals(self._monitor_log)
         self._ask_here()
         super().after_controller_start(train_run_context)

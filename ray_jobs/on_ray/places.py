@@ -75,9 +75,9 @@ def describe(node: dict[str, Any]) -> str:
 class Choice:
     """Which place is asked: one at a time, for all workers, until it has refused or has had its time."""
 
-    def __init__(self, places: Sequence[Place], *, needed: int, now: float) -> None:
+    def __init__(self, places: Sequence[Place], *, needed: int, now: float, first: int = 0) -> None:
         self._places, self._needed = places, needed
-        self._index, self._since = 0, now
+        self._index, self._since = first, now
         self.left: set[str] = set()  # places whose machines are to be given back
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import ray
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.failed_setups import end_where_setups_fail
@@ -254,6 +255,15 @@ def _refuse_unless_seen(path: Path, name: str, remedy: str) -> None:
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     sees = ray.remote(num_cpus=0)(Path.exists)
     nodes = [strategy(node, soft=False) for node in _living_nodes()]
-    found = ray.get([sees.options(scheduling_strategy=node).remote(path) for node in nodes])
+    answers = [sees.options(scheduling_strategy=node).remote(path) for node in nodes]
+    found = [seen for seen in map(_unless_its_node_went, answers) if seen is not None]
     if not all(found):
         raise InputError(describe_hidden(name, found, remedy=remedy))
+
+
+def _unless_its_node_went(answer: "ray.ObjectRef[bool]") -> bool | None:
+    """Its answer; None where the node has gone since it was found alive, as idle ones do at any moment."""
+    try:
+        return ray.get(answer)
+    except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):
+        return None

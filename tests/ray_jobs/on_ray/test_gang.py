@@ -54,8 +54,9 @@ class World:
 
 @pytest.fixture
 def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(workers: int | tuple[int, int]) -> World:
+    def make(workers: int | tuple[int, int], machines: dict[str, str] | None = None) -> World:
         world = World(tmp_path / "monitor.log", workers)
+        world.machines |= machines or {}
         monkeypatch.setattr(gang_module.ray, "nodes", world.nodes)
         monkeypatch.setattr(gang_module.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head"))
         monkeypatch.setattr(gang_module, "room_at", world.room)
@@ -110,6 +111,13 @@ def test_what_is_left_of_lost_workers_ends_before_the_gang_moves(make_world: Any
     assert isinstance(world.decide(), NoopDecision)
     assert world.policy.scaling_config.resources_per_worker == {"CPU": 1, "spot_b": 1}
     assert world.machines == {}
+
+
+def test_a_run_begins_where_enough_idle_machines_are_left_of_another(make_world: Any) -> None:
+    world = make_world(2, {"one": "spot_b", "two": "spot_b"})
+    decision = world.decide()
+    assert (decision.num_workers, decision.resources_per_worker) == (2, {"CPU": 1, "spot_b": 1})
+    assert make_world(2, {"one": "spot_b"}).asked[-1] == {"CPU": 1, "spot_a": 1}
 
 
 def test_machines_on_which_others_work_stay(make_world: Any) -> None:

@@ -44,6 +44,19 @@ def test_nothing_is_started_that_has_nothing_to_do() -> None:
     assert Node.start_monitor.__module__ == Node.__module__  # of who starts a cluster by himself
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("shared_head")
+def test_a_node_that_goes_while_it_is_asked_for_a_folder_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ray_running(dashboard=False):
+        here = ray.get_runtime_context().get_node_id()
+        monkeypatch.setattr(ray_start, "_living_nodes", lambda: [here, "0" * len(here)])
+        ray_start.refuse_hidden_folder(str(tmp_path), "run folder")
+        with pytest.raises(InputError, match="1 node"):
+            ray_start.refuse_hidden_source(str(tmp_path / "nothing"))
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:1"])
 def test_where_nobody_answers_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself gives up after two minutes, and ends the process."""

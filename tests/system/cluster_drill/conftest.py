@@ -25,3 +25,14 @@ def world(phantom_source: Path) -> Iterator[Any]:
         made.stop()
         if os.environ.get("BRATS_DRILL_KEEP") != "1":
             shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def lost() -> Iterator[Any]:
+    """What two files' scenes tell of a head that is lost."""
+    from tests.system.cluster_drill.world import Lost
+
+    made = Lost()
+    yield made
+    if made.command is not None:
+        made.command.stop()

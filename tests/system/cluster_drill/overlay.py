@@ -25,7 +25,7 @@ def overlay(file: Path, home: Path) -> dict[str, Any]:
             kind["resources"] |= {"CPU": 1, "GPU": 0}
     environment = (
         f"AWS_ENDPOINT_URL={ENDPOINT} BRATS_PRESET=demo BRATS_WORKERS=2 BRATS_WORKER_ALONE_MINUTES=1 "
-        "RAY_AUTOSCALER_RECONCILE_REQUEST_STATUS_TIMEOUT_S=15 "
+        "RAY_AUTOSCALER_RECONCILE_REQUEST_STATUS_TIMEOUT_S=15 RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S=15 "
         "AUTOSCALER_UPDATE_INTERVAL_S=3 AUTOSCALER_NODE_SSH_INTERVAL_S=1 "
         "RAY_gcs_rpc_server_reconnect_timeout_s=20 OMP_NUM_THREADS=1"
     )

@@ -15,7 +15,7 @@ import pytest
 
 from storage import open_store
 from tests.system.cluster_drill.hosts import PROMETHEUS
-from tests.system.cluster_drill.world import API, RAY, status_of
+from tests.system.cluster_drill.world import API, RAY, Lost, status_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -189,6 +189,16 @@ def test_a_search_runs_its_trials_on_the_workers(world: Any) -> None:
     assert world.read_json("runs/search/results.json")["trials"]
 
 
+def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
+    if not PROMETHEUS.exists():
+        pytest.skip("no Prometheus could be fetched")
+    (head,) = world.instances("head")
+    assert status_of(f"http://{world.host(head).address}:9090/-/ready") == 0
+    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=ray_node_cpu_count"
+    done = world.ray("exec", str(world.file), ask)
+    assert '"status":"success","data":{"resultType":"vector","result":[{' in done.stdout, done.stdout
+
+
 def test_idle_workers_are_terminated(world: Any) -> None:
     def at_rest() -> bool:
         """None there, and none on its way: the autoscaler may launch one for a trial that is over by then."""
@@ -199,16 +209,6 @@ def test_idle_workers_are_terminated(world: Any) -> None:
 
     world.wait_for("no workers", at_rest, seconds=240)
     assert len(world.instances("head")) == 1
-
-
-def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
-    if not PROMETHEUS.exists():
-        pytest.skip("no Prometheus could be fetched")
-    (head,) = world.instances("head")
-    assert status_of(f"http://{world.host(head).address}:9090/-/ready") == 0
-    ask = "curl --silent --get http://127.0.0.1:9090/api/v1/query --data-urlencode query=ray_node_cpu_count"
-    done = world.ray("exec", str(world.file), ask)
-    assert '"status":"success","data":{"resultType":"vector","result":[{' in done.stdout, done.stdout
 
 
 def test_scans_are_converted_on_the_head(world: Any, phantom_source: Path) -> None:
@@ -236,69 +236,16 @@ def check_that_a_folder_of_the_head_is_refused(world: Any) -> None:
     assert "cannot see; give an s3:// URL" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-@pytest.fixture(scope="module")
-def lost(world: Any) -> Iterator[Any]:
-    """The command that submits what a lost head takes with it."""
-    command = ("job", "submit", "--", "python", "ray_jobs/train.py", "--name", "lost", "--checkpoints.every-steps", "5")
-    job = world.begin("lost", *RAY, *command)
-    yield job
-    job.stop()
-
-
 @pytest.mark.usefixtures("tunnel")
-def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any, lost: Any) -> None:
+def test_a_head_is_lost(world: Any, lost: Lost) -> None:
+    """What follows is told in test_next_head.py, after scenes that need none of this cluster."""
+    arguments = ("python", "ray_jobs/train.py", "--name", "lost", "--checkpoints.every-steps", "5")
+    lost.command = world.begin("lost", *RAY, "job", "submit", "--", *arguments)
     world.wait_for("a checkpoint", lambda: "record.json" in str(world.keys("runs/lost/checkpoint_")), seconds=400)
     # Those of scenes before are idle.
     world.wait_for("two workers", lambda: len(world.instances("worker")) == 2, seconds=400)
     (head,), workers = world.instances("head"), world.instances("worker")
-    hosts = [world.host(name) for name in (head, *workers)]
-    with (hosts[0].folder / "home" / "brats.env").open("a") as environment:
+    lost.hosts += [world.host(name) for name in (head, *workers)]
+    with (lost.hosts[0].folder / "home" / "brats.env").open("a") as environment:
         environment.write("export BRATS_HEAD_IDLE_MINUTES=1\n")
-    hosts[0].kill_ray()
-    world.wait_for("no workers", lambda: not world.instances("worker"), seconds=300)
-    world.wait_for("no head", lambda: not world.instances("head"), seconds=120)
-    assert all(host.is_shut_down() for host in hosts)
-
-
-def test_another_head_goes_on_with_what_was_running(world: Any, lost: Any) -> None:
-    done = world.ray("up", "--yes", str(world.file))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert len(world.instances("head")) == 1
-    name = lost.job()
-    assert f"submitted again: {name}: python ray_jobs/train.py --name lost" in done.stdout, done.stdout[-3000:]
-    with world.tunnel(world.file):
-        job = world.begin("again", *RAY, "job", "logs", "--follow", name)
-        try:
-            world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_"), seconds=400)
-            world.ray("job", "stop", name)
-            world.wait_for("nothing left to go on", lambda: not world.keys("runs/.unfinished/"), seconds=60)
-        finally:
-            job.stop()
-
-
-def test_baking_leaves_no_secret_on_the_image_that_comes_next(world: Any) -> None:
-    (head,) = world.instances("head")
-    host = world.host(head)
-    done = world.account("bake")
-    assert done.returncode == 0, done.stdout + done.stderr
-    # Programs that read keys (Prometheus) hold the words too, so those are sought in text files.
-    for search in (["-rlF", world.token], ["-rlI", "PRIVATE KEY"]):
-        left = subprocess.run(["grep", *search, host.folder / "home"], capture_output=True)
-        assert left.stdout == b""
-    (image,) = world.ec2.describe_images(Owners=["self"])["Images"]
-    assert image["ImageId"] in world.file.read_text()
-
-
-def test_ray_down_leaves_nothing(world: Any) -> None:
-    refused = world.account("remove")
-    assert refused.returncode == 2
-    assert "ray down" in refused.stderr
-    done = world.ray("down", "--yes", str(world.file))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert world.instances("head") == world.instances("worker") == []
-    world.wait_for("all hosts to be gone", lambda: not world.hypervisor.hosts, seconds=20)
-    removed = world.account("remove", "--images")
-    assert removed.returncode == 0, removed.stderr
-    assert not (world.home / ".ssh" / "brats-ray.pem").exists()
-    left = world.ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["brats-ray"]}])
-    assert left["SecurityGroups"] == []
+    lost.hosts[0].kill_ray()

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,14 @@ class World:
     def stop(self) -> None:
         self.hypervisor.stop()
         self.moto.stop()
+
+
+@dataclass
+class Lost:
+    """What a lost head takes with it: the command whose job ran there, its host and its workers'."""
+
+    command: "Command | None" = None
+    hosts: list[Any] = field(default_factory=list)
 
 
 class Command:
