@@ -12,6 +12,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ray_jobs.settings.presets import preset
+from ray_jobs.training.gentle_stop import SECONDS_TO_SAVE
 from ray_jobs.training.planning import check_world_sizes
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -62,6 +63,14 @@ def test_all_speak_over_the_network_that_is_named(local: dict[str, Any], tmp_pat
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "set-up failed: no address in the network" in done.stdout
+
+
+def test_a_stopped_job_has_the_time_that_a_run_takes_to_save(local: dict[str, Any], aws: dict[str, Any]) -> None:
+    pods = (CLUSTER / "kuberay.yaml").read_text()
+    said = [" ".join(each["setup_commands"]) for each in (local, aws)] + [pods.replace(', value: "', "=")]
+    for text in said:
+        (seconds,) = re.findall(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", text)
+        assert int(seconds) >= SECONDS_TO_SAVE + 10
 
 
 def test_machines_of_ones_own_never_leave(local: dict[str, Any]) -> None:

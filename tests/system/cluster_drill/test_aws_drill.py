@@ -88,9 +88,9 @@ def test_training_without_arguments_finds_its_place_and_survives_lost_workers(wo
         check_that_a_notice_costs_no_step(world, job, workers)
         check_that_a_loss_without_notice_is_made_good(world, job)
         assert set(world.zones(world.instances("worker"))) == {"us-west-2b"}
+        check_that_a_stop_saves(world, job)
     finally:
         world.market.left.clear()
-        world.ray("job", "stop", job.job())
         job.stop()
 
 
@@ -134,6 +134,11 @@ def check_that_a_loss_without_notice_is_made_good(world: Any, job: Any) -> None:
     lost = next(name for name in world.instances("worker") if world.host(name).network() in busy)
     world.ec2.terminate_instances(InstanceIds=[lost])
     world.wait_for("the run to go on", lambda: job.says("going on from checkpoint_", times=2), seconds=400)
+
+
+def check_that_a_stop_saves(world: Any, job: Any) -> None:
+    world.ray("job", "stop", job.job())
+    assert job.says("the same command goes on from")
 
 
 def networks_of_training() -> set[str]:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,12 @@ def status_of(url: str, **headers: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def is_free() -> bool:
+    """Whether nothing listens where the API is reached: ssh's connection lives on for some seconds, with its ports."""
+    with socket.socket() as there:
+        return there.connect_ex(("127.0.0.1", 8265)) != 0
 
 
 class SpotMarket:
@@ -180,6 +188,7 @@ class World:
             yield
         finally:
             command.stop()
+            self.wait_for("the tunnel's end", is_free, seconds=60)  # its host may live on, and another may come
 
     def instances(self, kind: str, *states: str) -> list[str]:
         """Ids of the head (`head`) or of the workers (`worker`) that run, or are in one of `states`."""
@@ -224,8 +233,9 @@ class Command:
         # Nothing to read from, as the README's `ray dashboard … < /dev/null &` has: ssh would want the terminal.
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL
-            )
+                command, cwd=ROOT, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
 
     def says(self, text: str, *, times: int = 1) -> bool:
         """Whether it has, so often, however its lines are broken; raises when the command ended without."""
@@ -239,6 +249,7 @@ class Command:
         return self.log.read_text().partition("Job '")[2].partition("'")[0]
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
+        """End it and what it has started, as ssh."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait(30)
