@@ -13,13 +13,12 @@ ENDPOINT = f"http://{GATEWAY}:5500"
 def overlay(file: Path, home: Path) -> dict[str, Any]:
     """Return the cluster of `file` for hosts without GPU, public address, or more than two cores between them.
 
-    All that only waits is shorter: what idles goes sooner, and the autoscaler looks more often.
+    All that only waits is shorter: what is set up for nobody goes sooner, and the autoscaler looks more often.
     """
     cluster: dict[str, Any] = yaml.safe_load(file.read_text())
     cluster["provider"]["use_internal_ips"] = True
     # ssh looks for ~ in the list of users, and this user's home is the drill's.
     cluster["auth"]["ssh_private_key"] = cluster["auth"]["ssh_private_key"].replace("~", str(home))
-    cluster["idle_timeout_minutes"] = 0.75
     for name, kind in cluster["available_node_types"].items():
         if name != cluster["head_node_type"]:
             kind["resources"] |= {"CPU": 1, "GPU": 0}

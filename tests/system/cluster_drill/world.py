@@ -58,8 +58,17 @@ def status_of(url: str, **headers: str) -> int:
         return 0
 
 
+def end_connections() -> None:
+    """End what ssh keeps of this machine's connections for the commands that may follow, and with it their ports."""
+    own = Path("/proc/self/ns/net").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (process / "ns" / "net").readlink() == own and (process / "cmdline").read_bytes().startswith(b"ssh: "):
+                os.kill(int(process.name), signal.SIGTERM)
+
+
 def is_free() -> bool:
-    """Whether nothing listens where the API is reached: ssh's connection lives on for some seconds, with its ports."""
+    """Whether nothing listens where the API is reached."""
     with socket.socket() as there:
         return there.connect_ex(("127.0.0.1", 8265)) != 0
 
@@ -188,7 +197,8 @@ class World:
             yield
         finally:
             command.stop()
-            self.wait_for("the tunnel's end", is_free, seconds=60)  # its host may live on, and another may come
+            end_connections()  # its host may live on, and another's tunnel may come
+            self.wait_for("the tunnel's end", is_free, seconds=60)
 
     def instances(self, kind: str, *states: str) -> list[str]:
         """Ids of the head (`head`) or of the workers (`worker`) that run, or are in one of `states`."""
