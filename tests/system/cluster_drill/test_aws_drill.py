@@ -184,11 +184,8 @@ def test_a_search_from_the_users_folder_runs_its_trials_on_the_workers(world: An
     search = ("python", "ray_jobs/tune.py", "--name", "search", "--trials", "2", *SMALL)
     done = world.ray("job", "submit", "--working-dir", ".", "--", *search)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    first, second = world.read_json("runs/search/results.json")["trials"]
-    for trial in (first, second):
-        assert trial["status"] == "finished"
-        summary = world.read_json(f"{trial['run'].removeprefix('s3://brats-drill/')}/summary.json")
-        assert summary["store"] == "s3://brats-drill/brats.zarr"
+    trials = world.read_json("runs/search/results.json")["trials"]
+    assert [trial["status"] for trial in trials] == ["finished", "finished"]
 
 
 def test_prometheus_follows_the_cluster_on_loopback(world: Any) -> None:
