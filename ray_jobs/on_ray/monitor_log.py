@@ -1,5 +1,6 @@
 """What Ray's monitor, which starts and ends a cluster's machines, writes down on the head, where jobs' drivers run."""
 
+import contextlib
 from pathlib import Path
 
 import ray
@@ -14,8 +15,9 @@ class NewLines:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._read = file.stat().st_size if file.exists() else 0
+        self._file, self._read = file, 0
+        with contextlib.suppress(FileNotFoundError):
+            self._read = file.stat().st_size
 
     def read(self) -> str:
         """Those since the last time."""
