@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ def make_network() -> None:
 def write_program(path: Path, text: str) -> None:
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)
+
+
+def list_processes() -> Iterator[tuple[int, str, bytes]]:
+    """Each process that runs on any host or here: its number, the network namespace it is in, its command line."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield int(process.name), network_of(process), (process / "cmdline").read_bytes()
+
+
+def network_of(process: Path) -> str:
+    """What processes of one host are known by, for a folder of /proc."""
+    return str((process / "ns" / "net").readlink())
 
 
 class Host:
@@ -124,9 +137,9 @@ class Host:
             shutil.copy(PROMETHEUS, place)
 
     def _plug_in(self) -> None:
-        own = Path("/proc/self/ns/net").readlink()
+        own = network_of(Path("/proc/self"))
         for _ in range(200):
-            if Path(f"/proc/{self._process.pid}/ns/net").readlink() != own:
+            if self.network() != own:
                 break
             time.sleep(0.02)
         cable = "v" + self.address.replace(".", "")[-12:]
@@ -147,15 +160,15 @@ class Host:
 
     def network(self) -> str:
         """What its processes are known by: the network namespace they are in."""
-        return str(Path(f"/proc/{self._process.pid}/ns/net").readlink())
+        return network_of(Path("/proc") / str(self._process.pid))
 
     def kill_ray(self) -> None:
         """Kill every process of Ray's and of its jobs at once, the way the kernel does when memory is short."""
         own = self.network()
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if str((process / "ns" / "net").readlink()) == own and b"ray" in (process / "cmdline").read_bytes():
-                    os.kill(int(process.name), signal.SIGKILL)
+        for process, network, command in list_processes():
+            if network == own and b"ray" in command:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def is_shut_down(self) -> bool:
         """Whether somebody on it said `shutdown -h now`."""

@@ -9,7 +9,7 @@ import yaml
 
 from tests.system.cluster_drill.hosts import ROOT
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]  # as test_aws_drill.py: it orders them
 
 HEAD, WORKER = "172.31.8.1", "172.31.8.2"
 SMALL = (

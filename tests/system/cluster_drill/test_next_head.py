@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.cluster_drill.world import RAY, Lost
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]  # as test_aws_drill.py: it orders them
 
 
 def test_where_the_head_is_lost_nothing_goes_on_billing(world: Any, lost: Lost) -> None:

@@ -26,12 +26,13 @@ from moto.server import ThreadedMotoServer
 from moto.ssm.models import Parameter, ssm_backends
 
 from ray_jobs.on_ray.conversion import convert_cohort
-from tests.system.cluster_drill.hosts import GATEWAY, ROOT, Hypervisor, make_network
+from tests.system.cluster_drill.hosts import GATEWAY, ROOT, Hypervisor, list_processes, make_network, network_of
 from tests.system.cluster_drill.overlay import ENDPOINT, overlay
 
 BUCKET = "brats-drill"
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-API = "http://127.0.0.1:8265"
+PORT = 8265
+API = f"http://127.0.0.1:{PORT}"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -60,17 +61,17 @@ def status_of(url: str, **headers: str) -> int:
 
 def end_connections() -> None:
     """End what ssh keeps of this machine's connections for the commands that may follow, and with it their ports."""
-    own = Path("/proc/self/ns/net").readlink()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if (process / "ns" / "net").readlink() == own and (process / "cmdline").read_bytes().startswith(b"ssh: "):
-                os.kill(int(process.name), signal.SIGTERM)
+    own = network_of(Path("/proc/self"))
+    for process, network, command in list_processes():
+        if network == own and command.startswith(b"ssh: "):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
 
 def is_free() -> bool:
     """Whether nothing listens where the API is reached."""
     with socket.socket() as there:
-        return there.connect_ex(("127.0.0.1", 8265)) != 0
+        return there.connect_ex(("127.0.0.1", PORT)) != 0
 
 
 class SpotMarket:
