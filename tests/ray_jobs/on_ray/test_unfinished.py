@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ray_jobs import resubmit
 from ray_jobs.on_ray.unfinished import PROJECT, find_unfinished, kept_for_another_head, unpack_code
@@ -18,17 +16,9 @@ RUNS = "s3://brats/runs"
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name, value in (("ACCESS_KEY_ID", "testing"), ("SECRET_ACCESS_KEY", "testing"), ("REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    s3 = boto3.client("s3", region_name="us-east-1")
-    s3.create_bucket(Bucket="brats")
-    yield s3
-    server.stop()
+def objects(bucket: str) -> Any:
+    """What asks for the bucket's objects. It is empty: moto keeps buckets for as long as a process lasts."""
+    return boto3.client("s3", region_name="us-east-1")
 
 
 @pytest.fixture
@@ -41,12 +31,12 @@ def job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(PROJECT / "ray_jobs" / "tune.py"), "--name", "it's mine"])
 
 
-def left(bucket: Any) -> list[str]:
-    return [item["Key"] for item in bucket.list_objects_v2(Bucket="brats").get("Contents", [])]
+def left(objects: Any) -> list[str]:
+    return [item["Key"] for item in objects.list_objects_v2(Bucket="brats").get("Contents", [])]
 
 
 @pytest.mark.usefixtures("job")
-def test_command_environment_and_code_are_kept_until_it_ends(bucket: Any, tmp_path: Path) -> None:
+def test_command_environment_and_code_are_kept_until_it_ends(objects: Any, tmp_path: Path) -> None:
     with kept_for_another_head(RUNS, more=["--resume"]):
         (found,) = find_unfinished(RUNS)
         assert found.id == "raysubmit_1"
@@ -54,27 +44,27 @@ def test_command_environment_and_code_are_kept_until_it_ends(bucket: Any, tmp_pa
         assert found.environment["BRATS_PRESET"] == "g4dn"
         assert all(name.startswith("BRATS_") for name in found.environment)
         unpack_code(found, RUNS, tmp_path)
-        assert b"0123" not in bucket.get_object(Bucket="brats", Key=left(bucket)[-1])["Body"].read()
+        assert b"0123" not in objects.get_object(Bucket="brats", Key=left(objects)[-1])["Body"].read()
     assert find_unfinished(RUNS) == []
-    assert left(bucket) == []
+    assert left(objects) == []
     packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
     assert {path.name for path in tmp_path.iterdir()} == packages
     assert (tmp_path / "ray_jobs" / "train.py").read_text() == (PROJECT / "ray_jobs" / "train.py").read_text()
 
 
 @pytest.mark.usefixtures("job")
-def test_it_is_forgotten_when_it_fails_and_when_it_is_asked_to_stop(bucket: Any) -> None:
+def test_it_is_forgotten_when_it_fails_and_when_it_is_asked_to_stop(objects: Any) -> None:
     with pytest.raises(ValueError, match="odd"), kept_for_another_head(RUNS):
         raise ValueError("odd")
     with kept_for_another_head(RUNS) as forget:
-        assert left(bucket)
+        assert left(objects)
         forget()
-        assert left(bucket) == []
+        assert left(objects) == []
 
 
-def test_what_was_not_submitted_is_not_kept(bucket: Any) -> None:
+def test_what_was_not_submitted_is_not_kept(objects: Any) -> None:
     with kept_for_another_head(RUNS):
-        assert left(bucket) == []
+        assert left(objects) == []
 
 
 @pytest.mark.usefixtures("job")
@@ -85,7 +75,7 @@ def test_runs_on_a_disk_are_not_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("job")
 def test_another_head_gets_it_under_its_id_with_its_code(
-    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    objects: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = kept_for_another_head(RUNS)
     kept.__enter__()  # its head goes: nobody leaves
