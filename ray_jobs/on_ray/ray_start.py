@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import ray
-from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, RayError, RaySystemError, TaskUnschedulableError, WorkerCrashedError
 
 from ray_jobs.on_ray.address import on_a_cluster
 from ray_jobs.on_ray.failed_setups import end_where_setups_fail
@@ -24,6 +24,9 @@ from storage import InputError
 DASHBOARD_HOST = "127.0.0.1"  # of a private cluster
 SECONDS_TO_ANSWER = 10
 SECONDS_TO_START = 180  # of a private cluster
+GIVE_IT_ROOM = (
+    "its logs are in /tmp/ray/session_latest/logs: give the machine less to do, or more memory, and try again"
+)
 
 
 @contextlib.contextmanager
@@ -60,6 +63,9 @@ def ray_running(*, tune_drivers: int = 0, dashboard: bool = True) -> Iterator[No
             raise InputError(
                 f"Ray's sockets want a temp folder with a shorter path: set RAY_TMPDIR=/tmp ({error})"
             ) from error
+        except (RuntimeError, RayError) as error:
+            said = str(error).partition("\n")[0].rstrip(". ")
+            raise InputError(f"Ray did not start ({said}); {GIVE_IT_ROOM}") from error
         finally:
             for name in told:
                 del os.environ[name]
@@ -84,7 +90,7 @@ def _join(address: str, quiet: Mapping[str, Any]) -> None:
         raise InputError(f"{said}where no Ray answered within {SECONDS_TO_ANSWER} s: {remedy}")
     try:
         ray.init(**quiet)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         raise InputError(f"{said}{str(error).splitlines()[0].rstrip('.')}: {remedy}") from error
     if (logs := find_logs()) is not None:
         end_where_setups_fail(logs)
@@ -123,19 +129,19 @@ def starting_no_helpers() -> Iterator[None]:
 
 
 def wait_longer(look: Callable[..., Any]) -> Callable[..., Any]:
-    """Return Ray's look-up of a node, which raises RuntimeError where there is none, with SECONDS_TO_START for it."""
+    """Return Ray's look-up of a node with SECONDS_TO_START for it.
+
+    It raises RuntimeError where there is none yet, and RaySystemError where whoever keeps the list does not answer.
+    """
 
     def look_again(*of: Any) -> Any:
         until = time.monotonic() + SECONDS_TO_START
         while True:
             try:
                 return look(*of)
-            except RuntimeError as error:
+            except (RuntimeError, RaySystemError) as error:
                 if time.monotonic() > until:
-                    raise InputError(
-                        f"Ray did not start within {SECONDS_TO_START} s; its logs are in /tmp/ray/session_latest/logs: "
-                        "give the machine less to do, or more memory, and try again"
-                    ) from error
+                    raise InputError(f"Ray did not start within {SECONDS_TO_START} s; {GIVE_IT_ROOM}") from error
             time.sleep(0.1)
 
     return look_again

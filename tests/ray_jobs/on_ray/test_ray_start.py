@@ -1,5 +1,6 @@
 """A private cluster keeps to itself, and where no cluster is, that is said."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import psutil
 import pytest
 import ray
 from ray._private.node import Node
+from ray.exceptions import RaySystemError
 
 from ray_jobs.on_ray import ray_start
 from ray_jobs.on_ray.ray_start import has_dashboard, ray_running
@@ -97,13 +99,14 @@ def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch
     """Ray's own 30 s ended commands in a traceback where other work kept the machine busy."""
     from ray._private import services
 
-    answers = iter([None, None, {"node": 1}])
+    silent = RaySystemError("Failed to connect to GCS.")
+    answers = iter([RuntimeError("no such node"), silent, {"node": 1}])
 
     def look(*of: str) -> Any:
         assert of == ("head", "id")
-        found = next(answers, None)
-        if found is None:
-            raise RuntimeError("no such node")
+        found = next(answers, silent)
+        if isinstance(found, Exception):
+            raise found
         return found
 
     monkeypatch.setattr(services, "get_node", look)
@@ -113,3 +116,15 @@ def test_a_node_that_comes_up_late_is_waited_for(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(InputError, match="Ray did not start within 0 s"):
             services.get_node("head", "id")
     assert services.get_node is look
+
+
+@pytest.mark.parametrize("error", [RaySystemError("Failed to connect to GCS.\nPlease check"), RuntimeError("no GCS.")])
+def test_a_ray_that_does_not_start_is_said_in_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(InputError, match=r"^Ray did not start \(.*GCS\); its logs are .*try again$"), ray_running():
+        pass
+    assert "RAY_ADDRESS" not in os.environ
