@@ -6,25 +6,32 @@ region the threshold that is best for the chosen cases.
 `python -m benchmarks decisions --evidence runs/fold-0 runs/fold-1`
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import report
 from benchmarks.settings import DecisionsBenchmark
+from benchmarks.whole_head import store_of
 from models import GRID, Decision, Evidence, Objective, choose_decision, nested_decisions
 from ray_jobs.checkpoints.checkpoint import EVIDENCE
-from storage import InputError
+from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.evaluation.validation import evaluate
+from ray_jobs.on_ray.session import LocalSession
+from ray_jobs.settings.folders import cache_folder
+from storage import DecodedCaseCache, InputError, open_store, split_cohort
 
 Choose = Callable[[Evidence, Objective, Sequence[int]], Decision]
 
 
 def run(config: DecisionsBenchmark) -> None:
     """Resample, and say what each way to choose gained on the cases that were not drawn."""
-    evidence = read_evidence(config.evidence)
+    evidence = join_folds([*read_evidence(config.evidence), *map(predict_held_out, config.held_out)])
     ways: dict[str, Choose] = {
         "beyond chance": lambda *given: choose_decision(*given).decision,
         "highest score": highest_thresholds,
@@ -54,19 +61,46 @@ def run(config: DecisionsBenchmark) -> None:
     )
 
 
-def read_evidence(places: Sequence[Path]) -> Evidence:
-    """Return the evidence of all files in or below `places`. Raises InputError for none, and for a case in two."""
+def read_evidence(places: Sequence[Path]) -> list[Evidence]:
+    """Return the evidence of each file in or below `places`. Raises InputError where one has none."""
+    for place in places:
+        if not place.is_file() and not any(place.rglob(EVIDENCE)):
+            raise InputError(f"wanted {EVIDENCE} in or below {place}, found none: give finished runs")
     files = sorted({file for place in places for file in [place, *place.rglob(EVIDENCE)] if file.is_file()})
-    if not files:
-        raise InputError(f"wanted {EVIDENCE} in or below {', '.join(map(str, places))}, found none: give finished runs")
-    each = [Evidence.decode(file.read_bytes()) for file in files]
-    cases = [case for evidence in each for case in evidence.cases]
+    return [Evidence.decode(file.read_bytes()) for file in files]
+
+
+def predict_held_out(run: str) -> Evidence:
+    """Return the evidence of the cases that a finished run kept for validation and test, predicted as it validates."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, store = open_trained(run, device), open_store(store_of(run))
+    splits = split_cohort(store, network.config.splits)
+    cache = DecodedCaseCache(store, cache_folder(), max_bytes=int(network.config.cache_gb * 1e9))
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = evaluate(
+            network.evaluator(),
+            cache,
+            [*splits.validation, *splits.test],
+            LocalSession(Path(folder), device),
+            normalisation=network.config.normalisation,
+            frame=network.config.frame,
+            with_evidence=True,
+        )
+    assert evaluation.evidence is not None  # it was asked for
+    return evaluation.evidence
+
+
+def join_folds(folds: Sequence[Evidence]) -> Evidence:
+    """Return the evidence of all folds in one. Raises InputError for none, and for a case in two."""
+    if not folds:
+        raise InputError("wanted --evidence or --held-out with the folds of one cross-validation, got neither")
+    cases = [case for evidence in folds for case in evidence.cases]
     names = [case.case_id for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"wanted each case in one fold, found {twice[0]} in two: give the folds of one cross-validation"
         )
-    return Evidence(cases, each[0].labels)
+    return Evidence(cases, folds[0].labels)
 
 
 def resample(

@@ -172,8 +172,10 @@ class ScoreBenchmark(Recorded):
 class DecisionsBenchmark(Recorded):
     """Measure what decisions gain on others when they are chosen on few cases, from stored out-of-fold evidence."""
 
-    evidence: tuple[Path, ...]
+    evidence: tuple[Path, ...] = ()
     """Folders of the finished folds of one cross-validation, or their evidence.npz."""
+    held_out: tuple[str, ...] = ()
+    """Folders of finished runs whose validation and test cases are predicted for it: of runs that kept no evidence."""
     chosen_on: tuple[int, ...] = (2, 4, 8)
     """Subjects drawn to choose on; the others are scored."""
     draws: int = 200

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.decisions import highest_thresholds, read_evidence
+from benchmarks.decisions import highest_thresholds, join_folds, read_evidence
 from models import CaseEvidence, Evidence
 from models.evidence import GRID
 from storage import InputError
@@ -57,9 +57,11 @@ def test_the_highest_threshold_is_the_nearest_of_equals() -> None:
 
 
 def test_what_is_no_cross_validation_is_refused(folds: Path, tmp_path: Path) -> None:
-    assert len(read_evidence([folds]).cases) == 12
+    assert len(join_folds(read_evidence([folds])).cases) == 12
     with pytest.raises(InputError, match="found 0 in two"):
-        read_evidence([folds, folds / "fold-0" / "checkpoint_epoch_0001" / ".." / "checkpoint_epoch_0001"])
+        join_folds(read_evidence([folds, folds / "fold-0" / "checkpoint_epoch_0001" / ".." / "checkpoint_epoch_0001"]))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="found none: give finished runs"):
-        read_evidence([tmp_path / "empty"])
+    with pytest.raises(InputError, match=r"below .*empty, found none: give finished runs"):
+        read_evidence([folds, tmp_path / "empty"])
+    with pytest.raises(InputError, match="wanted --evidence or --held-out"):
+        main(["decisions"])

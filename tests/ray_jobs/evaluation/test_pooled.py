@@ -1,10 +1,15 @@
 """Folds decide together, on cases of which each was predicted by a network that never saw it."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.decisions import predict_held_out
 from models import GRID, CaseEvidence, Decision, Evidence, nested_decisions
 from ray_jobs.checkpoints.checkpoint import Checkpoint
 from ray_jobs.checkpoints.lookup import find_checkpoint
@@ -55,3 +60,19 @@ def test_all_folds_get_what_all_cases_choose(folds: list[Checkpoint]) -> None:
 
 def test_folds_with_given_thresholds_decide_nothing(make_checkpoint: Callable[..., str]) -> None:
     assert decide_together([find_checkpoint(make_checkpoint("a", seed=1))], NAMES, "iou") is None
+
+
+@pytest.mark.slow
+def test_what_a_run_held_out_is_predicted_for_benchmarks(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    (folder / "summary.json").write_text(json.dumps({"store": trained.plan.store}))
+    evidence = predict_held_out(str(folder))
+    splits = trained.plan.splits
+    assert sorted(case.case_id for case in evidence.cases) == sorted([*splits.validation, *splits.test])
+    scores_NR = evidence.scores(Decision.plain(len(NAMES)), "iou")
+    of_test = [number for number, case in enumerate(evidence.cases) if case.case_id in splits.test]
+    said = trained.result["test"]["iou"]  # two validation cases choose nothing: it is by the plain decision
+    np.testing.assert_allclose(scores_NR[of_test].mean(axis=0), [said[name] for name in NAMES], atol=1e-6)
