@@ -47,6 +47,7 @@ def commands(scans: str, store: str, *, real: bool) -> dict[str, list[str]]:
         "feed": ["end-to-end", "--store", store, "--sleeping-step", "1.0", "1.5", "--ready-batches", "2", "8"],
         "inference": ["inference"],
         "whole-head": ["whole-head"],
+        "prediction": ["prediction"],
         "growth": ["growth"],
         "processes": ["processes"],
         "installation": ["installation"],

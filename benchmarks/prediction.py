@@ -1,6 +1,5 @@
-"""What each part of a prediction costs a case: reading, network, writing, scores, figures, one after the other.
-
-`predict.py` does all but the first two beside the next case, where there are CPUs for it.
+"""What each part of a prediction costs a case: reading, network, writing, scores, figures, one after the other; and
+what a case takes as `predict.py --workers 1` does it, all but the first two beside the next case.
 
 `python -m benchmarks prediction --checkpoint runs/NAME --input DIR_OR_STORE`
 """
@@ -19,9 +18,11 @@ from models import Decision, RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_modalities
 from ray_jobs.checkpoints.trained_on import read_task
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.on_ray.ray_start import ray_running
+from ray_jobs.on_ray.spread import spread_and_finish
 from ray_jobs.predicting.finishing import CaseFinisher, Clock
 from ray_jobs.predicting.predict_config import InferenceConfig, choose_rules, is_store
-from ray_jobs.predicting.prediction import CasePredictor, PredictionPlan
+from ray_jobs.predicting.prediction import CasePredictor, MakePredictor, PredictionPlan
 from ray_jobs.predicting.reading import FolderInput, StoreInput
 from storage import MODALITIES, InputError, Task, find_cases, open_store
 from storage.scans.task_detection import read_label_values, settle_tasks
@@ -29,6 +30,7 @@ from storage.scans.task_detection import read_label_values, settle_tasks
 NETWORK = "network"
 ROUNDS = 2  # the cheapest counts, of each part
 CLOCKS = {"CPU-s a case": time.process_time, "s a case": time.perf_counter}
+WARM, COUNTED = 2, 6  # cases beside one another: until imports are over, and then
 
 
 def run(config: PredictionBenchmark) -> None:
@@ -71,8 +73,28 @@ def run(config: PredictionBenchmark) -> None:
                 best[unit][part] = min(seconds, best[unit].get(part, seconds))
     rows = [{"part": part} | {unit: spent[part] for unit, spent in best.items()} for part in next(iter(best.values()))]
     outside = {unit: sum(spent.values()) - spent[NETWORK] for unit, spent in best.items()}
+    a_case, of_network = seconds_beside(plan, finish, wanted, use_gpu=device.type == "cuda")
+    beside = {"a case beside the next": a_case, "of it not the network": a_case - of_network}
     title = f"prediction, {len(wanted)} cases, scores by {finish.scored_by} rules, {device_name(device)}"
-    report(title, [*rows, {"part": "all but the network"} | outside], config.json)
+    every = [*rows, {"part": "all but the network"} | outside]
+    every += [{"part": part, "CPU-s a case": "", "s a case": seconds} for part, seconds in beside.items()]
+    report(title, every, config.json)
+
+
+def seconds_beside(
+    plan: PredictionPlan, finish: CaseFinisher, case_ids: Sequence[str], *, use_gpu: bool
+) -> tuple[float, float]:
+    """Seconds from case to case with one worker, and the network's of a case, where other CPUs finish each."""
+    cases = [case_ids[number % len(case_ids)] for number in range(WARM + COUNTED)]
+    ended, network = [], []
+    with ray_running(dashboard=False):
+        make = MakePredictor(plan=plan, use_gpu=use_gpu)
+        for outcome in spread_and_finish(make, finish, cases, workers=1, use_gpu=use_gpu):
+            if outcome.result is None:
+                raise InputError(f"{outcome.item}: {outcome.error}")
+            ended.append(time.perf_counter())
+            network.append(outcome.result.record["seconds"][NETWORK])
+    return (ended[-1] - ended[WARM - 1]) / COUNTED, sum(network[WARM:]) / COUNTED
 
 
 def open_input(place: str, task: Task, modalities: Sequence[str]) -> tuple[StoreInput | FolderInput, Sequence[str]]:

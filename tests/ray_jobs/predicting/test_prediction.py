@@ -210,13 +210,21 @@ def test_an_input_that_is_not_there_may_be_a_folder_of_cases_or_a_store(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("on_shared_head")
 def test_the_benchmark_says_what_each_part_costs(
-    make_checkpoint: MakeCheckpoint, phantom_source: Path, phantom_store: CohortStore, tmp_path: Path
+    make_checkpoint: MakeCheckpoint,
+    phantom_source: Path,
+    phantom_store: CohortStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("benchmarks.prediction.COUNTED", 1)
     nowhere = make_checkpoint("one", seed=1, thresholds=(0.99, 0.99, 0.99))  # nothing to score or to draw
     file = tmp_path / "figures.json"
     run(PredictionBenchmark(checkpoint=nowhere, input=str(phantom_source), cases=1, device="cpu", json=file))
-    rows = {row["part"]: row["CPU-s a case"] for row in json.loads(file.read_text())["rows"]}
+    *parts, beside, rest = json.loads(file.read_text())["rows"]
+    assert beside["s a case"] > rest["s a case"]  # by the network's
+    rows = {row["part"]: row["CPU-s a case"] for row in parts}
     assert list(rows) == ["reading", "network", "writing", "scoring", "figures", "viewer", "all but the network"]
     assert rows.pop("all but the network") == pytest.approx(sum(rows.values()) - rows["network"])
     assert all(rows.values())
