@@ -1,5 +1,4 @@
-"""What each benchmark can be told. All in one file that imports nothing heavy, so that --help and typing errors are
-answered at once: the benchmarks themselves import what they measure."""
+"""What each benchmark can be told, without what it imports: --help and typing errors are answered at once."""
 
 import sys
 from dataclasses import dataclass, field
@@ -93,8 +92,7 @@ class TrainStepBenchmark(Recorded):
     """Patch sides; by default 128 on a GPU and 48 on a CPU, 2-D four times that."""
     batch: int = 2
     steps: int = 5
-    """Timed steps of each row, turn about, after two of warm-up. The fastest is reported: on a shared machine the
-    others measure the neighbours."""
+    """Timed steps of each row, turn about, after two of warm-up; the fastest counts, others measure neighbours."""
     device: str = "auto"
     """cpu or cuda:N; auto takes a GPU where there is one."""
     precision: PrecisionName = "auto"
