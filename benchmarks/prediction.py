@@ -6,7 +6,9 @@ what a case takes as `predict.py --workers 1` does it, all but the first two bes
 
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cost import time_call
 from benchmarks.device import device_name, find_device
@@ -18,8 +20,6 @@ from models import Decision, RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint, read_modalities
 from ray_jobs.checkpoints.trained_on import read_task
 from ray_jobs.evaluation.trained import open_trained
-from ray_jobs.on_ray.ray_start import ray_running
-from ray_jobs.on_ray.spread import spread_and_finish
 from ray_jobs.predicting.finishing import CaseFinisher, Clock
 from ray_jobs.predicting.predict_config import InferenceConfig, choose_rules, is_store
 from ray_jobs.predicting.prediction import CasePredictor, MakePredictor, PredictionPlan
@@ -71,20 +71,27 @@ def run(config: PredictionBenchmark) -> None:
         for unit, now in CLOCKS.items():
             for part, seconds in seconds_of(wanted, now).items():
                 best[unit][part] = min(seconds, best[unit].get(part, seconds))
+    rows: list[dict[str, Any]]
     rows = [{"part": part} | {unit: spent[part] for unit, spent in best.items()} for part in next(iter(best.values()))]
     outside = {unit: sum(spent.values()) - spent[NETWORK] for unit, spent in best.items()}
-    a_case, of_network = seconds_beside(plan, finish, wanted, use_gpu=device.type == "cuda")
-    beside = {"a case beside the next": a_case, "of it not the network": a_case - of_network}
+    rows.append({"part": "all but the network"} | outside)
+    if find_spec("ray") is None:
+        print("what a case takes beside the next is left out: Ray is not installed")
+    else:
+        a_case, of_network = seconds_beside(plan, finish, wanted, use_gpu=device.type == "cuda")
+        beside = {"a case beside the next": a_case, "of it not the network": a_case - of_network}
+        rows += [{"part": part, "CPU-s a case": "", "s a case": seconds} for part, seconds in beside.items()]
     title = f"prediction, {len(wanted)} cases, scores by {finish.scored_by} rules, {device_name(device)}"
-    every = [*rows, {"part": "all but the network"} | outside]
-    every += [{"part": part, "CPU-s a case": "", "s a case": seconds} for part, seconds in beside.items()]
-    report(title, every, config.json)
+    report(title, rows, config.json)
 
 
 def seconds_beside(
     plan: PredictionPlan, finish: CaseFinisher, case_ids: Sequence[str], *, use_gpu: bool
 ) -> tuple[float, float]:
     """Seconds from case to case with one worker, and the network's of a case, where other CPUs finish each."""
+    from ray_jobs.on_ray.ray_start import ray_running
+    from ray_jobs.on_ray.spread import spread_and_finish
+
     cases = [case_ids[number % len(case_ids)] for number in range(WARM + COUNTED)]
     ended, network = [], []
     with ray_running(dashboard=False):
