@@ -10,6 +10,7 @@ import tyro
 
 from benchmarks import settings
 from benchmarks.contest import settings as contest
+from benchmarks.gpu_checks.settings import GpuCheck
 from ray_jobs.settings.exit_status import run_command
 from ray_jobs.settings.flags import read_flags
 from storage.store.objects import refuse_unwritable
@@ -36,8 +37,9 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "growth": settings.GrowthBenchmark,
     "processes": settings.ProcessesBenchmark,
     "demo": settings.DemoBenchmark,
+    "demo-seeds": settings.DemoSeedsBenchmark,
     "installation": settings.InstallationBenchmark,
-    "gpu-check": settings.GpuCheck,
+    "gpu-check": GpuCheck,
     "laptop": settings.Laptop,
     "bars": settings.Bars,
     "page": settings.Page,

@@ -23,12 +23,12 @@ from benchmarks.device import device_name
 from benchmarks.gpu_checks.bench import MOST_CASES, Bench, Finding
 from benchmarks.gpu_checks.feed import check_one_batch, measure_loader_alone, measure_waits
 from benchmarks.gpu_checks.parity import OPERATIONS, check_alone, check_mixture, check_norm
+from benchmarks.gpu_checks.settings import GpuCheck
 from benchmarks.gpu_checks.short_run import check_short_run
 from benchmarks.gpu_checks.steps import compare_layouts, compare_layouts_compiled, compare_peers, measure_batches
 from benchmarks.gpu_checks.synchronisations import count_synchronisations
 from benchmarks.networks import check_sides
 from benchmarks.report import describe_origin, print_table, write_record
-from benchmarks.settings import GpuCheck
 from benchmarks.stores import open_cohort
 from dali_pipelines.devices import make_current, parse_device
 from models import UNET_PRESETS

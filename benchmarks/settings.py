@@ -249,27 +249,21 @@ class ProcessesBenchmark(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuCheck(Recorded):
-    """Check and measure what only a machine with a GPU can show, within some minutes; docs/gpu.md explains the rows."""
-
-    store: str | None = None
-    """A converted cohort, path or URL; without it a synthetic one is written first."""
-    device: str = "cuda:0"
-    """cuda:N; cpu runs what a CPU can, to test this program."""
-    minutes: float = 10.0
-    """For all checks together: those that there is no time left for are named and left out."""
-    side: int = 64
-    """Of the patches that are checked; what is measured on a GPU has 128."""
-    json: Path | None = Path("gpu-check.json")
-    """Write what was found so far to this file, anew after each check."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class DemoBenchmark(Recorded):
     """Measure `make train` after the installation, from the command to the first step and to the end."""
 
     workers: int | None = None
     """Training processes; as many as by default without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSeedsBenchmark(Recorded):
+    """Measure how far the scores of `make train` hang on the seed; runs that have ended are not done again."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of weights, patches and augmentation; the cohort is the same."""
+    precisions: tuple[PrecisionName, ...] = ("auto",)
+    """What to compute in; each seed is trained in each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
