@@ -39,6 +39,7 @@ def train(folder: Path, seed: int, precision: str) -> dict[str, Any]:
     words = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--name", name]
     words += ["--sampling.seed", str(seed), "--precision", precision]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise InputError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
