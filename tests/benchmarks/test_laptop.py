@@ -9,7 +9,7 @@ from benchmarks.page import recorded
 
 COMMANDS = commands("scans", "store", real=True)
 # These take hours, finished runs or a GPU, and are typed by hand: the page says how.
-BY_HAND = {"real-scans", "decisions", "decisions-voxelwise", "gpu-check"}
+BY_HAND = {"real-scans", "decisions", "decisions-voxelwise", "demo-seeds", "gpu-check"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
