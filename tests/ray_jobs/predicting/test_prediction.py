@@ -218,6 +218,7 @@ def test_the_benchmark_says_what_each_part_costs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("benchmarks.prediction.WARM", 1)
     monkeypatch.setattr("benchmarks.prediction.COUNTED", 1)
     nowhere = make_checkpoint("one", seed=1, thresholds=(0.99, 0.99, 0.99))  # nothing to score or to draw
     file = tmp_path / "figures.json"
