@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from benchmarks.device import find_device
 from benchmarks.report import report
 from benchmarks.settings import DecisionsBenchmark
 from benchmarks.whole_head import store_of
@@ -63,16 +63,18 @@ def run(config: DecisionsBenchmark) -> None:
 
 def read_evidence(places: Sequence[Path]) -> list[Evidence]:
     """Return the evidence of each file in or below `places`. Raises InputError where one has none."""
+    files = set[Path]()
     for place in places:
-        if not place.is_file() and not any(place.rglob(EVIDENCE)):
+        found = [place] if place.is_file() else list(place.rglob(EVIDENCE))
+        if not found:
             raise InputError(f"wanted {EVIDENCE} in or below {place}, found none: give finished runs")
-    files = sorted({file for place in places for file in [place, *place.rglob(EVIDENCE)] if file.is_file()})
-    return [Evidence.decode(file.read_bytes()) for file in files]
+        files.update(found)
+    return [Evidence.decode(file.read_bytes()) for file in sorted(files)]
 
 
 def predict_held_out(run: str) -> Evidence:
     """Return the evidence of the cases that a finished run kept for validation and test, predicted as it validates."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     network, store = open_trained(run, device), open_store(store_of(run))
     splits = split_cohort(store, network.config.splits)
     cache = DecodedCaseCache(store, cache_folder(), max_bytes=int(network.config.cache_gb * 1e9))

@@ -114,11 +114,9 @@ def measure(folder: Path, workers: int | None) -> list[dict[str, str | float | i
     printed = folder / "printed"
     words = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--name", NAME]
     words += ["--workers", str(workers)] if workers else []
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    environment.pop("RAY_ADDRESS", None)
     began, before = time.time(), spent_by_all()
     with printed.open("w") as output:
-        command = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
+        command = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stdout=output, stderr=output)
     family = Family(root=psutil.Process(command.pid))
     rows: list[dict[str, str | float | int]] = []
     try:
@@ -149,6 +147,12 @@ def measure(folder: Path, workers: int | None) -> list[dict[str, str | float | i
             command.send_signal(signal.SIGTERM)
             command.wait()
     return rows
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """This process's, for a command on a Ray of its own, whose decoded cases go with the folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**environment, "XDG_CACHE_HOME": str(folder / "cache")}
 
 
 def spent_by_all() -> float:

@@ -6,13 +6,13 @@ Each seed is a run of its own, begun and gone on with by the command that anybod
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo import environment_in
 from benchmarks.page import ROOT
 from benchmarks.report import report
 from benchmarks.settings import DemoSeedsBenchmark
@@ -38,9 +38,7 @@ def train(folder: Path, seed: int, precision: str) -> dict[str, Any]:
     name = f"{precision}-{seed}"
     words = [sys.executable, str(ROOT / "ray_jobs" / "train.py"), "--name", name]
     words += ["--sampling.seed", str(seed), "--precision", precision]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=folder, env=environment_in(folder), capture_output=True, text=True)
     if done.returncode != 0:
         raise InputError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     summary: dict[str, Any] = json.loads((folder / "runs" / name / "summary.json").read_text())

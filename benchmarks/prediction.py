@@ -80,7 +80,7 @@ def run(config: PredictionBenchmark) -> None:
     else:
         a_case, of_network = seconds_beside(plan, finish, wanted, use_gpu=device.type == "cuda")
         beside = {"a case beside the next": a_case, "of it not the network": a_case - of_network}
-        rows += [{"part": part, "CPU-s a case": "", "s a case": seconds} for part, seconds in beside.items()]
+        rows += [{"part": part, "s a case": seconds} for part, seconds in beside.items()]
     title = f"prediction, {len(wanted)} cases, scores by {finish.scored_by} rules, {device_name(device)}"
     report(title, rows, config.json)
 

@@ -4,7 +4,6 @@ The commands run as they are typed. Linux itself remembers each process's peak (
 enough. What processes share is counted for each of them; the last row of a command divides it among them (Pss).
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.demo import environment_in
 from benchmarks.report import report
 from benchmarks.settings import ProcessesBenchmark
 from storage import InputError
@@ -68,11 +68,9 @@ def watch(words: Sequence[str], folder: Path) -> list[dict[str, str | float]]:
     kinds: dict[int, str] = {}
     at_once = Counter[str]()
     together = 0.0
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment["XDG_CACHE_HOME"] = str(folder / "cache")  # decoded cases go with the folder
     command = [sys.executable, str(ROOT / "ray_jobs" / f"{words[0]}.py"), *words[1:]]
     with (folder / "log").open("w+") as log:
-        running = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        running = subprocess.Popen(command, cwd=folder, env=environment_in(folder), stdout=log, stderr=log)
         while running.poll() is None:
             shared_out = 0.0
             alive = Counter[str]()

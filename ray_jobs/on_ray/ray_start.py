@@ -64,8 +64,7 @@ def ray_running(*, tune_drivers: int = 0, dashboard: bool = True) -> Iterator[No
                 f"Ray's sockets want a temp folder with a shorter path: set RAY_TMPDIR=/tmp ({error})"
             ) from error
         except (RuntimeError, RayError) as error:
-            said = str(error).partition("\n")[0].rstrip(". ")
-            raise InputError(f"Ray did not start ({said}); {GIVE_IT_ROOM}") from error
+            raise InputError(f"Ray did not start ({_first_line(error)}); {GIVE_IT_ROOM}") from error
         finally:
             for name in told:
                 del os.environ[name]
@@ -91,9 +90,14 @@ def _join(address: str, quiet: Mapping[str, Any]) -> None:
     try:
         ray.init(**quiet)
     except (OSError, ValueError, RuntimeError, RayError) as error:
-        raise InputError(f"{said}{str(error).splitlines()[0].rstrip('.')}: {remedy}") from error
+        raise InputError(f"{said}{_first_line(error)}: {remedy}") from error
     if (logs := find_logs()) is not None:
         end_where_setups_fail(logs)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of Ray's says, without what it prints below, and without its full stop."""
+    return str(error).partition("\n")[0].rstrip(". ")
 
 
 def _answers(place: str) -> bool:
