@@ -1,25 +1,18 @@
-"""A training step in each arithmetic and layout, with AMX and without: what models/cpu_table.py is made of.
+"""A training step in each arithmetic and layout on this CPU: what models/cpu_table.py is made of, a record for each kind.
 
-A CPU with AMX stands in for one without: oneDNN, which computes the convolutions, is told to use no more than AVX-512's
-own bfloat16 (ONEDNN_MAX_CPU_ISA). Caches, memory and clock stay this machine's.
+One with AMX does not stand in for one without, though oneDNN can be told to leave AMX alone: that said float32 for all
+five networks, where an AMD EPYC that has AVX-512's own bfloat16 takes a half to three quarters as long in bfloat16.
 
-`python -m benchmarks cpu-table --json benchmarks/records/cpu-table.json`
+`python -m benchmarks cpu-table --json benchmarks/records/cpu-table-avx512_bf16.json`
 """
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.cost import time_call
 from benchmarks.networks import find_network
-from benchmarks.page import ROOT
 from benchmarks.report import report
 from benchmarks.settings import CpuTableBenchmark
 from benchmarks.train_step import make_step
@@ -31,10 +24,6 @@ from storage import InputError
 CPU = torch.device("cpu")
 # What the preset trains on, or as much of it as shows the same; two of each.
 SIDES = {"tiny": (40, 40, 40), "strided": (64, 64, 64), "unet3d": (32, 32, 32), "tiny2d": (96, 96), "unet2d": (96, 96)}
-LESSER: dict[CpuKind, dict[str, str]] = {
-    "amx": {},
-    "avx512_bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
-}
 VARIANTS: dict[str, tuple[PrecisionName, bool]] = {
     "bfloat16": ("bfloat16", False),
     "bfloat16_last": ("bfloat16", True),
@@ -45,33 +34,15 @@ HOPELESS = 5  # times the fastest: not measured again
 
 
 def run(config: CpuTableBenchmark) -> None:
-    """Measure one kind here, or each that this CPU can stand in for in a process of its own."""
-    if config.kind is not None:
-        rows = [measure(config.kind, name, config.rounds) for name in SIDES]
-    else:
-        own = cpu_kind()
-        if own not in LESSER:
-            raise InputError(
-                "wanted a CPU with AMX or AVX512-bf16, got one that computes in float32 whatever it is told"
-            )
-        kinds = list(LESSER)
-        rows = [row for kind in kinds[kinds.index(own) :] for row in measure_apart(kind, config.rounds)]
+    """Measure, and print the rows as they stand in models/cpu_table.py."""
+    kind = cpu_kind()
+    if kind == "float32":
+        raise InputError("wanted a CPU with AMX or AVX512-bf16, got one that computes in float32 whatever it is told")
+    rows = [measure(kind, name, config.rounds) for name in SIDES]
     report("a training step by arithmetic and layout, CPU-ms, one thread", rows, config.json)
     for row in rows:
         numbers = ", ".join(f"{name}={row[name]:.4g}" for name in VARIANTS)
         print(f'    ("{row["CPU"]}", "{row["network"]}"): StepCost({numbers}),')
-
-
-def measure_apart(kind: CpuKind, rounds: int) -> list[dict[str, Any]]:
-    """The rows of a kind of CPU, from a process that was told before it began to use no more than that has."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "rows.json")
-        words = [sys.executable, "-m", "benchmarks", "cpu-table", "--kind", kind, "--rounds", str(rounds)]
-        environment = {**os.environ, **LESSER[kind], "OMP_NUM_THREADS": "1"}
-        if subprocess.run([*words, "--json", str(file)], cwd=ROOT, env=environment).returncode != 0:
-            raise InputError(f"wanted to measure as a CPU of kind {kind}, but that process failed; see above")
-        rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
-        return rows
 
 
 def measure(kind: CpuKind, name: str, rounds: int) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from models import CpuKind, ImportedConfig, Objective, PrecisionName
+from models import ImportedConfig, Objective, PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +209,8 @@ class EndToEndBenchmark(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class CpuTableBenchmark(Recorded):
-    """Measure a training step in each arithmetic and layout, with AMX and without, for models/cpu_table.py."""
+    """Measure a training step on this CPU in each arithmetic and layout, for models/cpu_table.py."""
 
-    kind: CpuKind | None = None
-    """Measure here, and call it that. Default: both, in processes of their own; AMX stands in for a CPU without."""
     rounds: int = 4
     """Steps of each variant after the first, turn about; the one that takes the least CPU time is reported."""
 
