@@ -1,4 +1,4 @@
-"""A training step in each arithmetic and layout on this CPU: what models/cpu_table.py is made of, a record for each kind.
+"""A training step in each arithmetic and layout on this CPU: models/cpu_table.py is made of it, a record for each kind.
 
 One with AMX does not stand in for one without, though oneDNN can be told to leave AMX alone: that said float32 for all
 five networks, where an AMD EPYC that has AVX-512's own bfloat16 takes a half to three quarters as long in bfloat16.

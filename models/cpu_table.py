@@ -42,11 +42,11 @@ COSTS: dict[tuple[CpuKind, str], StepCost] = {
     ("amx", "unet3d"): StepCost(bfloat16=197.2, bfloat16_last=232.8, float32=570.3, float32_last=440),
     ("amx", "tiny2d"): StepCost(bfloat16=65.37, bfloat16_last=70.28, float32=77.99, float32_last=103),
     ("amx", "unet2d"): StepCost(bfloat16=98.97, bfloat16_last=112.3, float32=151.2, float32_last=136.8),
-    ("avx512_bf16", "tiny"): StepCost(bfloat16=167.1, bfloat16_last=127.3, float32=288.9, float32_last=204.9),
-    ("avx512_bf16", "strided"): StepCost(bfloat16=384.9, bfloat16_last=339.4, float32=658.2, float32_last=583.9),
-    ("avx512_bf16", "unet3d"): StepCost(bfloat16=333.9, bfloat16_last=294.8, float32=580.8, float32_last=437.7),
-    ("avx512_bf16", "tiny2d"): StepCost(bfloat16=39.91, bfloat16_last=48.46, float32=58.74, float32_last=65.98),
-    ("avx512_bf16", "unet2d"): StepCost(bfloat16=66.48, bfloat16_last=75.29, float32=109.8, float32_last=90.05),
+    ("avx512_bf16", "tiny"): StepCost(bfloat16=165.2, bfloat16_last=128.6, float32=284.6, float32_last=207.3),
+    ("avx512_bf16", "strided"): StepCost(bfloat16=383.3, bfloat16_last=340.8, float32=651, float32_last=581.6),
+    ("avx512_bf16", "unet3d"): StepCost(bfloat16=331.9, bfloat16_last=291, float32=574.1, float32_last=439.1),
+    ("avx512_bf16", "tiny2d"): StepCost(bfloat16=39.38, bfloat16_last=47.17, float32=58.44, float32_last=68.77),
+    ("avx512_bf16", "unet2d"): StepCost(bfloat16=66.14, bfloat16_last=75.32, float32=110.4, float32_last=90.35),
 }
 
 

@@ -10,6 +10,7 @@ from benchmarks.laptop import commands
 from benchmarks.page import recorded
 from models import CpuKind
 
+
 def of(kind: CpuKind) -> dict[str, list[str]]:
     return commands("scans", "store", real=True, kind=kind)
 
