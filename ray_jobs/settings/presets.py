@@ -35,7 +35,7 @@ def demo() -> TrainConfig:
         augmentation=AUGMENTATION_PRESETS["light"],
         model=UNET_PRESETS["tiny"],
         optimiser=OptimiserConfig(learning_rate=6e-3),
-        validation=ValidationConfig(overlap=0.5, window_batch=4, mirror=True, every=4),
+        validation=ValidationConfig(overlap=0.5, window_batch=4),
     )
 
 
