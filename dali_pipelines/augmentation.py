@@ -63,6 +63,11 @@ class AugmentationConfig:
     """Probability of a power of the intensities, scaled to [0, 1] for it."""
     gamma_range: Range = (0.7, 1.5)
     """Lowest and highest exponent of both powers."""
+    shift_probability: float = 0.0
+    """Probability of a number added to all intensities of the head, one for each modality: what another scanner, or
+    another head's mean, does to a z-score. It is part of the normalisation and costs nothing."""
+    shift_range: Range = (-0.3, 0.3)
+    """Lowest and highest number of the shift, of intensities with standard deviation 1."""
     factors_per_modality: bool = True
     """Brightness, contrast and gamma: one factor a modality, or one for all."""
     factors_balanced: bool = True

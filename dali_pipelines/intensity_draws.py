@@ -85,6 +85,12 @@ def draw_factor(
     return {f"{name}_on": np.array(chosen), name: factors.astype(np.float32)}
 
 
+def draw_shift(rng: np.random.Generator, config: AugmentationConfig, modalities: int) -> NDArray[np.float32]:
+    """What is added to each modality's normalised intensities (M,): 0 unless chosen."""
+    chosen = rng.random() < config.shift_probability
+    return (rng.uniform(*config.shift_range, size=modalities) * chosen).astype(np.float32)
+
+
 def draw_kept(rng: np.random.Generator, probability: float, modalities: int) -> NDArray[np.float32]:
     """1 for each modality that a sample keeps, else 0, (M,): all, or with this probability any smaller set of them."""
     chosen = modalities > 1 and rng.random() < probability

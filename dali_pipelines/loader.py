@@ -41,7 +41,11 @@ from storage.errors import InputError
 
 STATE_VERSION = 1
 # What states of before do not name: with these values samples are as they were.
-_LATER: dict[str, Any] = {"sampling.modality_dropout": 0.0}
+_LATER: dict[str, Any] = {
+    "sampling.modality_dropout": 0.0,
+    "augmentation.shift_probability": 0.0,
+    "augmentation.shift_range": [-0.3, 0.3],
+}
 
 # Ready batches even out dear ones. What is read ahead of them only has to keep the reading threads busy.
 BATCHES_READ_AHEAD = 2

@@ -58,6 +58,7 @@ def rows_of_the_sheet() -> dict[str, AugmentationConfig]:
         "blur": replace(NONE, blur_probability=1.0, blur_modality_probability=1.0, blur_sigma=(0.9, 1.0)),
         "brightness": replace(NONE, brightness_probability=1.0, brightness_range=(1.2, 1.25)),
         "contrast": replace(NONE, contrast_probability=1.0, contrast_range=(1.2, 1.25)),
+        "shift": replace(NONE, shift_probability=1.0),
         "low resolution": replace(
             NONE,
             low_resolution_probability=1.0,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dali_pipelines.augmentation import AugmentationConfig
 from dali_pipelines.geometry import Geometry, dali_matrix, draw_geometry, needed_box, place_in_patch, shown_box
-from dali_pipelines.intensity_draws import Parameters, draw_intensities, draw_kept
+from dali_pipelines.intensity_draws import Parameters, draw_intensities, draw_kept, draw_shift
 from dali_pipelines.noise_bank import BANK_SLACK
 from storage.cases.frame import Frame
 from storage.cases.info import CaseInfo, Shape
@@ -133,8 +133,9 @@ class PatchSampler:
         parameters |= draw_intensities(
             rng, self.augmentation, modalities=len(scale), patch_shape=sampling.patch_shape, slack=BANK_SLACK
         )
-        # Last of all draws, so that all others are as without it. What is 0 stays 0 in every augmentation but noise.
+        # Last of all draws, so that all others are as without them. What is 0 stays 0 in every augmentation but noise.
         kept = draw_kept(rng, sampling.modality_dropout, len(scale))
+        offset = offset + draw_shift(rng, self.augmentation, len(scale))
         sigma = np.asarray(parameters["noise_sigma"], np.float32) * kept
         parameters |= {"normalise_scale": scale * kept, "normalise_offset": offset * kept, "noise_sigma": sigma}
         return PatchPlan(

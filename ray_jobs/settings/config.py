@@ -193,6 +193,7 @@ LEFT_OPEN: Mapping[str, Mapping[str, Any]] = {
     "model": {"region_labels": None, "network": None, "arguments": []},
     "loss": {"function": None, "arguments": []},
     "sampling": {"modality_dropout": 0.0},
+    "augmentation": {"shift_probability": 0.0, "shift_range": [-0.3, 0.3]},
 }
 
 

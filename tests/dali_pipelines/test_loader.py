@@ -334,11 +334,12 @@ def test_a_scan_that_is_dropped_is_zero_after_all_augmentations(
                 assert [bool(modality.any()) for modality in image_MDHW] == kept.tolist()
 
 
-def test_a_state_of_before_there_was_dropout_goes_on_without_it(make_cache: Callable[..., Any]) -> None:
+def test_a_state_of_before_there_was_dropout_or_shift_goes_on_without_them(make_cache: Callable[..., Any]) -> None:
     cache = make_cache()
     with open_loader(cache, sampling=FEW) as loader:
         state = loader.state_dict()
-        del state["identity"]["sampling.modality_dropout"]
+        for name in ("sampling.modality_dropout", "augmentation.shift_probability", "augmentation.shift_range"):
+            del state["identity"][name]
         loader.load_state_dict(state)
     dropping = dataclasses.replace(FEW, modality_dropout=0.5)
     with open_loader(cache, sampling=dropping) as loader, pytest.raises(InputError, match=r"modality_dropout 0\.0"):

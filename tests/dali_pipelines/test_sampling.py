@@ -21,13 +21,13 @@ from storage.errors import InputError
 DRAWS = 3000
 
 
-def open_sampler(cache: Any, **options: Any) -> PatchSampler:
+def open_sampler(
+    cache: Any, augmentation: AugmentationConfig = AUGMENTATION_PRESETS["nnunet"], **options: Any
+) -> PatchSampler:
     sampling = SamplingConfig(**({"patch_shape": (8, 10, 9)} | options))
     infos = [cache.info(name) for name in sorted(cache.cases)]
     coefficients = {info.case_id: (np.ones(4, np.float32), np.zeros(4, np.float32)) for info in infos}
-    return PatchSampler(
-        infos, cache.foreground, coefficients, sampling=sampling, augmentation=AUGMENTATION_PRESETS["nnunet"]
-    )
+    return PatchSampler(infos, cache.foreground, coefficients, sampling=sampling, augmentation=augmentation)
 
 
 def flatten(plan: PatchPlan) -> list[Any]:
@@ -239,6 +239,21 @@ def test_scans_are_dropped_in_every_way_and_nothing_else_changes(make_cache: Cal
     assert len(kept) == 15 and (0, 0, 0, 0) not in kept
     assert 250 < kept.pop((1, 1, 1, 1)) < 350
     assert min(kept.values()) >= 8  # of about 21 each
+
+
+def test_a_shift_is_added_by_the_normalisation_and_nothing_else_changes(make_cache: Callable[..., Any]) -> None:
+    cache = make_cache()
+    plain = open_sampler(cache)
+    shifting = open_sampler(cache, AugmentationConfig(shift_probability=0.5, shift_range=(0.1, 0.2)))
+    shifted = 0
+    for index in range(200):
+        one, other = plain.plan(0, index), shifting.plan(0, index)
+        assert flatten_without(one, {"normalise_offset"}) == flatten_without(other, {"normalise_offset"})
+        added = other.parameters["normalise_offset"] - one.parameters["normalise_offset"]
+        assert not added.any() or len(np.unique(added)) == len(added)
+        assert not added.any() or 0.0999 < added.min() < added.max() < 0.2001
+        shifted += bool(added.any())
+    assert 70 < shifted < 130
 
 
 def test_a_single_scan_cannot_be_dropped(make_cache: Callable[..., Any]) -> None:

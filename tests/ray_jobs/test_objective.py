@@ -31,8 +31,8 @@ from ray_jobs.searching.search_config import SearchConfig
 from ray_jobs.searching.threshold_scan import ThresholdScan, print_scan
 from ray_jobs.searching.threshold_trials import best_of
 from ray_jobs.searching.trial_progress import SearchProgress
+from ray_jobs.settings.command import parse_training
 from ray_jobs.settings.config import TrainConfig, decode_config, default_run_name, run_identity, without_former_parts
-from ray_jobs.settings.presets import preset
 from ray_jobs.training import train_loop
 from ray_jobs.training.run import TrainPlan
 from ray_jobs.training.train_loop import train
@@ -41,6 +41,7 @@ from ray_jobs.watching.step_clock import StepClock
 from scoring import score_case
 from storage import InputError, region_masks
 from storage.labels.tasks import GLIOMA_REGIONS, GTV_REGIONS, TASKS
+from tests.ray_jobs.conftest import FORMER_DEMO
 
 NAMES = tuple(region.name for region in GLIOMA_REGIONS)
 RATE = "optimiser.learning_rate"
@@ -156,7 +157,7 @@ def test_a_record_of_before_maximised_iou() -> None:
 
 
 def test_what_is_maximised_is_part_of_a_run_where_it_is_not_iou(tmp_path: Path) -> None:
-    before = preset("demo")
+    before = parse_training(FORMER_DEMO)
     by_dice = dataclasses.replace(before, objective="dice")
     identity = run_identity(before, "digest")
     assert "objective" not in identity and without_former_parts({**identity, "objective": "iou"}) == identity

@@ -26,6 +26,7 @@ from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.settings.presets import PRESETS, preset
 from ray_jobs.training.planning import check_world_sizes
 from storage import InputError
+from tests.ray_jobs.conftest import FORMER_DEMO
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -150,9 +151,8 @@ def test_the_micro_batch_and_checkpointing_are_no_part_of_a_run() -> None:
     )
     assert describe_start(other)["micro_batch_size"] == 1 and describe_start(other)["activation_checkpointing"]
     # What earlier versions called a run without a name, when both were part of it.
-    assert [default_run_name(preset(name), "digest") for name in ("demo", "laptop")] == [
-        *("demo-493d9fa4", "laptop-a2576ac3")
-    ]
+    assert default_run_name(parse_training(FORMER_DEMO), "digest") == "demo-493d9fa4"
+    assert default_run_name(preset("laptop"), "digest") == "laptop-a2576ac3"
 
 
 def test_a_patch_that_memory_settles_is_one_run_whatever_it_comes_to() -> None:
@@ -175,7 +175,7 @@ def test_runs_begun_before_checkpoints_named_their_scans_are_the_same_runs() -> 
 
 
 def test_a_labels_head_begun_before_regions_could_exclude_each_other_is_the_same_run() -> None:
-    nested = parse_training(["--loss.voxel", "ce", "--model.head", "labels"])
+    nested = parse_training([*FORMER_DEMO, "--loss.voxel", "ce", "--model.head", "labels"])
     identity = run_identity(nested, "digest")
     assert "region_labels" not in identity["model"]
     assert default_run_name(nested, "digest") == "demo-6ca792cd"  # as earlier versions called it
@@ -226,8 +226,9 @@ def test_a_run_that_names_no_fold_is_the_one_it_was_and_folds_are_told_apart() -
     folds = [identity("--splits.folds", "3", *fold)["splits"]["fold"] for fold in ((), ("--splits.fold", "2"))]
     assert folds == [None, 2]
     # Of commit 2b5113e, which knew no cross-validation.
-    assert default_run_name(parse_training([]), "digest") == "demo-493d9fa4"
-    assert default_run_name(parse_training(["--splits.folds", "5", "--splits.fold", "3"]), "digest") == "demo-d794f4bb"
+    assert default_run_name(parse_training(FORMER_DEMO), "digest") == "demo-493d9fa4"
+    third = [*FORMER_DEMO, "--splits.folds", "5", "--splits.fold", "3"]
+    assert default_run_name(parse_training(third), "digest") == "demo-d794f4bb"
 
 
 def test_folds_with_patience_need_no_share() -> None:
