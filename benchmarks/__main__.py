@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[..., object]] = {
     "accuracy": contest.AccuracyBenchmark,
     "parity": contest.ParityBenchmark,
     "missing-scans": contest.MissingScansBenchmark,
+    "laptop-trials": contest.LaptopTrialsBenchmark,
     "end-to-end": settings.EndToEndBenchmark,
     "cpu-table": settings.CpuTableBenchmark,
     "memory": settings.MemoryBenchmark,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest.table import accuracy_rows, missing_scans_rows, parity_rows, read_records
+from benchmarks.contest.table import accuracy_rows, missing_scans_rows, parity_rows, read_records, trial_rows
 from benchmarks.report import as_text
 from benchmarks.settings import Page
 
@@ -19,7 +19,12 @@ TEXT = Path(__file__).with_name("page.md")  # all but the figures: {{NAME}} is w
 RECORD = re.compile(r"^{{([\w-]+)}}\n", flags=re.M)
 CONTEST = re.compile(r"^{{([\w-]+)/}}\n", flags=re.M)
 """A folder of records, of which some may not be there yet."""
-TABLES = {"accuracy": accuracy_rows, "parity": parity_rows, "missing-scans": missing_scans_rows}
+TABLES = {
+    "accuracy": accuracy_rows,
+    "laptop-trials": trial_rows,
+    "parity": parity_rows,
+    "missing-scans": missing_scans_rows,
+}
 
 
 def recorded() -> list[str]:

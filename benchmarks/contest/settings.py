@@ -41,6 +41,25 @@ class MissingScansBenchmark(Contest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaptopTrialsBenchmark(Contest):
+    """Measure a change of the preset laptop on cases that its trainings never saw, beside the preset as it is."""
+
+    records: Path = Path("benchmarks/records/laptop-trials")
+    """Where each fold's record goes. Folds that have one are not done again."""
+    name: str = "as-it-is"
+    """What the change is called. Default: the preset as it is, which all others are compared with."""
+    flags: str = ""
+    """What it is: flags of train.py, in quotes."""
+    batch: int = 2
+    """Patches of a step."""
+    cpu_minutes: float = 15.0
+    """Of each fold's training, of all its processes together."""
+    folds: int = 2
+    """Each tests on its part of the cases and trains on the others. Two score as many cases as four for half the time,
+    by networks that saw fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParityBenchmark(Contest):
     """Measure whether training is worth what nnU-Net's trainer is: one network, the same steps, pairs by seed."""
 

@@ -18,6 +18,8 @@ LEVELS = (0.5, 0.6, 0.7, 0.8)
 SETS = ("flair", "t1ce", "t1ce+flair")
 """Scans of which networks of their own are trained."""
 ALL_SCANS = "all"
+AS_IT_IS = "as-it-is"
+"""The preset without a change."""
 Record = Mapping[str, Any]
 Rows = list[dict[str, str | float | int]]
 
@@ -101,6 +103,48 @@ def parity_rows(records: Sequence[Record]) -> dict[str, Rows]:
     middle, steps = mean(differences), runs[seeds[0], ours]["steps"]
     said = f"{middle:+.3f}, 95% from {middle - half:+.3f} to {middle + half:+.3f}, {len(differences)} pairs"
     return {f"Trained by ours and by nnU-Net v2's trainer for {steps} steps, difference of Dice {said}": rows}
+
+
+def trial_rows(records: Sequence[Record]) -> dict[str, Rows]:
+    """A table for each budget and number of folds: the preset as it is, then each change, paired by case with it."""
+    budgets: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        cases = len(record["split"]["train"]) + len(record["split"]["test"])
+        folds = round(cases / len(record["split"]["test"]))
+        title = (
+            f"Changes of the preset laptop, {record['budget']['cpu_minutes']:g} CPU-minutes in each of {folds} folds"
+        )
+        budgets[title][record["method"]].append(record)
+    return {
+        title: [trial_row(name, trials[name], trials.get(AS_IT_IS, [])) for name in sorted(trials, key=_as_it_is_first)]
+        for title, trials in sorted(budgets.items())
+    }
+
+
+def _as_it_is_first(name: str) -> tuple[bool, str]:
+    return name != AS_IT_IS, name
+
+
+def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> dict[str, str | float | int]:
+    """Means over the cases of the folds that are done; the difference is of those that the preset as it is has too."""
+    ours, theirs = (
+        {case: regions for run in of for case, regions in run["curve"][-1]["cases"].items()} for of in (runs, beside)
+    )
+    regions = list(next(iter(ours.values())))
+    row: dict[str, str | float | int] = {
+        "change": name,
+        "flags": " ".join(runs[0]["settings"]["flags"][1:]) or "none",
+        "steps": round(mean(run["steps"] for run in runs)),
+        "cases": len(ours),
+    }
+    row |= {f"{region} IoU": round(mean_of(ours, "iou", region), 3) for region in regions}
+    row["IoU"] = round(mean_of(ours, "iou"), 3)
+    cases = sorted(set(ours) & set(theirs))
+    if name == AS_IT_IS or not cases:
+        return row
+    each = np.array([[mean_of({case: ours[case]}, "iou") - mean_of({case: theirs[case]}, "iou")] for case in cases])
+    means, low, high = mean_and_interval(each, cases)
+    return {**row, "difference": f"{means[0]:+.3f} ({low[0]:+.3f} to {high[0]:+.3f}), {len(cases)} cases"}
 
 
 def missing_scans_rows(records: Sequence[Record]) -> dict[str, Rows]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import missing_scans
+from benchmarks import laptop_trials, missing_scans
 from benchmarks.contest import race
 from benchmarks.contest.clock import GROUP, make_group, read_usage, remove_group, run_counted
 from benchmarks.contest.job import Job
@@ -20,8 +20,15 @@ from benchmarks.contest.learning import learn, rehearse_layout, weights_file
 from benchmarks.contest.methods import METHODS, PARITY, SHARES, SHORT, Method
 from benchmarks.contest.ours import EPOCHS, OF_BUDGET, link_scans, plan_steps
 from benchmarks.contest.race import Race, compete, deal_splits
-from benchmarks.contest.settings import MissingScansBenchmark
-from benchmarks.contest.table import SETS, accuracy_rows, missing_scans_rows, parity_rows
+from benchmarks.contest.settings import LaptopTrialsBenchmark, MissingScansBenchmark
+from benchmarks.contest.table import (
+    SETS,
+    accuracy_rows,
+    missing_scans_rows,
+    parity_rows,
+    read_records,
+    trial_rows,
+)
 from benchmarks.cost import Cost
 from storage import InputError
 
@@ -269,6 +276,41 @@ def test_a_network_for_any_scans_is_asked_for_each_set_and_others_for_theirs(
     assert rows[0]["difference of IoU"] == "+0.000 (+0.000 to +0.000)"
     assert rows[3]["with dropout"] == 0.2 and rows[3]["difference of IoU"] == "-0.050 (-0.050 to -0.050)"
     assert missing_scans_rows(records[:0]) == {}
+
+
+@pytest.mark.processes  # asks git for the commit
+def test_a_change_of_the_laptop_is_paired_with_the_preset_as_it_is(
+    tmp_path: Path, phantom_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[list[str]] = []
+
+    def run_phase(_: Method, name: str, job: Job, result: Path) -> dict[str, Any]:
+        if name == "train":
+            trained.append(job.settings["flags"])
+        return {"cpu_seconds": 60.0, "steps": 100, "counted_by": "x", "kept": [{"share": 1.0, "steps": 100}]}
+
+    def iou(job: Job, *_: object) -> Any:
+        value = 0.5 + 0.1 * ("6e-3" in job.settings["flags"])
+        return {case_id: {"inner": {"dice": 0.0, "iou": value}} for case_id in job.test}
+
+    monkeypatch.setattr(race, "phase", run_phase)
+    monkeypatch.setattr(race, "score", iou)
+    plain = LaptopTrialsBenchmark(source=phantom_source, folder=tmp_path / "work", records=tmp_path / "records")
+    faster = replace(plain, name="faster", flags="--optimiser.learning-rate 6e-3")
+    for config in (faster, plain, plain):
+        laptop_trials.run(config)
+    assert trained == 2 * [["--no-dashboard", "--optimiser.learning-rate", "6e-3"]] + 2 * [["--no-dashboard"]]
+    ((title, rows),) = trial_rows(read_records(plain.records)).items()
+    assert title == "Changes of the preset laptop, 15 CPU-minutes in each of 2 folds"
+    assert [(row["change"], row["flags"], row["cases"]) for row in rows] == [
+        ("as-it-is", "none", 6),
+        ("faster", "--optimiser.learning-rate 6e-3", 6),
+    ]
+    assert [row["IoU"] for row in rows] == [0.5, 0.6]
+    assert rows[1]["difference"] == "+0.100 (+0.100 to +0.100), 6 cases"
+    for wrong in (replace(plain, name="nameless"), replace(faster, name="as-it-is")):
+        with pytest.raises(InputError, match="--flags and a --name"):
+            laptop_trials.run(wrong)
 
 
 def test_scans_that_a_network_may_not_see_are_not_there(tmp_path: Path, phantom_source: Path) -> None:

@@ -1,0 +1,36 @@
+"""A change of the preset `laptop`, by flags of train.py: scores out of fold, paired by case with the preset as it is.
+
+Each fold is a record of its own. Two commands side by side do different folds.
+
+`python -m benchmarks laptop-trials --source DIR --name faster --flags "--optimiser.learning-rate 6e-3"`
+"""
+
+import shlex
+from dataclasses import replace
+
+from benchmarks.contest.methods import Method
+from benchmarks.contest.race import Race, compete, make_jobs
+from benchmarks.contest.settings import LaptopTrialsBenchmark
+from benchmarks.contest.table import AS_IT_IS, read_records, trial_rows
+from benchmarks.report import print_table
+from storage import InputError
+
+
+def run(config: LaptopTrialsBenchmark) -> None:
+    """Do the folds of this change that are not done, and table all changes that have a record."""
+    if (config.name == AS_IT_IS) != (not config.flags):
+        raise InputError(f"wanted --flags and a --name for them, or neither, got {config.name!r} and {config.flags!r}")
+    race = Race(source=config.source, folder=config.folder, records=config.records)
+    race.records.mkdir(parents=True, exist_ok=True)
+    settings = {"batch": config.batch, "workers": 1, "mirror": False}
+    method = Method(
+        title=f"laptop, {config.flags or 'as it is'}",
+        program="ours",
+        settings={**settings, "flags": ["--no-dashboard", *shlex.split(config.flags)]},
+    )
+    for job in make_jobs(race, config.folds, tested=config.folds):
+        told = replace(job, cpu_seconds=60 * config.cpu_minutes)
+        run_name = f"{config.cpu_minutes:g}min-{config.name}-fold{job.fold + 1}of{config.folds}"
+        print(compete(race, config.name, method, told, run_name) or f"{run_name} is being done by another command")
+    for title, rows in trial_rows(read_records(race.records)).items():
+        print_table(title, rows)
