@@ -17,9 +17,8 @@ from storage import Frame, InputError, SplitConfig
 def demo() -> TrainConfig:
     """`python ray_jobs/train.py`: the synthetic cohort on a laptop's CPU.
 
-    Measured on two cores (Intel Xeon, AVX-512) that a test suite used too: 9 min 8 s, mean IoU 0.843 on validation and
-    0.879 on test cases; on an AMD EPYC 0.851 and 0.892. With `--source` on 16 cases of BraTS 2018 (11 for training),
-    before predictions were held to the head: 0.520 and 0.606.
+    Measured with five seeds in bfloat16 and float32 on two cores of an AMD EPYC (AVX-512): mean IoU 0.814 to 0.899 on
+    validation, 0.822 to 0.903 on test cases (`python -m benchmarks demo-seeds`). docs/models.md has what was tried.
     Two patches a rank at least: on a CPU, PyTorch computes a convolution of a single small patch four times slower.
     """
     return TrainConfig(
