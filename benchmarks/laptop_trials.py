@@ -2,7 +2,7 @@
 
 Each fold is a record of its own. Two commands side by side do different folds.
 
-`python -m benchmarks laptop-trials --source DIR --name faster --flags "--optimiser.learning-rate 6e-3"`
+`python -m benchmarks laptop-trials --source DIR --name faster --flags="--optimiser.learning-rate 6e-3"`
 """
 
 import shlex
