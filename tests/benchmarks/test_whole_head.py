@@ -15,7 +15,7 @@ from storage import InputError
 @pytest.fixture
 def network() -> TrainedNetwork:
     small, demo = UNetConfig(widths=(4, 8), deep_supervision=0), preset("demo")
-    validation = dataclasses.replace(demo.validation, mirror=True)
+    validation = dataclasses.replace(demo.validation, mirror=True, overlap=0.25)
     sampling = dataclasses.replace(demo.sampling, patch_shape=(8, 8, 8))
     config = dataclasses.replace(demo, model=small, sampling=sampling, validation=validation)
     return TrainedNetwork(uri="", config=config, model=build_unet(small).eval(), precision=FLOAT32, decision=None)

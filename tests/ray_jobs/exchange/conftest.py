@@ -1,5 +1,6 @@
 """A checkpoint whose decision uses every rule, and what we ourselves make of a case with it."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import RegionRules, segment_regions
+from models.precision import FLOAT32
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.decision_file import decode_decision
 from ray_jobs.evaluation.trained import open_trained
@@ -52,7 +54,9 @@ def label_ourselves(checkpoint: str) -> Callable[[Case], NDArray[np.uint8]]:
             inference=InferenceConfig(),
             probabilities=False,
         )
-        predictor = CasePredictor(plan, [open_trained(checkpoint, torch.device("cpu"))], torch.device("cpu"))
+        # As files for other programs compute; `auto` is bfloat16 on some CPUs, and other voxels lie at a threshold.
+        network = dataclasses.replace(open_trained(checkpoint, torch.device("cpu")), precision=FLOAT32)
+        predictor = CasePredictor(plan, [network], torch.device("cpu"))
         held = plan.source.read(case.case_id)
         with torch.inference_mode():
             probabilities_RDHW = predictor.probabilities(held)
