@@ -84,7 +84,7 @@ def encode(network: FinestLogits, config: UNetConfig, description: Mapping[str, 
 def describe_inference(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return configs/inference.json."""
     return {
-        "imports": ["$import numpy as np", "$import torch"],
+        "imports": ["$import numpy as np", "$import torch", "$from skimage.measure import label"],
         "bundle_root": ".",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "dataset_dir": ".",
@@ -161,8 +161,7 @@ def _after(description: Mapping[str, Any]) -> list[dict[str, Any]]:
         if inside[name] is not None:
             steps.append({"_target_": "MaskIntensityd", "keys": key, "mask_key": f"{_PRED}_{inside[name]}"})
         if smallest := decision["smallest_mm3"][name]:
-            small = {"_target_": "RemoveSmallObjectsd", "keys": key, "min_size": smallest, "by_measure": True}
-            steps.append(small | {"connectivity": 3})
+            steps.append({"_target_": "Lambdad", "keys": key, "func": _keep_components(smallest)})
         if decision["largest_tumour_only"] and place == 0:
             largest = {"_target_": "KeepLargestConnectedComponentd", "keys": key, "applied_labels": [1]}
             steps.append(largest | {"is_onehot": False, "connectivity": 3})
@@ -187,6 +186,15 @@ def _after(description: Mapping[str, Any]) -> list[dict[str, Any]]:
             "separate_folder": False,
         },
     ]
+
+
+def _keep_components(smallest_mm3: float) -> str:
+    """What leaves out smaller components of a mask of one channel.
+
+    MONAI 1.6's RemoveSmallObjects leaves out those of just this size as well, since scikit-image 0.26.
+    """
+    large = f"np.bincount(c.ravel()) * float(np.prod(np.asarray(m.pixdim))) >= {smallest_mm3 * (1 - 1e-9)!r}"
+    return f"$lambda m: (lambda c: m * torch.from_numpy(({large})[c]))(label(np.asarray(m) > 0, connectivity=4))"
 
 
 def _decide(description: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """A checkpoint whose decision uses every rule, and what we ourselves make of a case with it."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from models import RegionRules, segment_regions
-from models.precision import FLOAT32
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.decision_file import decode_decision
 from ray_jobs.evaluation.trained import open_trained
@@ -38,6 +36,9 @@ def checkpoint(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     copy = tmp_path_factory.mktemp("given") / "checkpoint"
     shutil.copytree(find_checkpoint(str(trained.folder)).uri, copy)
     (copy / "decision.json").write_text(json.dumps(DECISION))
+    # As files for other programs compute: where `auto` is bfloat16 other voxels lie at a threshold.
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "precision": "float32"}))
     return str(copy)
 
 
@@ -54,9 +55,7 @@ def label_ourselves(checkpoint: str) -> Callable[[Case], NDArray[np.uint8]]:
             inference=InferenceConfig(),
             probabilities=False,
         )
-        # As files for other programs compute; `auto` is bfloat16 on some CPUs, and other voxels lie at a threshold.
-        network = dataclasses.replace(open_trained(checkpoint, torch.device("cpu")), precision=FLOAT32)
-        predictor = CasePredictor(plan, [network], torch.device("cpu"))
+        predictor = CasePredictor(plan, [open_trained(checkpoint, torch.device("cpu"))], torch.device("cpu"))
         held = plan.source.read(case.case_id)
         with torch.inference_mode():
             probabilities_RDHW = predictor.probabilities(held)

@@ -27,6 +27,7 @@ from ray_jobs.exchange.monai_bundle import (
     METADATA,
     VERSIONS,
     WindowProbabilities,
+    _keep_components,
     describe_inference,
 )
 from ray_jobs.exchange.plain_network import FinestLogits, open_plain
@@ -68,6 +69,18 @@ def test_monai_runs_it_and_writes_our_labels(
     ours = label_ourselves(dataclasses.replace(case, files=files))
     assert set(np.unique(ours)) == {0, 1, 2, 4}
     np.testing.assert_array_equal(labels, ours)
+
+
+def test_a_component_of_just_the_smallest_size_is_kept() -> None:
+    skimage = pytest.importorskip("skimage.measure")
+    meta_tensor = pytest.importorskip("monai.data").MetaTensor
+    mask = np.zeros((1, 6, 6, 6), np.float32)
+    mask[0, 0, :3, :4] = 1  # twelve voxels of 8 mm3
+    mask[0, 4, :3, :4] = 1
+    mask[0, 4, 0, 0] = 0
+    keep = eval(_keep_components(96.0)[1:], {"np": np, "torch": torch, "label": skimage.label})
+    kept = keep(meta_tensor(torch.from_numpy(mask), affine=np.diag([2.0, 2.0, 2.0, 1.0])))
+    assert kept.shape == mask.shape and kept.sum() == 12 and kept[0, 0].sum() == 12
 
 
 def test_the_script_averages_mirror_images(bundle: Path, checkpoint: str) -> None:
