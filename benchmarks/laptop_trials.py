@@ -8,26 +8,28 @@ Each fold is a record of its own. Two commands side by side do different folds.
 import shlex
 from dataclasses import replace
 
-from benchmarks.contest.methods import Method
+from benchmarks.contest.methods import with_flags
 from benchmarks.contest.race import Race, compete, make_jobs
-from benchmarks.contest.settings import LaptopTrialsBenchmark
-from benchmarks.contest.table import AS_IT_IS, read_records, trial_rows
+from benchmarks.contest.settings import AS_IT_IS, LaptopTrialsBenchmark
+from benchmarks.contest.table import read_records, trial_rows
 from benchmarks.report import print_table
 from storage import InputError
 
 
 def run(config: LaptopTrialsBenchmark) -> None:
     """Do the folds of this change that are not done, and table all changes that have a record."""
-    if (config.name == AS_IT_IS) != (not config.flags):
+    changed = bool(config.flags) or config.batch != LaptopTrialsBenchmark.batch
+    if (config.name == AS_IT_IS) == changed:
         raise InputError(f"wanted --flags and a --name for them, or neither, got {config.name!r} and {config.flags!r}")
+    method = with_flags(f"laptop, {config.flags or 'as it is'}", *shlex.split(config.flags), batch=config.batch)
     race = Race(source=config.source, folder=config.folder, records=config.records)
     race.records.mkdir(parents=True, exist_ok=True)
-    settings = {"batch": config.batch, "workers": 1, "mirror": False}
-    method = Method(
-        title=f"laptop, {config.flags or 'as it is'}",
-        program="ours",
-        settings={**settings, "flags": ["--no-dashboard", *shlex.split(config.flags)]},
-    )
+    for record in read_records(race.records):
+        before = record["settings"]
+        if record["method"] == config.name and any(before[key] != method.settings[key] for key in ("flags", "batch")):
+            raise InputError(
+                f"{config.name!r} has records of another change, {record['method_title']}: take a new --name"
+            )
     for job in make_jobs(race, config.folds, tested=config.folds):
         told = replace(job, cpu_seconds=60 * config.cpu_minutes)
         run_name = f"{config.cpu_minutes:g}min-{config.name}-fold{job.fold + 1}of{config.folds}"

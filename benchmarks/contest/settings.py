@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+AS_IT_IS = "as-it-is"
+"""The preset laptop without a change."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
@@ -46,7 +49,7 @@ class LaptopTrialsBenchmark(Contest):
 
     records: Path = Path("benchmarks/records/laptop-trials")
     """Where each fold's record goes. Folds that have one are not done again."""
-    name: str = "as-it-is"
+    name: str = AS_IT_IS
     """What the change is called. Default: the preset as it is, which all others are compared with."""
     flags: str = ""
     """What it is: flags of train.py, in quotes."""

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.contest.methods import METHODS, PARITY, SHORT
+from benchmarks.contest.settings import AS_IT_IS
 from ray_jobs.evaluation.out_of_fold import mean_and_interval
 
 LEVELS = (0.5, 0.6, 0.7, 0.8)
@@ -18,8 +19,6 @@ LEVELS = (0.5, 0.6, 0.7, 0.8)
 SETS = ("flair", "t1ce", "t1ce+flair")
 """Scans of which networks of their own are trained."""
 ALL_SCANS = "all"
-AS_IT_IS = "as-it-is"
-"""The preset without a change."""
 Record = Mapping[str, Any]
 Rows = list[dict[str, str | float | int]]
 
@@ -116,13 +115,12 @@ def trial_rows(records: Sequence[Record]) -> dict[str, Rows]:
         )
         budgets[title][record["method"]].append(record)
     return {
-        title: [trial_row(name, trials[name], trials.get(AS_IT_IS, [])) for name in sorted(trials, key=_as_it_is_first)]
+        title: [
+            trial_row(name, trials[name], trials.get(AS_IT_IS, []))
+            for name in sorted(trials, key=lambda name: (name != AS_IT_IS, name))
+        ]
         for title, trials in sorted(budgets.items())
     }
-
-
-def _as_it_is_first(name: str) -> tuple[bool, str]:
-    return name != AS_IT_IS, name
 
 
 def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> dict[str, str | float | int]:
@@ -144,7 +142,11 @@ def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> di
         return row
     each = np.array([[mean_of({case: ours[case]}, "iou") - mean_of({case: theirs[case]}, "iou")] for case in cases])
     means, low, high = mean_and_interval(each, cases)
-    return {**row, "difference": f"{means[0]:+.3f} ({low[0]:+.3f} to {high[0]:+.3f}), {len(cases)} cases"}
+    return {**row, "difference": f"{_difference(means[0], low[0], high[0])}, {len(cases)} cases"}
+
+
+def _difference(middle: float, low: float, high: float) -> str:
+    return f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def missing_scans_rows(records: Sequence[Record]) -> dict[str, Rows]:
@@ -168,7 +170,7 @@ def missing_scans_rows(records: Sequence[Record]) -> dict[str, Rows]:
             means_K, low_K, high_K = mean_and_interval(values_NK, cases)
             if title == "IoU":
                 row |= {"with dropout": round(means_K[0], 3), "without": round(means_K[1], 3)}
-            row[f"difference of {title}"] = f"{means_K[2]:+.3f} ({low_K[2]:+.3f} to {high_K[2]:+.3f})"
+            row[f"difference of {title}"] = _difference(means_K[2], low_K[2], high_K[2])
         rows.append(row)
     steps = [record["steps"] for record in records]
     title = f"One network for any scans, beside one for each set: {min(steps)} to {max(steps)} steps" if steps else ""

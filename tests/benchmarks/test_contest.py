@@ -308,9 +308,11 @@ def test_a_change_of_the_laptop_is_paired_with_the_preset_as_it_is(
     ]
     assert [row["IoU"] for row in rows] == [0.5, 0.6]
     assert rows[1]["difference"] == "+0.100 (+0.100 to +0.100), 6 cases"
-    for wrong in (replace(plain, name="nameless"), replace(faster, name="as-it-is")):
+    for wrong in (replace(plain, name="nameless"), replace(faster, name="as-it-is"), replace(plain, batch=1)):
         with pytest.raises(InputError, match="--flags and a --name"):
             laptop_trials.run(wrong)
+    with pytest.raises(InputError, match="records of another change"):
+        laptop_trials.run(replace(faster, flags="--optimiser.learning-rate 1e-3"))
 
 
 def test_scans_that_a_network_may_not_see_are_not_there(tmp_path: Path, phantom_source: Path) -> None:
