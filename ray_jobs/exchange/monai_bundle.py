@@ -166,7 +166,7 @@ def _after(description: Mapping[str, Any]) -> list[dict[str, Any]]:
             largest = {"_target_": "KeepLargestConnectedComponentd", "keys": key, "applied_labels": [1]}
             steps.append(largest | {"is_onehot": False, "connectivity": 3})
         if least := decision["empty_below_mm3"][name]:
-            func = f"$lambda m: m * (float(m.sum()) * float(np.prod(np.asarray(m.pixdim))) >= {least * (1 - 1e-9)!r})"
+            func = f"$lambda m: m * (float(m.sum()) * {_at_least(least)})"
             steps.append({"_target_": "Lambdad", "keys": key, "func": func})
     values = {region["name"]: region["value"] for region in description["regions"]}
     painted = "torch.zeros_like(m[:1])"
@@ -193,8 +193,15 @@ def _keep_components(smallest_mm3: float) -> str:
 
     MONAI 1.6's RemoveSmallObjects leaves out those of just this size as well, since scikit-image 0.26.
     """
-    large = f"np.bincount(c.ravel()) * float(np.prod(np.asarray(m.pixdim))) >= {smallest_mm3 * (1 - 1e-9)!r}"
-    return f"$lambda m: (lambda c: m * torch.from_numpy(({large})[c]))(label(np.asarray(m) > 0, connectivity=4))"
+    kept = f"(np.bincount(c.ravel()) * {_at_least(smallest_mm3)})[c]"
+    # On a GPU the mask lies there.
+    components = "label(m.cpu().numpy() > 0, connectivity=4)"
+    return f"$lambda m: (lambda c: m * torch.from_numpy({kept}).to(m.device))({components})"
+
+
+def _at_least(size_mm3: float) -> str:
+    """The end of an expression that begins with a count of voxels of the mask m: whether they are as much as this."""
+    return f"float(np.prod(np.asarray(m.pixdim))) >= {size_mm3 * (1 - 1e-9)!r}"
 
 
 def _decide(description: Mapping[str, Any]) -> list[str]:
