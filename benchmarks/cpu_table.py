@@ -1,7 +1,7 @@
 """A training step in each arithmetic and layout on this CPU: models/cpu_table.py is made of it, a record for each kind.
 
 One with AMX does not stand in for one without, though oneDNN can be told to leave AMX alone: that said float32 for all
-five networks, where an AMD EPYC that has AVX-512's own bfloat16 takes a half to three quarters as long in bfloat16.
+five networks, where an AMD EPYC that has AVX-512's own bfloat16 takes 0.59 to 0.73 as long in bfloat16.
 
 `python -m benchmarks cpu-table --json benchmarks/records/cpu-table-avx512_bf16.json`
 """

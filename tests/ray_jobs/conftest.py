@@ -32,7 +32,7 @@ REGIONS = GLI_2021_TASK.region_names
 
 ROOT = Path(__file__).parents[2]
 
-# The demo as it was until December 2026: what tests know of earlier versions' runs is of that one.
+# The demo as it was until 30 November 2026: what tests know of earlier versions' runs is of that one.
 FORMER_DEMO = ("--optimiser.learning-rate", "3e-3", "--validation.overlap", "0.25")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
