@@ -36,14 +36,19 @@ def accuracy_rows(records: Sequence[Record]) -> dict[str, Rows]:
             by_budget[record["budget"]["cpu_minutes"]][record["method"]].append(record)
     return {
         f"Accuracy after {minutes:g} CPU-minutes": [
-            method_row(methods[name]) for name in METHODS if name in methods
+            method_row(methods[name], [] if name == "ours" else methods.get("ours", []))
+            for name in METHODS
+            if name in methods
         ]
         for minutes, methods in sorted(by_budget.items())
     }  # fmt: skip
 
 
-def method_row(runs: Sequence[Record]) -> dict[str, str | float | int]:
-    """Means over all test cases of a method's runs; of runs too short or too long the steps alone count."""
+def method_row(runs: Sequence[Record], ours: Sequence[Record] = ()) -> dict[str, str | float | int]:
+    """Means over all test cases of a method's runs; of runs too short or too long the steps alone count.
+
+    `ours`: what the runs are compared with, by the cases that both have scored.
+    """
     row: dict[str, str | float | int] = {
         "method": runs[0]["method_title"],
         "sizes": runs[0]["settings"]["sizes"],
@@ -63,7 +68,24 @@ def method_row(runs: Sequence[Record]) -> dict[str, str | float | int]:
     row["CPU min a predicted case"] = sum(run["curve"][-1]["predict_cpu_seconds"] for run in runs) / 60 / cases
     few, over = float(row["steps"]) < SHORT, not all(run["within_budget"] for run in runs)
     row["counts"] = f"no: fewer than {SHORT} steps" if few else "no: over the budget" if over else "yes"
-    return row
+    ahead = paired(ours, runs, "dice")
+    return {**row, "ours is ahead by": ahead} if ahead else row
+
+
+def final_scores(runs: Sequence[Record]) -> dict[str, Any]:
+    """Each case's scores by its run's last weights."""
+    return {case: regions for run in runs for case, regions in run["curve"][-1]["cases"].items()}
+
+
+def paired(runs: Sequence[Record], beside: Sequence[Record], score: str) -> str:
+    """How far the runs' mean score is above the others', over the cases that both have; empty where there is none."""
+    one, other = final_scores(runs), final_scores(beside)
+    cases = sorted(set(one) & set(other))
+    if not cases:
+        return ""
+    each = np.array([[mean_of({case: one[case]}, score) - mean_of({case: other[case]}, score)] for case in cases])
+    means, low, high = mean_and_interval(each, cases)
+    return f"{_difference(means[0], low[0], high[0])}, {len(cases)} cases"
 
 
 def mean_of(cases: Mapping[str, Any], score: str, region: str | None = None) -> float:
@@ -125,9 +147,7 @@ def trial_rows(records: Sequence[Record]) -> dict[str, Rows]:
 
 def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> dict[str, str | float | int]:
     """Means over the cases of the folds that are done; the difference is of those that the preset as it is has too."""
-    ours, theirs = (
-        {case: regions for run in of for case, regions in run["curve"][-1]["cases"].items()} for of in (runs, beside)
-    )
+    ours = final_scores(runs)
     regions = list(next(iter(ours.values())))
     row: dict[str, str | float | int] = {
         "change": name,
@@ -137,12 +157,8 @@ def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> di
     }
     row |= {f"{region} IoU": round(mean_of(ours, "iou", region), 3) for region in regions}
     row["IoU"] = round(mean_of(ours, "iou"), 3)
-    cases = sorted(set(ours) & set(theirs))
-    if name == AS_IT_IS or not cases:
-        return row
-    each = np.array([[mean_of({case: ours[case]}, "iou") - mean_of({case: theirs[case]}, "iou")] for case in cases])
-    means, low, high = mean_and_interval(each, cases)
-    return {**row, "difference": f"{_difference(means[0], low[0], high[0])}, {len(cases)} cases"}
+    difference = "" if name == AS_IT_IS else paired(runs, beside, "iou")
+    return {**row, "difference": difference} if difference else row
 
 
 def _difference(middle: float, low: float, high: float) -> str:

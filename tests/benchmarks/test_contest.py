@@ -222,11 +222,14 @@ def test_the_table_has_what_is_there_and_says_what_does_not_count() -> None:
         a_record("segresnet", budget, 0.9, within_budget=False),
         a_record("dynunet", {"cpu_minutes": 2.0}, 0.9, steps=SHORT - 1),
     ]
+    records[1]["curve"][-1]["cases"] = {f"other {case}": own for case, own in scored(0.6).items()}
     first, second = accuracy_rows(records).values()
     ours, theirs, over = first
     assert ours["Dice"] == 0.7 and ours["IoU"] == 0.35 and ours["splits"] == 2 and ours["counts"] == "yes"
     assert ours["min to 0.5"] == "0.875" and ours["min to 0.7"] == "–"  # the second split never has 0.7
     assert "Dice" not in theirs and "not run" in str(theirs["counts"])
+    assert over["ours is ahead by"] == "-0.100 (-0.100 to -0.100), 4 cases"  # of the cases that both have scored
+    assert not {"ours is ahead by"} & {*ours, *theirs, *second[0]}
     assert "budget" in str(over["counts"]) and "200" in str(second[0]["counts"])
 
 

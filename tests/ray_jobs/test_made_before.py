@@ -26,7 +26,7 @@ SMALL = (
     *("--sampling.patch-shape", "16", "16", "16", "--sampling.patches-per-epoch", "12", "--workers", "1"),
     *("--model.widths", "4", "8", "--model.deep-supervision", "0", "--optimiser.warmup-steps", "1"),
     *("--validation.overlap", "0", "--validation.window-batch", "16", "--precision", "float32"),
-    *("--optimiser.learning-rate", "3e-3"),  # the demo's own at that commit: a run goes on with the values it began with
+    *("--optimiser.learning-rate", "3e-3"),  # the demo's at that commit: a run keeps what it began with
 )
 # Tune's pickles hold the folder of the search; a path as long can stand in its place.
 WAS_AT = b"/tmp/" + 155 * b"p" + b"/runs"
