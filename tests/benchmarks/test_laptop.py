@@ -17,7 +17,7 @@ def of(kind: CpuKind) -> dict[str, list[str]]:
 
 COMMANDS = {name: words for kind in get_args(CpuKind) for name, words in of(kind).items()}
 # These take hours, finished runs or a GPU, and are typed by hand: the page says how.
-BY_HAND = {"real-scans", "decisions", "decisions-voxelwise", "demo-seeds", "gpu-check"}
+BY_HAND = {"real-scans", "decisions", "decisions-552-steps", "decisions-voxelwise", "demo-seeds", "gpu-check"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
