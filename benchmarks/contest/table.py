@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -44,7 +44,7 @@ def accuracy_rows(records: Sequence[Record]) -> dict[str, Rows]:
     }  # fmt: skip
 
 
-def method_row(runs: Sequence[Record], ours: Sequence[Record] = ()) -> dict[str, str | float | int]:
+def method_row(runs: Sequence[Record], ours: Sequence[Record]) -> dict[str, str | float | int]:
     """Means over all test cases of a method's runs; of runs too short or too long the steps alone count.
 
     `ours`: what the runs are compared with, by the cases that both have scored.
@@ -83,9 +83,14 @@ def paired(runs: Sequence[Record], beside: Sequence[Record], score: str) -> str:
     cases = sorted(set(one) & set(other))
     if not cases:
         return ""
-    each = np.array([[mean_of({case: one[case]}, score) - mean_of({case: other[case]}, score)] for case in cases])
-    means, low, high = mean_and_interval(each, cases)
+    each = [[value] for value in differences(one, other, score, cases)]
+    means, low, high = mean_and_interval(np.array(each), cases)
     return f"{_difference(means[0], low[0], high[0])}, {len(cases)} cases"
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], score: str, cases: Iterable[str]) -> list[float]:
+    """Of each case's mean over its regions."""
+    return [mean_of({case: one[case]}, score) - mean_of({case: other[case]}, score) for case in cases]
 
 
 def mean_of(cases: Mapping[str, Any], score: str, region: str | None = None) -> float:
@@ -113,16 +118,16 @@ def parity_rows(records: Sequence[Record]) -> dict[str, Rows]:
     if not seeds:
         return {}
     rows: Rows = []
-    differences = []
+    pairs: list[float] = []
     for seed in seeds:
-        of_ours, of_theirs = (runs[seed, name]["curve"][-1]["cases"] for name in (ours, theirs))
-        each = [mean_of({case: of_ours[case]}, "dice") - mean_of({case: of_theirs[case]}, "dice") for case in of_ours]
+        of_ours, of_theirs = (final_scores([runs[seed, name]]) for name in (ours, theirs))
+        each = differences(of_ours, of_theirs, "dice", of_ours)
         dice = {"ours, Dice": mean_of(of_ours, "dice"), "nnU-Net v2, Dice": mean_of(of_theirs, "dice")}
         rows.append({"seed": seed, **dice, "difference": mean(each)})
-        differences += each
-    half = float(stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1))
-    middle, steps = mean(differences), runs[seeds[0], ours]["steps"]
-    said = f"{middle:+.3f}, 95% from {middle - half:+.3f} to {middle + half:+.3f}, {len(differences)} pairs"
+        pairs += each
+    half = float(stats.sem(pairs) * stats.t.ppf(0.975, len(pairs) - 1))
+    middle, steps = mean(pairs), runs[seeds[0], ours]["steps"]
+    said = f"{middle:+.3f}, 95% from {middle - half:+.3f} to {middle + half:+.3f}, {len(pairs)} pairs"
     return {f"Trained by ours and by nnU-Net v2's trainer for {steps} steps, difference of Dice {said}": rows}
 
 
@@ -138,7 +143,7 @@ def trial_rows(records: Sequence[Record]) -> dict[str, Rows]:
         budgets[title][record["method"]].append(record)
     return {
         title: [
-            trial_row(name, trials[name], trials.get(AS_IT_IS, []))
+            trial_row(name, trials[name], [] if name == AS_IT_IS else trials.get(AS_IT_IS, []))
             for name in sorted(trials, key=lambda name: (name != AS_IT_IS, name))
         ]
         for title, trials in sorted(budgets.items())
@@ -157,7 +162,7 @@ def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> di
     }
     row |= {f"{region} IoU": round(mean_of(ours, "iou", region), 3) for region in regions}
     row["IoU"] = round(mean_of(ours, "iou"), 3)
-    difference = "" if name == AS_IT_IS else paired(runs, beside, "iou")
+    difference = paired(runs, beside, "iou")
     return {**row, "difference": difference} if difference else row
 
 
