@@ -21,6 +21,7 @@ from rich.console import Console
 from models import Objective
 from ray_jobs.checkpoints.run_folder import CONFIG, SUMMARY, RunFolder
 from ray_jobs.on_ray.address import cluster_file, on_a_cluster
+from ray_jobs.on_ray.last_workers import wait_for_last_workers
 from ray_jobs.on_ray.places import most_workers_at_a_place
 from ray_jobs.on_ray.ray_start import find_dashboard
 from ray_jobs.reporting.run_page import keep_page, write_run_page
@@ -78,6 +79,8 @@ def run_search(search: SearchConfig, console: Console) -> Searched:
         tuner = build_tuner(search, decided, folder, at_once)
         with signals_raised():
             grid = tuner.fit()
+            if not wait_for_last_workers():
+                console.print(f"a stopped trial still trains: what it writes from now on is not in {RESULTS}")
         settled = folder.read(MEMORY)
         if settled is not None:
             console.print(settled["reason"], soft_wrap=True)
