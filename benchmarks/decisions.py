@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.device import find_device
-from benchmarks.report import report
+from benchmarks.report import describe_origin, print_table, write_record
 from benchmarks.settings import DecisionsBenchmark
 from benchmarks.whole_head import store_of
 from models import GRID, Decision, Evidence, Objective, choose_decision, nested_decisions
 from ray_jobs.checkpoints.checkpoint import EVIDENCE
+from ray_jobs.evaluation.out_of_fold import mean_and_interval
 from ray_jobs.evaluation.trained import open_trained
 from ray_jobs.evaluation.validation import evaluate
 from ray_jobs.on_ray.session import LocalSession
 from ray_jobs.settings.folders import cache_folder
 from storage import DecodedCaseCache, InputError, open_store, split_cohort
+from storage.labels.tasks import TASKS
 
 Choose = Callable[[Evidence, Objective, Sequence[int]], Decision]
 
@@ -51,14 +53,41 @@ def run(config: DecisionsBenchmark) -> None:
                 }
             )
     subjects = len(evidence.subjects)
-    plain = evidence.scores(Decision.plain(len(evidence.labels)), config.objective).mean()
-    nested = nested_score(evidence, config.objective)
-    report(
+    plain_NR = evidence.scores(Decision.plain(len(evidence.labels)), config.objective)
+    nested_NR = nested_scores(evidence, config.objective)
+    regions = region_rows(evidence, plain_NR, nested_NR)
+    title = (
         f"decisions on {len(evidence.cases)} cases of {subjects} subjects, {config.objective} by the plain decision "
-        f"{plain:.4f}, by what the other {subjects - 1} subjects choose {nested:.4f}",
-        rows,
-        config.json,
+        f"{plain_NR.mean():.4f}, by what the other {subjects - 1} subjects choose {nested_NR.mean():.4f}"
     )
+    print_table(f"{config.objective} by region, with 95 % intervals over subjects", regions)
+    print_table(title, rows)
+    if config.json is not None:
+        write_record({**describe_origin(title), "by_region": regions}, rows, config.json)
+
+
+def region_rows(
+    evidence: Evidence, plain_NR: NDArray[np.float64], nested_NR: NDArray[np.float64]
+) -> list[dict[str, str]]:
+    """What the regions score by the plain decision, each case by what the others choose, and the difference."""
+    names = [*regions_of(evidence), "mean"]
+    subjects = [case.subject for case in evidence.cases]
+    scores = {"plain: 0.5, all kept": plain_NR, "each case by what the others choose": nested_NR}
+    rows = []
+    for decision, scores_NR in {**scores, "difference": nested_NR - plain_NR}.items():
+        columns_NC = np.column_stack([scores_NR, scores_NR.mean(axis=1)])
+        sign = "+" if decision == "difference" else ""
+        figures = zip(*mean_and_interval(columns_NC, subjects), strict=True)
+        said = [f"{mean:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})" for mean, low, high in figures]
+        rows.append({"decision": decision, **dict(zip(names, said, strict=True))})
+    return rows
+
+
+def regions_of(evidence: Evidence) -> Sequence[str]:
+    """The regions' names in the first task whose regions have these labels; else the labels: evidence has no names."""
+    tasks = (task for task in TASKS.values() if tuple(region.labels for region in task.regions) == evidence.labels)
+    names = [f"labels {', '.join(map(str, labels))}" for labels in evidence.labels]
+    return next((task.region_names for task in tasks), names)
 
 
 def read_evidence(places: Sequence[Path]) -> list[Evidence]:
@@ -132,7 +161,7 @@ def highest_thresholds(evidence: Evidence, objective: Objective, cases: Sequence
     return Decision(thresholds=tuple(nearest[step] for step in best_R))
 
 
-def nested_score(evidence: Evidence, objective: Objective) -> float:
-    """The mean score of cases by what the other subjects choose: what a run announces."""
+def nested_scores(evidence: Evidence, objective: Objective) -> NDArray[np.float64]:
+    """Each case's scores (cases, regions) by what the other subjects choose: what a run announces the mean of."""
     decisions = nested_decisions(evidence, objective)
-    return float(np.mean([evidence.scores(each, objective)[number].mean() for number, each in enumerate(decisions)]))
+    return np.stack([evidence.scores(each, objective)[number] for number, each in enumerate(decisions)])

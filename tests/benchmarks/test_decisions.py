@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.decisions import highest_thresholds, join_folds, read_evidence
-from models import CaseEvidence, Evidence
+from models import CaseEvidence, Decision, Evidence, nested_decisions
 from models.evidence import GRID
 from storage import InputError
 
@@ -48,6 +48,14 @@ def test_draws_are_scored_on_the_cases_that_were_not_drawn(
     assert rows["beyond chance", 2]["gain"] == 0 and rows["beyond chance", 2]["other than plain"] == "0%"
     assert rows["beyond chance", 8]["gain"] > rows["highest score", 8]["gain"] > 0.01
     assert found["title"].startswith("decisions on 12 cases of 12 subjects, iou by the plain decision 0.5")
+    plain, others, difference = found["by_region"]
+    assert list(plain) == ["decision", "labels 1", "mean"] and plain["mean"] == plain["labels 1"]
+    evidence = join_folds(read_evidence([folds]))
+    own_N = evidence.scores(Decision.plain(1), "iou")[:, 0]
+    gain_N = np.array([evidence.scores(each, "iou")[n, 0] for n, each in enumerate(nested_decisions(evidence, "iou"))])
+    assert plain["mean"].startswith(f"{own_N.mean():.3f} (") and others["mean"].startswith(f"{gain_N.mean():.3f} (")
+    low, high = map(float, difference["mean"].partition("(")[2].rstrip(")").split(" to "))
+    assert 0 < low < round((gain_N - own_N).mean(), 3) < high and difference["mean"].startswith("+")
     with pytest.raises(InputError, match="--chosen-on must lie between 1 and 11, got 12"):
         main([*arguments, "--chosen-on", "12"])
 
