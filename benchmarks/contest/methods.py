@@ -1,6 +1,6 @@
 """Who takes part: ours and the peers, each a program of this package with what it is told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +75,10 @@ PARITY: dict[str, Method] = {
 _EVEN: Mapping[str, Any] = {"batch": 2, "workers": 1, "mirror": False, "flags": ["--no-dashboard"]}
 
 
-def with_flags(title: str, *flags: str, batch: int = 2) -> Method:
-    """The preset laptop with these flags of train.py."""
-    return Method(title=title, program="ours", settings={**_EVEN, "batch": batch, "flags": [*_EVEN["flags"], *flags]})
+def with_flags(title: str, *flags: str, batch: int = 2, inference: Sequence[str] = ()) -> Method:
+    """The preset laptop with these flags of train.py, and these of predict.py."""
+    told = {**_EVEN, "batch": batch, "flags": [*_EVEN["flags"], *flags]}
+    return Method(title=title, program="ours", settings={**told, "inference": [*inference]} if inference else told)
 
 
 USUAL = with_flags("trained with all scans")

@@ -173,7 +173,7 @@ def predict(job: Job) -> Mapping[str, Any]:
     words = [
         *("--checkpoint", str(job.path(f"weights-{round(100 * share)}")), "--input", str(scans)),
         *("--output", str(output), "--no-figures", "--inference.mirror", str(bool(job.settings["mirror"]))),
-        *("--workers", str(job.settings["workers"]), *even_thresholds(job)),
+        *("--workers", str(job.settings["workers"]), *even_thresholds(job), *job.settings.get("inference", ())),
     ]
     shutil.rmtree(output, ignore_errors=True)
     subprocess.run(command(job, "predict", *words), check=True)

@@ -85,6 +85,18 @@ def compete(race: Race, name: str, method: Method, job: Job, run: str) -> Path |
     return record
 
 
+def borrow_weights(race: Race, of: str, run: str) -> bool:
+    """Have a run, which differs in how it predicts, begin with what another has trained; false where there is none."""
+    lender, folder = race.shared.with_name(of), race.shared.with_name(run)
+    if not (lender / "trained.json").exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("trained.json", *(weights.name for weights in lender.glob("weights-*"))):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(lender / name)
+    return True
+
+
 def prepare(race: Race, method: Method, job: Job) -> tuple[Mapping[str, Any], Path]:
     """Convert for all and prepare for this method's program, once; what it took, and the file that says so."""
     with locked(race.shared, wait=True):
@@ -92,7 +104,8 @@ def prepare(race: Race, method: Method, job: Job) -> tuple[Mapping[str, Any], Pa
         converter = Method(title="conversion", program="ours", settings=method.settings)
         phase(converter, "convert", everyone, race.shared / "converted.json")
         # Ours rehearses what it is told: another method of the same program takes other steps.
-        name = digest(method.settings) if method.program == "ours" else method.program
+        told = {name: value for name, value in method.settings.items() if name != "inference"}
+        name = digest(told) if method.program == "ours" else method.program
         file = race.shared / f"prepared-{name}.json"
         own = replace(everyone, train=job.train, test=job.test) if method.program == "ours" else everyone
         return phase(method, "prepare", own, file), file

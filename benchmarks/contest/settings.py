@@ -53,6 +53,8 @@ class LaptopTrialsBenchmark(Contest):
     """What the change is called. Default: the preset as it is, which all others are compared with."""
     flags: str = ""
     """What it is: flags of train.py, in quotes."""
+    inference: str = ""
+    """Flags of predict.py in their place: the networks of the preset as it is predict by them, none is trained."""
     batch: int = 2
     """Patches of a step."""
     cpu_minutes: float = 15.0

@@ -156,7 +156,7 @@ def trial_row(name: str, runs: Sequence[Record], beside: Sequence[Record]) -> di
     regions = list(next(iter(ours.values())))
     row: dict[str, str | float | int] = {
         "change": name,
-        "flags": " ".join(runs[0]["settings"]["flags"][1:]) or "none",
+        "flags": " ".join([*runs[0]["settings"]["flags"][1:], *runs[0]["settings"].get("inference", [])]) or "none",
         "steps": round(mean(run["steps"] for run in runs)),
         "cases": len(ours),
     }

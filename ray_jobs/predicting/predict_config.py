@@ -23,6 +23,8 @@ from storage.store.objects import Objects
 class InferenceConfig:
     """How whole cases go through the networks. What is not given is as the network was validated."""
 
+    whole: bool | None = None
+    """Predict each case (3-D) or slice (2-D) at once, not in windows of the patch's shape; see docs/results.md."""
     mirror: bool | None = None
     """Average the predictions of all mirror images: eight times the work in 3-D, four in 2-D."""
     overlap: float | None = None

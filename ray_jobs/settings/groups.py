@@ -49,7 +49,7 @@ class ValidationConfig:
 
     whole: bool = False
     """Predict each case (3-D) or slice (2-D) at once, padded to what the network's depth wants, not in windows of the
-    patch's shape."""
+    patch's shape. Of networks trained on patches it is worth less the longer they train: docs/results.md."""
     head_only: bool = True
     """Outside the head, where every modality is 0, no region is predicted."""
     overlap: float = 0.25

@@ -57,7 +57,7 @@ def laptop() -> TrainConfig:
         augmentation=AUGMENTATION_PRESETS["nnunet"],
         model=UNET_PRESETS["strided"],
         optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=50, ema_decay=0.998),
-        validation=ValidationConfig(whole=True, mirror=True, every=6),
+        validation=ValidationConfig(mirror=True, every=6),
     )
 
 

@@ -283,7 +283,7 @@ def test_a_network_for_any_scans_is_asked_for_each_set_and_others_for_theirs(
 
 @pytest.mark.processes  # asks git for the commit
 def test_a_change_of_the_laptop_is_paired_with_the_preset_as_it_is(
-    tmp_path: Path, phantom_source: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, phantom_source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[list[str]] = []
 
@@ -293,7 +293,7 @@ def test_a_change_of_the_laptop_is_paired_with_the_preset_as_it_is(
         return {"cpu_seconds": 60.0, "steps": 100, "counted_by": "x", "kept": [{"share": 1.0, "steps": 100}]}
 
     def iou(job: Job, *_: object) -> Any:
-        value = 0.5 + 0.1 * ("6e-3" in job.settings["flags"])
+        value = 0.5 + 0.1 * ("6e-3" in job.settings["flags"]) - 0.1 * bool(job.settings.get("inference"))
         return {case_id: {"inner": {"dice": 0.0, "iou": value}} for case_id in job.test}
 
     monkeypatch.setattr(race, "phase", run_phase)
@@ -311,11 +311,24 @@ def test_a_change_of_the_laptop_is_paired_with_the_preset_as_it_is(
     ]
     assert [row["IoU"] for row in rows] == [0.5, 0.6]
     assert rows[1]["difference"] == "+0.100 (+0.100 to +0.100), 6 cases"
-    for wrong in (replace(plain, name="nameless"), replace(faster, name="as-it-is"), replace(plain, batch=1)):
-        with pytest.raises(InputError, match="--flags and a --name"):
+    whole = replace(plain, name="whole", inference="--inference.whole True")
+    both = replace(faster, inference=whole.inference)
+    for wrong in (replace(plain, name="nameless"), replace(faster, name="as-it-is"), replace(plain, batch=1), both):
+        with pytest.raises(InputError, match="--inference and a --name"):
             laptop_trials.run(wrong)
     with pytest.raises(InputError, match="records of another change"):
         laptop_trials.run(replace(faster, flags="--optimiser.learning-rate 1e-3"))
+    laptop_trials.run(whole)
+    assert "15min-as-it-is-fold1of2 has to be trained first" in capsys.readouterr().out
+    for fold in (1, 2):
+        lender = tmp_path / "work" / phantom_source.name / f"15min-as-it-is-fold{fold}of2"
+        (lender / "weights-100").mkdir()
+        (lender / "trained.json").write_text("{}")
+    laptop_trials.run(whole)
+    for fold in (1, 2):
+        assert (tmp_path / "work" / phantom_source.name / f"15min-whole-fold{fold}of2" / "weights-100").is_dir()
+    row = next(iter(trial_rows(read_records(plain.records)).values()))[2]
+    assert (row["change"], row["flags"], row["IoU"]) == ("whole", "--inference.whole True", 0.4)
 
 
 def test_scans_that_a_network_may_not_see_are_not_there(tmp_path: Path, phantom_source: Path) -> None:

@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 
 # The demo as it was until 30 November 2026: what tests know of earlier versions' runs is of that one.
 FORMER_DEMO = ("--optimiser.learning-rate", "3e-3", "--validation.overlap", "0.25")
+# The preset laptop as it was until 1 December 2026.
+FORMER_LAPTOP = ("--preset", "laptop", "--validation.whole")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -18,6 +18,7 @@ from benchmarks.settings import PredictionBenchmark
 from models import RegionRules
 from ray_jobs.checkpoints.lookup import find_checkpoint
 from ray_jobs.evaluation.trained import open_trained
+from ray_jobs.evaluation.validation import CaseEvaluator
 from ray_jobs.predicting.finishing import CaseFinisher
 from ray_jobs.predicting.folder import CaseResult
 from ray_jobs.predicting.input import Told, open_cohort
@@ -127,8 +128,9 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
     """With mirroring the prediction of a mirrored image is the mirrored prediction."""
     network = open_trained(make_checkpoint("one", seed=1), torch.device("cpu"))
     image = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    larger = torch.randn(4, 32, 16, 16, generator=torch.Generator().manual_seed(0))
 
-    def asymmetry(inference: InferenceConfig) -> float:
+    def evaluator_of(inference: InferenceConfig) -> CaseEvaluator:
         plan = PredictionPlan(
             checkpoints=(network.uri,),
             source=StoreInput(uri=phantom_store.uri),
@@ -137,11 +139,20 @@ def test_switches_reach_the_networks(make_checkpoint: MakeCheckpoint, phantom_st
             probabilities=False,
         )
         (evaluator,) = CasePredictor(plan, [network], torch.device("cpu")).evaluators
+        return evaluator
+
+    def asymmetry(inference: InferenceConfig) -> float:
+        evaluator = evaluator_of(inference)
         plain, mirrored = evaluator.probabilities(image), evaluator.probabilities(image.flip(3)).flip(3)
         return float((plain - mirrored).abs().max())
 
     assert asymmetry(InferenceConfig()) > 1e-3
     assert asymmetry(InferenceConfig(mirror=True)) < 1e-6
+    with torch.inference_mode(), network.precision.autocast(larger.device):
+        whole = torch.sigmoid(network.model(larger[None])[0][0].float())
+    with torch.inference_mode():
+        at_once, in_windows = (evaluator_of(InferenceConfig(whole=each)).probabilities(larger) for each in (True, None))
+    assert (at_once - whole).abs().max() < 1e-6 < 1e-3 < (in_windows - whole).abs().max()
     # What is not given is as the network was validated.
     validation = dataclasses.replace(network.config.validation, mirror=True)
     network = dataclasses.replace(network, config=dataclasses.replace(network.config, validation=validation))

@@ -26,7 +26,7 @@ from ray_jobs.settings.groups import CheckpointConfig
 from ray_jobs.settings.presets import PRESETS, preset
 from ray_jobs.training.planning import check_world_sizes
 from storage import InputError
-from tests.ray_jobs.conftest import FORMER_DEMO
+from tests.ray_jobs.conftest import FORMER_DEMO, FORMER_LAPTOP
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -152,7 +152,7 @@ def test_the_micro_batch_and_checkpointing_are_no_part_of_a_run() -> None:
     assert describe_start(other)["micro_batch_size"] == 1 and describe_start(other)["activation_checkpointing"]
     # What earlier versions called a run without a name, when both were part of it.
     assert default_run_name(parse_training(FORMER_DEMO), "digest") == "demo-493d9fa4"
-    assert default_run_name(preset("laptop"), "digest") == "laptop-a2576ac3"
+    assert default_run_name(parse_training(FORMER_LAPTOP), "digest") == "laptop-a2576ac3"
 
 
 def test_a_patch_that_memory_settles_is_one_run_whatever_it_comes_to() -> None:
