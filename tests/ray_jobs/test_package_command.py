@@ -192,7 +192,7 @@ def test_the_weights_and_the_choices_travel(
     assert f"docker build --tag team/method:1.0 {folder.relative_to(tmp_path)}" in capsys.readouterr().out
     said = json.loads((folder / "container.json").read_text())
     assert said["write_task"] == "gli-2023" and said["names"]["flair"] == "_flair_x.nii.gz"
-    assert said["inference"] == {"mirror": True, "overlap": None, "window_batch": None}
+    assert said["inference"] == {"whole": None, "mirror": True, "overlap": None, "window_batch": None}
     (weights,) = run.rglob("model.safetensors")
     assert (folder / "checkpoints" / "00" / "model.safetensors").read_bytes() == weights.read_bytes()
     assert {file.name for file in (folder / "checkpoints" / "00").iterdir()} == {
