@@ -10,7 +10,7 @@ import shlex
 from dataclasses import replace
 
 from benchmarks.contest.methods import with_flags
-from benchmarks.contest.race import Race, borrow_weights, compete, make_jobs
+from benchmarks.contest.race import Race, compete, make_jobs
 from benchmarks.contest.settings import AS_IT_IS, LaptopTrialsBenchmark
 from benchmarks.contest.table import read_records, trial_rows
 from benchmarks.report import print_table
@@ -41,12 +41,7 @@ def run(config: LaptopTrialsBenchmark) -> None:
             )
     for job in make_jobs(race, config.folds, tested=config.folds):
         budgeted = replace(job, cpu_seconds=60 * config.cpu_minutes)
-        as_it_is, run_name = (
-            f"{config.cpu_minutes:g}min-{name}-fold{job.fold + 1}of{config.folds}" for name in (AS_IT_IS, config.name)
-        )
-        if predicted and not borrow_weights(race, as_it_is, run_name):
-            print(f"{as_it_is} has to be trained first")
-            continue
+        run_name = f"{config.cpu_minutes:g}min-{config.name}-fold{job.fold + 1}of{config.folds}"
         print(compete(race, config.name, method, budgeted, run_name) or f"{run_name} is being done by another command")
     for title, rows in trial_rows(read_records(race.records)).items():
         print_table(title, rows)

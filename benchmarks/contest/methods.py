@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.contest.settings import AS_IT_IS
+
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the budget, at which weights are kept and scored."""
 SHORT = 200
@@ -13,11 +15,13 @@ OUR_PATCH = (96, 96, 96)  # of the laptop preset
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A row of the table. `needs`: the package that must be installed."""
+    """A row of the table. `needs`: the package that must be installed. `borrows`: the method whose weights it predicts
+    with; it trains none."""
 
     title: str
     program: str
     needs: str = "torch"
+    borrows: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -31,6 +35,10 @@ def _monai(title: str, **settings: Any) -> Method:
 
 METHODS: dict[str, Method] = {
     "ours": Method(title="ours, laptop", program="ours", settings={"batch": 2, "workers": 1}),
+    "ours-whole": Method(
+        title="... its weights, whole heads at once", program="ours", borrows="ours",
+        settings={"batch": 2, "workers": 1, "inference": ["--inference.whole", "True"]},
+    ),
     "nnunet-patch": _nnunet("3d_fullres with our patch", configuration="3d_fullres", patch=OUR_PATCH, batch=2),
     # As planned a batch has some hundred slices: a few dozen steps in an hour.
     "nnunet-2d": _nnunet("2d, batch 12", configuration="2d", batch=12),
@@ -76,9 +84,11 @@ _EVEN: Mapping[str, Any] = {"batch": 2, "workers": 1, "mirror": False, "flags": 
 
 
 def with_flags(title: str, *flags: str, batch: int = 2, inference: Sequence[str] = ()) -> Method:
-    """The preset laptop with these flags of train.py, and these of predict.py."""
+    """The preset laptop with these flags of train.py; or as it is, with these of predict.py."""
     told = {**_EVEN, "batch": batch, "flags": [*_EVEN["flags"], *flags]}
-    return Method(title=title, program="ours", settings={**told, "inference": [*inference]} if inference else told)
+    if not inference:
+        return Method(title=title, program="ours", settings=told)
+    return Method(title=title, program="ours", settings={**told, "inference": [*inference]}, borrows=AS_IT_IS)
 
 
 USUAL = with_flags("trained with all scans")

@@ -72,6 +72,8 @@ def compete(race: Race, name: str, method: Method, job: Job, run: str) -> Path |
     with locked(folder, wait=False) as ours:
         if not ours:
             return None
+        if method.borrows is not None:
+            borrow_weights(folder.with_name(run.replace(f"-{name}", f"-{method.borrows}", 1)), folder)
         prepared = prepare(race, method, job)
         told: dict[str, Any] = {**method.settings, "rehearsal": str(prepared[1])}
         job = replace(job, folder=str(folder), settings=told)
@@ -85,16 +87,13 @@ def compete(race: Race, name: str, method: Method, job: Job, run: str) -> Path |
     return record
 
 
-def borrow_weights(race: Race, of: str, run: str) -> bool:
-    """Have a run, which differs in how it predicts, begin with what another has trained; false where there is none."""
-    lender, folder = race.shared.with_name(of), race.shared.with_name(run)
+def borrow_weights(lender: Path, folder: Path) -> None:
+    """Have a run, which differs in how it predicts, begin with what another has trained. Raises InputError for none."""
     if not (lender / "trained.json").exists():
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{lender.name} has to be trained first: no weights in {lender}")
     for name in ("trained.json", *(weights.name for weights in lender.glob("weights-*"))):
         if not (folder / name).exists():
             (folder / name).symlink_to(lender / name)
-    return True
 
 
 def prepare(race: Race, method: Method, job: Job) -> tuple[Mapping[str, Any], Path]:
